@@ -1,0 +1,44 @@
+"""Complexity of the transformations in neural networks, in bits, as scikit-learn estimators.
+
+The way of the data is one line::
+
+    torch module - nn/ -> GatingStates - pairwise/ -> row masses - _information -> attributes
+
+``import skgate`` loads no torch; `GateExtractor` does, on first use.
+"""
+
+from ._entropy import GatingEntropy, gating_entropy
+from ._mutual_information import GatingMI, gating_mi
+from ._states import GateLayer, GatingStates
+from ._total_correlation import TotalCorrelation, total_correlation
+from .exceptions import GateCaptureWarning, SaturationWarning
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GateCaptureWarning",
+    "GateExtractor",
+    "GateLayer",
+    "GatingEntropy",
+    "GatingMI",
+    "GatingStates",
+    "SaturationWarning",
+    "TotalCorrelation",
+    "gating_entropy",
+    "gating_mi",
+    "total_correlation",
+]
+
+_NEEDS_TORCH = {"GateExtractor"}
+
+
+def __getattr__(name):
+    if name in _NEEDS_TORCH:
+        from . import nn
+
+        return getattr(nn, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

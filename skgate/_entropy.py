@@ -1,0 +1,236 @@
+"""H of the gating states: `GatingEntropy` and its twin `gating_entropy`."""
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from ._base import KERNEL_CONSTRAINTS, GatingEstimator
+from ._densities import KernelTerms, as_scalar
+from ._information import entropy
+from ._validation import _fit_context, as_states, validate_params
+from .pairwise import kernel_masses, resolve_device
+
+__all__ = ["GatingEntropy", "gating_entropy"]
+
+
+@validate_params(
+    {
+        "states": "no_validation",
+        **KERNEL_CONSTRAINTS,
+        "alpha": [*KERNEL_CONSTRAINTS["alpha"], list, tuple, np.ndarray],
+        "bound": [*KERNEL_CONSTRAINTS["bound"], list, tuple],
+    },
+    prefer_skip_nested_validation=True,
+)
+def gating_entropy(
+    states,
+    *,
+    density="kde",
+    alpha="auto",
+    bandwidth="variance",
+    bound="upper",
+    joint="concatenated",
+    threshold=0.0,
+    base=2,
+    device="auto",
+    n_jobs=None,
+):
+    r"""Return the entropy of gating states, by layer, prefix, suffix and as a whole.
+
+    The function twin of :class:`GatingEntropy`, for states already at hand and for curves:
+    a sequence of ``alpha`` or of ``bound`` costs one pass over the pairs, as a single one does.
+
+    .. math::
+
+        H(\Sigma) = -\frac1n \sum_j \log \frac1n \sum_k
+            \exp\Big(-\frac{\|\sigma_j - \sigma_k\|^2}{2\sigma_0^2}\Big)
+
+    Parameters
+    ----------
+    states : GatingStates, array-like of shape (n_samples, n_gates), or list or dict of these
+        Gates, or pre-activations that are compared with ``threshold``; a list or dict holds
+        one array a layer.
+    density : {"kde"}, default="kde"
+        See :class:`GatingEntropy`, as for all parameters below.
+    alpha : "auto", float or array-like of float, default="auto"
+        An array puts an axis in front of every result.
+    bandwidth : {"variance", "n_gates"} or float, default="variance"
+    bound : {"upper", "lower"} or sequence of these, default="upper"
+        A sequence puts an axis in front of every result, behind that of ``alpha``.
+    joint : {"concatenated", "product"}, default="concatenated"
+    threshold : float, default=0.0
+    base : float, default=2
+    device : {"auto", "cpu", "cuda"}, default="auto"
+    n_jobs : int, default=None
+
+    Returns
+    -------
+    result : :class:`~sklearn.utils.Bunch`
+        ``entropy``, ``layer_entropies``, ``prefix_entropies``, ``suffix_entropies``,
+        ``saturated``, ``bandwidth`` and ``bandwidths``, as the attributes of
+        :class:`GatingEntropy`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter or the states are not as described.
+
+    Warns
+    -----
+    SaturationWarning
+        If an entropy is within 1% of its ceiling.
+
+    Examples
+    --------
+    All states of three gates, each once:
+
+    >>> import numpy as np
+    >>> from skgate import gating_entropy
+    >>> states = np.array([[i >> k & 1 for k in range(3)] for i in range(8)])
+    >>> gating_entropy(states, alpha=[0.1, 1.0]).entropy.round(3)
+    array([2.994, 1.207])
+    """
+    resolve_device(device)
+    _check_grids(alpha, bound)
+    states = as_states(states, threshold)
+    terms = KernelTerms(
+        states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint, ranges=True
+    )
+    nats = terms.shaped(entropy(kernel_masses(states, terms.weights, n_jobs=n_jobs)[:, 0]))
+    return Bunch(
+        entropy=as_scalar(nats[..., terms.whole] / np.log(base)),
+        layer_entropies=nats[..., terms.layers] / np.log(base),
+        prefix_entropies=nats[..., terms.prefixes] / np.log(base),
+        suffix_entropies=nats[..., terms.suffixes] / np.log(base),
+        saturated=terms.flag_saturated(nats, base),
+        **terms.reported_bandwidths(),
+    )
+
+
+def _check_grids(alpha, bound):
+    alphas = np.asarray([] if isinstance(alpha, str) else alpha, dtype=float)
+    if not (np.isfinite(alphas) & (alphas > 0)).all():
+        raise ValueError(f"Each alpha must be a positive finite number; got {alpha!r}.")
+    bounds = {bound} if isinstance(bound, str) else set(bound)
+    if not bounds <= {"upper", "lower"}:
+        raise ValueError(f"Each bound must be 'upper' or 'lower'; got {bound!r}.")
+
+
+class GatingEntropy(GatingEstimator):
+    r"""Entropy of gating states, the complexity of a network's transformations.
+
+    Estimates H(Σ) of every gating layer, of the layers up to each and from each on, and of all
+    of them, from the pairwise distances of the states:
+
+    .. math::
+
+        H(\Sigma) = -\frac1n \sum_j \log \frac1n \sum_k
+            \exp\Big(-\frac{\|\sigma_j - \sigma_k\|^2}{2\sigma_0^2}\Big)
+
+    It bounds the information in states that are blurred with Gaussian noise of variance
+    :math:`\sigma_0^2`, not the entropy of the discrete states, which can lie above both bounds.
+
+    Parameters
+    ----------
+    model : None, torch.nn.Module, GateExtractor or fitted estimator with a module, default=None
+        Network whose gates are measured; ``X`` then holds its raw inputs, and sampling inside
+        a module, such as dropout, is on and part of the entropy. ``None``: ``X`` holds the
+        gates, or pre-activations.
+    density : {"kde"}, default="kde"
+        Density of the states.
+    alpha : "auto" or float, default="auto"
+        Scale of the bandwidth. ``"auto"``: 0.04 for gates that have spatial positions, 0.01
+        for the rest (the paper's Section 4.4).
+    bandwidth : {"variance", "n_gates"} or float, default="variance"
+        :math:`\sigma_0^2`: ``alpha`` times the summed variance of the gates, ``alpha`` times
+        their number, or a number itself.
+    bound : {"upper", "lower"}, default="upper"
+        Bound on the information in the blurred states: Eq. 2, or the Bhattacharyya bound with
+        an eighth in place of the half.
+    joint : {"concatenated", "product"}, default="concatenated"
+        Kernel of several layers: of all gates with one bandwidth, the sum of the layers' (the
+        paper), or the product of the layers' own kernels, under which entropy grows with
+        every layer.
+    threshold : float, default=0.0
+        Without a model, a gate is open where ``X > threshold``.
+    base : float, default=2
+        Base of the logarithm; 2 gives bits.
+    max_samples : int, float or None, default=None
+        Number or share of samples drawn at random to be measured. The paper takes 2000.
+    device : {"auto", "cpu", "cuda"}, default="auto"
+        Where the pairs are computed.
+    n_jobs : int, default=None
+        Number of threads for the pairs; ``None`` is 1 unless in a
+        :func:`joblib.parallel_config` context.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the drawn samples and of sampling inside the model.
+
+    Attributes
+    ----------
+    entropy_ : float
+        H of all layers, in units of ``base``.
+    layer_entropies_ : ndarray of shape (n_layers,)
+        H of each layer.
+    prefix_entropies_ : ndarray of shape (n_layers,)
+        H of the layers up to each one; differences are the terms of the chain rule.
+    suffix_entropies_ : ndarray of shape (n_layers,)
+        H of the layers from each one on: the complexity of going from it to the output.
+    saturated_ : ndarray of shape (n_layers,), dtype bool
+        Layers whose entropy is within 1% of its ceiling and says nothing.
+    bandwidth_ : float
+        :math:`\sigma_0^2` of all layers concatenated.
+    bandwidths_ : ndarray of shape (n_layers,)
+        :math:`\sigma_0^2` of each layer.
+    layer_names_ : list of str
+    states_ : GatingStates
+        The states that were measured.
+    extractor_ : GateExtractor
+        What read them, if there is a model.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only when ``X`` has string column names.
+
+    See Also
+    --------
+    gating_entropy : The same of given states, and for several bandwidths at once.
+    GatingMI : How much of it the input and the label account for.
+    TotalCorrelation : How far the gates are from independent.
+
+    References
+    ----------
+    .. [1] "Understanding, Analyzing, and Optimizing the Complexity of Deep Models", submitted
+       to ICLR 2021, Eq. 2.
+    .. [2] A. Kolchinsky, B. D. Tracey, "Estimating Mixture Entropy with Pairwise Distances",
+       Entropy 19(7), 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgate import GatingEntropy
+    >>> Z = np.random.default_rng(0).normal(size=(500, 6))
+    >>> measure = GatingEntropy().fit(Z)
+    >>> round(measure.entropy_, 2)
+    5.89
+    >>> measure.transform(Z).shape
+    (500, 1)
+    """
+
+    def _labels(self, y, n_samples):
+        return None, None
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Measure the gating states.
+
+        Parameters
+        ----------
+        X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
+            With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
+        y : Ignored
+
+        Returns
+        -------
+        self : GatingEntropy
+        """
+        self._fit_states(X, None)
+        self._set_result(gating_entropy(self.states_, **self._kernel_params()))
+        return self

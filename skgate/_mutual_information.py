@@ -1,0 +1,293 @@
+"""I(X;Σ) and I(X;Σ;Y): `GatingMI` and its twin `gating_mi`."""
+
+import numpy as np
+from sklearn.utils import Bunch, check_random_state
+
+from ._base import KERNEL_CONSTRAINTS, GatingEstimator
+from ._densities import KernelTerms
+from ._information import conditional_entropy, entropy
+from ._validation import _fit_context, as_states, check_is_fitted, check_labels, validate_params
+from .pairwise import kernel_masses, resolve_device
+
+__all__ = ["GatingMI", "gating_mi"]
+
+
+@validate_params(
+    {
+        "states": "no_validation",
+        "y": "no_validation",
+        **KERNEL_CONSTRAINTS,
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def gating_mi(
+    states,
+    y,
+    *,
+    density="kde",
+    alpha="auto",
+    bandwidth="variance",
+    bound="upper",
+    joint="concatenated",
+    threshold=0.0,
+    base=2,
+    device="auto",
+    n_jobs=None,
+    random_state=None,
+):
+    r"""Return what gating states say of the input and of the label.
+
+    The function twin of :class:`GatingMI`, for states already at hand.
+
+    Parameters
+    ----------
+    states : GatingStates, array-like of shape (n_samples, n_gates), or list or dict of these
+        Gates read with sampling removed; a list or dict holds one array a layer.
+    y : array-like of shape (n_samples,)
+        Class labels.
+    density : {"kde"}, default="kde"
+        See :class:`GatingEntropy`, as for all parameters below.
+    alpha : "auto" or float, default="auto"
+    bandwidth : {"variance", "n_gates"} or float, default="variance"
+    bound : {"upper", "lower"}, default="upper"
+    joint : {"concatenated", "product"}, default="concatenated"
+    threshold : float, default=0.0
+    base : float, default=2
+    device : {"auto", "cpu", "cuda"}, default="auto"
+    n_jobs : int, default=None
+    random_state : int, RandomState instance or None, default=None
+        Seed of the shuffled labels.
+
+    Returns
+    -------
+    result : :class:`~sklearn.utils.Bunch`
+        ``mi_x``, ``mi_xy``, ``null_mi_xy``, the same by layer and by suffix,
+        ``conditional_entropy``, ``layer_conditional_entropies``, ``classes``, ``saturated``,
+        ``bandwidth`` and ``bandwidths``, as the attributes of :class:`GatingMI`.
+
+    Raises
+    ------
+    ValueError
+        If ``y`` is missing, continuous or of another length, or a parameter is not as described.
+
+    Warns
+    -----
+    SaturationWarning
+        If an entropy is within 1% of its ceiling, that given the label included.
+
+    Examples
+    --------
+    A gate that is the label, and two that know nothing of it:
+
+    >>> import numpy as np
+    >>> from skgate import gating_mi
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(0, 2, 1000)
+    >>> gates = np.column_stack([y, rng.integers(0, 2, (1000, 2))])
+    >>> result = gating_mi(gates, y, random_state=0)
+    >>> round(result.mi_xy, 2), round(result.null_mi_xy, 2)
+    (1.0, 0.01)
+    """
+    resolve_device(device)
+    states = as_states(states, threshold)
+    classes, codes = check_labels(y, len(states))
+    null_codes = check_random_state(random_state).permutation(codes)
+    terms = KernelTerms(
+        states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint, ranges=True
+    )
+    masses = kernel_masses(states, terms.weights, labelings=[codes, null_codes], n_jobs=n_jobs)
+    total = entropy(masses[:, 0])
+    given = conditional_entropy(masses[:, 1], codes)
+    null = total - conditional_entropy(masses[:, 2], null_codes)
+    unit = np.log(base)
+    return Bunch(
+        mi_x=float(total[terms.whole] / unit),
+        mi_xy=float((total - given)[terms.whole] / unit),
+        null_mi_xy=float(null[terms.whole] / unit),
+        layer_mi_x=total[terms.layers] / unit,
+        layer_mi_xy=(total - given)[terms.layers] / unit,
+        layer_null_mi_xy=null[terms.layers] / unit,
+        suffix_mi_xy=(total - given)[terms.suffixes] / unit,
+        suffix_null_mi_xy=null[terms.suffixes] / unit,
+        conditional_entropy=float(given[terms.whole] / unit),
+        layer_conditional_entropies=given[terms.layers] / unit,
+        classes=classes,
+        saturated=terms.flag_saturated(total, base, given=given, codes=codes),
+        **terms.reported_bandwidths(),
+    )
+
+
+class GatingMI(GatingEstimator):
+    r"""Information of gating states about the input and the label.
+
+    I(X;Σ) is the entropy of the states with sampling removed; a deterministic network has
+    I(X;Σ) = H(Σ). The part of it that serves inference is
+
+    .. math::
+
+        I(X;\Sigma;Y) = H(\Sigma) - \sum_m p_m H(\Sigma \mid Y=m), \qquad p_m = n_m / n,
+
+    with one bandwidth for all terms. Both entropies are bounds of the same kind; their
+    difference bounds nothing, but lies between 0 and H(Y). Beside each value stands the one
+    that shuffled labels give: only what exceeds it is information about the label.
+
+    Parameters
+    ----------
+    model : None, torch.nn.Module, GateExtractor or fitted estimator with a module, default=None
+        Network whose gates are measured; ``X`` then holds its raw inputs. A module is read
+        with ``sampling="off"``; an extractor must have it off. ``None``: ``X`` holds the gates,
+        or pre-activations.
+    density : {"kde"}, default="kde"
+        Density of the states.
+    alpha : "auto" or float, default="auto"
+        Scale of the bandwidth. ``"auto"``: 0.04 for gates that have spatial positions, 0.01
+        for the rest.
+    bandwidth : {"variance", "n_gates"} or float, default="variance"
+        :math:`\sigma_0^2`, as in :class:`GatingEntropy`.
+    bound : {"upper", "lower"}, default="upper"
+        Kind of the entropies, as in :class:`GatingEntropy`.
+    joint : {"concatenated", "product"}, default="concatenated"
+        Kernel of several layers, as in :class:`GatingEntropy`.
+    threshold : float, default=0.0
+        Without a model, a gate is open where ``X > threshold``.
+    base : float, default=2
+        Base of the logarithm; 2 gives bits.
+    max_samples : int, float or None, default=None
+        Number or share of samples drawn at random to be measured.
+    device : {"auto", "cpu", "cuda"}, default="auto"
+        Where the pairs are computed.
+    n_jobs : int, default=None
+        Number of threads for the pairs.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the drawn samples and of the shuffled labels.
+
+    Attributes
+    ----------
+    mi_x_ : float
+        I(X;Σ) of all layers, in units of ``base``.
+    mi_xy_ : float
+        I(X;Σ;Y) of all layers.
+    null_mi_xy_ : float
+        The same with the labels shuffled once.
+    layer_mi_x_, layer_mi_xy_, layer_null_mi_xy_ : ndarray of shape (n_layers,)
+        The three of each layer.
+    suffix_mi_xy_, suffix_null_mi_xy_ : ndarray of shape (n_layers,)
+        I(X;Σ;Y) of the layers from each one on, and with the labels shuffled.
+    conditional_entropy_ : float
+        H(Σ|Y) of all layers.
+    layer_conditional_entropies_ : ndarray of shape (n_layers,)
+        H(Σ_l|Y).
+    classes_ : ndarray of shape (n_classes,)
+    saturated_ : ndarray of shape (n_layers,), dtype bool
+        Layers whose entropy, or entropy given the label, is within 1% of its ceiling.
+    bandwidth_ : float
+        :math:`\sigma_0^2` of all layers concatenated.
+    bandwidths_ : ndarray of shape (n_layers,)
+        :math:`\sigma_0^2` of each layer.
+    layer_names_ : list of str
+    states_ : GatingStates
+        The states that were measured.
+    extractor_ : GateExtractor
+        What read them, if there is a model.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only when ``X`` has string column names.
+
+    See Also
+    --------
+    gating_mi : The same of given states.
+    GatingEntropy : The entropy alone.
+
+    References
+    ----------
+    .. [1] "Understanding, Analyzing, and Optimizing the Complexity of Deep Models", submitted
+       to ICLR 2021, Eq. 3 and 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgate import GatingMI
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(0, 3, 600)
+    >>> Z = rng.normal(size=(600, 5)) + np.eye(5)[y]
+    >>> measure = GatingMI(random_state=0).fit(Z, y)
+    >>> round(measure.mi_xy_, 2), round(measure.null_mi_xy_, 2)
+    (0.39, 0.07)
+    """
+
+    _sampling = "off"
+    _needs_y = True
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Measure the information of the gating states.
+
+        Parameters
+        ----------
+        X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
+            With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
+        y : array-like of shape (n_samples,), default=None
+            Class labels; left out when ``X`` is a dataset or loader that yields them.
+
+        Returns
+        -------
+        self : GatingMI
+        """
+        classes, codes = self._fit_states(X, y)
+        result = gating_mi(
+            self.states_, codes, random_state=self.random_state, **self._kernel_params()
+        )
+        self._set_result({**result, "classes": classes})
+        self._codes = codes
+        return self
+
+    def score(self, X, y=None):
+        r"""Return the held-out information about the label, mean of ``log p(y|sigma) / p(y)``.
+
+        Under the densities that were fitted, :math:`\hat p(\sigma) = \sum_m p_m \hat p(\sigma|m)`,
+
+        .. math:: \log \frac{\hat p(y|\sigma)}{\hat p(y)} = \log \frac{\hat p(\sigma|y)}{\hat p(\sigma)}.
+
+        Unlike ``mi_xy_`` on the same data, it does not reward a bandwidth that tells samples
+        apart: on labels that mean nothing its best value is near 0.
+
+        Parameters
+        ----------
+        X : GatingStates, array-like, or raw inputs of ``model``
+            As in :meth:`fit`.
+        y : array-like of shape (n_samples,), default=None
+            Class labels, all of them in ``classes_``.
+
+        Returns
+        -------
+        score : float
+            In units of ``base``; higher is better.
+
+        Raises
+        ------
+        ValueError
+            If a label was not there in :meth:`fit`.
+        """
+        check_is_fitted(self)
+        if y is not None or hasattr(X, "shape"):
+            check_labels(y, len(y if y is not None else X))
+        states, y = self._new_states(X, y)
+        labels, codes = check_labels(y, len(states))
+        if unknown := set(labels.tolist()) - set(self.classes_.tolist()):
+            raise ValueError(
+                f"y holds the labels {sorted(unknown, key=str)}, which were not in the fitted y "
+                f"({self.classes_.tolist()}); split with StratifiedKFold so that each fold has all."
+            )
+        codes = np.searchsorted(self.classes_, labels)[codes]
+        weights, _ = self._kernel()
+        masses = kernel_masses(
+            self.states_,
+            weights[-1:],
+            labelings=[self._codes],
+            queries=states,
+            query_labelings=[codes],
+            n_jobs=self.n_jobs,
+        )[0]
+        share = np.log(np.bincount(self._codes) / len(self._codes))[codes]
+        return float(np.mean(masses[1] - masses[0] - share) / np.log(self.base))

@@ -1,0 +1,133 @@
+"""Input checks, and the only place that imports scikit-learn's private validators."""
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import _fit_context
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    validate_params,
+)
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_feature_names_in,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from ._states import GatingStates
+
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "RealNotInt",
+    "StrOptions",
+    "_check_feature_names_in",
+    "_fit_context",
+    "as_states",
+    "check_is_fitted",
+    "check_labels",
+    "check_states",
+    "holds_layers",
+    "issparse",
+    "sample_rows",
+    "validate_data",
+    "validate_params",
+]
+
+
+def check_states(estimator, X, *, threshold, reset):
+    """Return ``X`` as `GatingStates`, checked against what ``estimator`` was fitted on.
+
+    Sets ``n_features_in_`` (and ``feature_names_in_`` for a dataframe) when ``reset``.
+    """
+    if isinstance(X, GatingStates):
+        if not len(X):
+            raise ValueError(
+                "Found 0 sample(s) in the gating states while a minimum of 1 is required."
+            )
+        if reset:
+            estimator.n_features_in_ = X.shape[1]
+        else:
+            _check_same_layers(estimator, X)
+        return X
+    if holds_layers(X):
+        raise ValueError(
+            f"{type(estimator).__name__} takes one 2-D array or GatingStates; got a "
+            f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they were "
+            "samples. Pass GatingStates.from_arrays(X), one array a layer."
+        )
+    if hasattr(X, "detach"):
+        X = X.detach().cpu()
+        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
+    elif hasattr(X, "__cuda_array_interface__") and hasattr(X, "get"):
+        X = X.get()
+    X = validate_data(estimator, X, dtype="numeric", reset=reset)
+    return GatingStates.from_arrays(X if X.dtype == bool else threshold < X)
+
+
+def holds_layers(X):
+    """Whether ``X`` is a list or dict of arrays, one a layer, and not an array itself."""
+    if isinstance(X, list | tuple):
+        return len(X) > 0 and np.ndim(X[0]) >= 2
+    return isinstance(X, dict) and not issparse(X)  # a sparse dok_array is a dict too
+
+
+def _check_same_layers(estimator, states):
+    fitted = estimator.states_
+    if (states.layer_names, states.n_gates) != (fitted.layer_names, fitted.n_gates):
+        expected = dict(zip(fitted.layer_names, fitted.n_gates, strict=True))
+        got = dict(zip(states.layer_names, states.n_gates, strict=True))
+        raise ValueError(
+            f"X has {states.shape[1]} features in layers {got}, but {type(estimator).__name__} is "
+            f"expecting {estimator.n_features_in_} features as input, in layers {expected}."
+        )
+
+
+def as_states(states, threshold=0.0):
+    """Return states, an array, or a list or dict of arrays (one a layer) as `GatingStates`."""
+    if not isinstance(states, GatingStates):
+        states = GatingStates.from_arrays(states, threshold=threshold)
+    if not len(states):
+        raise ValueError("Found 0 sample(s) in the gating states while a minimum of 1 is required.")
+    return states
+
+
+def check_labels(y, n_samples):
+    """Return ``(classes, codes)`` of class labels of any type.
+
+    Raises
+    ------
+    ValueError
+        If ``y`` is missing, continuous, or of another length than ``n_samples``.
+    """
+    if y is None:
+        raise ValueError("This measure requires y to be passed, but the target y is None.")
+    if hasattr(y, "detach"):
+        y = y.detach().cpu().numpy()
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(range(n_samples), y)
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError("Input y contains NaN or infinity; it needs class labels.")
+    check_classification_targets(y)
+    classes, codes = np.unique(y, return_inverse=True)
+    return classes, codes.astype(np.int64)
+
+
+def sample_rows(n_samples, max_samples, random_state):
+    """Return sorted positions of ``max_samples`` rows drawn without replacement, or None for all.
+
+    A float is a share of the rows.
+    """
+    if max_samples is None:
+        return None
+    size = (
+        max_samples if isinstance(max_samples, int | np.integer) else int(max_samples * n_samples)
+    )
+    if size >= n_samples:
+        return None
+    return np.sort(check_random_state(random_state).permutation(n_samples)[: max(size, 1)])

@@ -1,0 +1,11 @@
+"""The torch border: modules and raw inputs go in, `GatingStates` come out.
+
+    inputs --_inputs--> batches --_recorder--> events --_layout--> packed rows --> GatingStates
+
+`_operations` says what each torch operation does to data, `_recorder` watches a module run,
+`_layout` finds the samples in what it saw, and `GateExtractor` holds it all together.
+"""
+
+from ._extraction import GateExtractor, as_extractor
+
+__all__ = ["GateExtractor", "as_extractor"]

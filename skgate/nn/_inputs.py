@@ -1,0 +1,136 @@
+"""Raw inputs of a module: arrays, tensors, datasets, loaders, as batches of tensors."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, Subset
+
+__all__ = ["Batches", "Caster", "call", "is_stream", "shuffles", "tree_map"]
+
+
+def is_stream(X):
+    """Whether ``X`` yields samples, with labels perhaps, instead of holding them as arrays."""
+    # skorch's SliceDataset is a sequence with a dataset inside
+    return isinstance(X, Dataset | DataLoader) or (
+        isinstance(X, Sequence) and hasattr(X, "dataset")
+    )
+
+
+def shuffles(X):
+    """Whether ``X`` is a loader that yields its samples in another order each time."""
+    if not isinstance(X, DataLoader) or isinstance(X.dataset, torch.utils.data.IterableDataset):
+        return False
+    sampler = X.sampler if X.batch_sampler is None else getattr(X.batch_sampler, "sampler", None)
+    return not isinstance(sampler, SequentialSampler)
+
+
+def tree_map(function, inputs):
+    """Apply ``function`` to each tensor or array in nested tuples, lists and mappings."""
+    if isinstance(inputs, Mapping):
+        return {key: tree_map(function, value) for key, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return tuple(tree_map(function, value) for value in inputs)
+    return function(inputs) if hasattr(inputs, "shape") else inputs
+
+
+def _lengths(inputs):
+    lengths = []
+    tree_map(lambda a: lengths.append(len(a)), inputs)
+    return lengths
+
+
+class Batches:
+    """Batches of ``(inputs, labels)`` from anything that holds samples.
+
+    Parameters
+    ----------
+    X : array, tensor, mapping or tuple of these, Dataset or DataLoader
+    batch_size : int
+        Of a loader, its own is kept.
+    rows : ndarray of int, default=None
+        The samples to take; not of a loader.
+    """
+
+    def __init__(self, X, batch_size, rows=None):
+        self.X, self.batch_size, self.rows = X, batch_size, rows
+        if is_stream(X) and not isinstance(X, DataLoader):
+            # a plain Subset knows nothing but positions, which is all that a sequence offers
+            taken = X if rows is None else Subset(X, rows.tolist())
+            self.X, self.rows = DataLoader(taken, batch_size=batch_size), None
+        self.holds = not isinstance(self.X, DataLoader)
+
+    def __len__(self):
+        """Return the number of batches; ``TypeError`` for an iterable dataset without one."""
+        return -(-self.n_samples // self.batch_size) if self.holds else len(self.X)
+
+    @property
+    def n_samples(self):
+        """Number of samples, None where only the end will tell."""
+        if self.holds:
+            return len(self.rows) if self.rows is not None else _lengths(self.X)[0]
+        try:
+            drops = self.X.drop_last or self.X.batch_sampler is None
+            return None if drops else len(self.X.sampler)
+        except TypeError:
+            return None
+
+    def __iter__(self):
+        if not self.holds:
+            yield from map(_split, self.X)
+            return
+        for start in range(0, self.n_samples, self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            rows = rows if self.rows is None else self.rows[rows]
+            yield tree_map(lambda a, rows=rows: a[rows], self.X), None
+
+
+def _split(batch):
+    if not isinstance(batch, tuple | list):
+        return batch, None
+    if len(batch) > 2:
+        raise ValueError(
+            f"A batch of {len(batch)} parts was received; need (inputs,) or (inputs, labels). "
+            "Let the dataset yield several inputs as one tuple or dict: ((a, b), label)."
+        )
+    return batch[0], (batch[1] if len(batch) == 2 else None)
+
+
+def call(module, inputs):
+    """Run a module: a mapping goes by keyword where its keys are parameters of ``forward``."""
+    if isinstance(inputs, tuple):
+        return module(*inputs)
+    if not isinstance(inputs, Mapping):
+        return module(inputs)
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    return module(**inputs) if takes_any or set(inputs) <= named else module(inputs)
+
+
+class Caster:
+    """Turns arrays and tensors into tensors of the type and on the device of a module.
+
+    Real numbers take the type of the parameters. So do the integers of a single input, unless
+    the module has an embedding to look them up in; several inputs may hold indices and masks.
+    """
+
+    def __init__(self, module):
+        parameters = [p for p in module.parameters() if p.is_floating_point()]
+        self.dtype = parameters[0].dtype if parameters else torch.get_default_dtype()
+        self.device = parameters[0].device if parameters else torch.device("cpu")
+        embeddings = (nn.Embedding, nn.EmbeddingBag)
+        self.keeps_integers = any(isinstance(m, embeddings) for m in module.modules())
+
+    def __call__(self, inputs):
+        single = hasattr(inputs, "shape") and not self.keeps_integers
+
+        def cast(array):
+            if not isinstance(array, torch.Tensor):
+                array = torch.from_numpy(np.ascontiguousarray(array))
+            floating = single or array.is_floating_point()
+            return array.to(self.device, self.dtype if floating else array.dtype)
+
+        return tree_map(cast, inputs)

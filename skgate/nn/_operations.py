@@ -1,0 +1,329 @@
+"""What each torch operation does to data: gate it, bend it, or draw it at random.
+
+Operations go by the last part of their name, without the underscore of the in-place form, so
+that ``nn.ReLU``, ``F.relu``, ``torch.relu``, ``Tensor.relu`` and ``Tensor.relu_`` are all
+``"relu"``.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import resolve_name
+
+__all__ = [
+    "ATTENTION",
+    "DROPOUT",
+    "HIDDEN",
+    "NONLINEAR",
+    "POOLING",
+    "RANDOM",
+    "SMOOTH",
+    "THRESHOLD",
+    "dropout_mask",
+    "gumbel_mean",
+    "max_pool",
+    "operation_name",
+]
+
+
+def operation_name(function):
+    """Return the name that an intercepted torch function goes by, or None."""
+    name = resolve_name(function)
+    if name is None:
+        return None
+    name = name.rpartition(".")[2]
+    return name if name.startswith("_") else name.removesuffix("_")
+
+
+def _above(x, *thresholds):
+    """Return ``x > t`` with a last axis for the thresholds that there are."""
+    return torch.stack([x > t for t in thresholds if t is not None], dim=-1)
+
+
+def _clamp(x, min=None, max=None, **_):
+    return _above(x, min, max)
+
+
+def _two_operands(a, b, **_):
+    # The larger operand is the data; against a constant, a gate is open above the constant.
+    data, other = (a, b) if a.numel() >= b.numel() else (b, a)
+    return _above(data, other)
+
+
+#: Operation -> function of its arguments that returns gates, one threshold each on the last axis.
+THRESHOLD = {
+    "relu": lambda input, *_, **__: _above(input, 0),
+    "leaky_relu": lambda input, *_, **__: _above(input, 0),
+    "prelu": lambda input, *_, **__: _above(input, 0),
+    "rrelu": lambda input, *_, **__: _above(input, 0),
+    "relu6": lambda input, *_, **__: _above(input, 0, 6),
+    "threshold": lambda input, threshold, *_, **__: _above(input, threshold),
+    "hardtanh": lambda input, min_val=-1.0, max_val=1.0, *_, **__: _above(input, min_val, max_val),
+    "hardsigmoid": lambda input, *_, **__: _above(input, -3, 3),
+    "hardshrink": lambda input, lambd=0.5, **_: _above(input, -lambd, lambd),
+    "softshrink": lambda input, lambd=0.5, **_: _above(input, -lambd, lambd),
+    "clamp": _clamp,
+    "clip": _clamp,
+    "clamp_min": lambda input, min, **_: _above(input, min),
+    "clamp_max": lambda input, max, **_: _above(input, max),
+    "maximum": _two_operands,
+    "minimum": _two_operands,
+}
+
+#: Smooth activations; ``smooth=True`` reads ``input > 0``.
+SMOOTH = {
+    "celu", "elu", "gelu", "hardswish", "logsigmoid", "mish", "selu", "sigmoid", "silu",
+    "softplus", "softsign", "tanh", "tanhshrink",
+}  # fmt: skip
+
+#: Operations that hide gates which cannot be read from outside -> what to do about it.
+HIDDEN = {
+    "rnn_relu": "its ReLUs run inside one fused call; write the recurrence with nn.RNNCell",
+    "lp_pool1d": "its ReLU acts on absolute values and gates nothing",
+    "lp_pool2d": "its ReLU acts on absolute values and gates nothing",
+    "lp_pool3d": "its ReLU acts on absolute values and gates nothing",
+    "fractional_max_pool2d": "its windows are random, so that gates have no fixed position",
+    "fractional_max_pool3d": "its windows are random, so that gates have no fixed position",
+}
+
+#: Other operations that are not linear -> kind.
+NONLINEAR = {
+    **dict.fromkeys(("softmax", "softmin", "log_softmax", "gumbel_softmax", "glu"), "normalising"),
+    **dict.fromkeys(
+        ("layer_norm", "group_norm", "instance_norm", "local_response_norm", "rms_norm",
+         "normalize"), "normalising",
+    ),
+    **dict.fromkeys(("multi_head_attention_forward", "scaled_dot_product_attention"), "attention"),
+    **dict.fromkeys(("rnn_tanh", "rnn_tanh_cell", "rnn_relu_cell", "lstm", "lstm_cell", "gru",
+                     "gru_cell"), "recurrent"),
+    **dict.fromkeys(
+        ("abs", "absolute", "exp", "expm1", "log", "log1p", "log2", "logsumexp", "sqrt", "rsqrt",
+         "square", "pow", "__pow__", "sin", "cos", "tan", "atan", "erf", "reciprocal", "norm"),
+        "smooth",
+    ),
+    **dict.fromkeys(
+        ("where", "sign", "round", "floor", "ceil", "max", "min", "amax", "amin", "argmax",
+         "argmin", "topk", "sort", "argsort", "median", "kthvalue"), "selection",
+    ),
+}  # fmt: skip
+
+
+#: Attention -> names of its positional arguments, as far as its dropout.
+ATTENTION = {
+    "scaled_dot_product_attention": ("query", "key", "value", "attn_mask", "dropout_p", "is_causal"),
+    "multi_head_attention_forward": (
+        "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight",
+        "in_proj_bias", "bias_k", "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight",
+        "out_proj_bias", "training",
+    ),
+}  # fmt: skip
+
+# Dropout ------------------------------------------------------------------------------------
+
+#: Operation -> number of leading axes that its mask has, None for one gate an element.
+DROPOUT = {
+    "dropout": None,
+    "alpha_dropout": None,
+    "dropout1d": 2,
+    "dropout2d": 2,
+    "dropout3d": 2,
+    "feature_dropout": 2,
+    "feature_alpha_dropout": 2,
+}
+
+
+def dropout_mask(function, x, kwargs):
+    """Run a dropout and return ``(output, kept)``.
+
+    What is dropped does not depend on the input: it is where two different inputs give one
+    output under the same random numbers.
+    """
+    with _repeatable(x.device) as rewind:
+        zeros = function(torch.zeros_like(x), **kwargs)
+        rewind()
+        ones = function(torch.ones_like(x), **kwargs)
+        rewind()
+        output = function(x, **kwargs)
+    return output, ones != zeros
+
+
+class _repeatable:
+    def __init__(self, device):
+        self.cuda = device if device.type == "cuda" else None
+
+    def __enter__(self):
+        self.state = torch.get_rng_state()
+        self.cuda_state = None if self.cuda is None else torch.cuda.get_rng_state(self.cuda)
+        return self.rewind
+
+    def rewind(self):
+        torch.set_rng_state(self.state)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda_state, self.cuda)
+
+    def __exit__(self, *_):
+        pass
+
+
+# Max pooling --------------------------------------------------------------------------------
+
+#: Operation -> number of pooled axes.
+POOLING = {
+    f"{prefix}max_pool{n}d{suffix}": n
+    for prefix in ("", "adaptive_")
+    for n in (1, 2, 3)
+    for suffix in ("", "_with_indices")
+}
+
+
+def max_pool(operation, input, *args, **kwargs):
+    """Run a max pooling once and return ``(output, winner)``.
+
+    Returns
+    -------
+    output : Tensor or tuple of Tensor
+        What the operation itself returns.
+    winner : Tensor of shape (*output.shape, window size), dtype bool
+        One-hot over the positions of the window.
+    """
+    n_axes = POOLING[operation]
+    read = _adaptive_windows if operation.startswith("adaptive_") else _fixed_windows
+    pool, sizes, arguments = read(n_axes, input, *args, **kwargs)
+    wants_indices = arguments.pop("return_indices") or operation.endswith("_with_indices")
+    output, indices = pool(input, **arguments)
+    starts, dilations, window = sizes(indices.shape[-n_axes:])
+    position = torch.zeros_like(indices)  # of the winner within its window, row-major
+    rest = indices
+    strides = [1]
+    for size in reversed(window[1:]):
+        strides.insert(0, strides[0] * size)
+    for axis in reversed(range(n_axes)):
+        extent = input.shape[input.ndim - n_axes + axis]
+        coordinate, rest = rest % extent, rest // extent
+        shape = [-1 if a == axis else 1 for a in range(n_axes)]
+        start = torch.as_tensor(starts[axis], device=input.device).reshape(shape)
+        position += (coordinate - start) // dilations[axis] * strides[axis]
+    n_positions = strides[0] * window[0]
+    winner = position.unsqueeze(-1) == torch.arange(n_positions, device=input.device)
+    return ((output, indices) if wants_indices else output), winner
+
+
+def _each_axis(value, n_axes):
+    values = [value] if isinstance(value, int) else list(value)
+    return values * n_axes if len(values) == 1 else values
+
+
+def _fixed_windows(
+    n_axes,
+    input,
+    kernel_size,
+    stride=None,
+    padding=0,
+    dilation=1,
+    ceil_mode=False,
+    return_indices=False,
+):
+    window = _each_axis(kernel_size, n_axes)
+    strides = _each_axis(stride, n_axes) if stride not in (None, [], ()) else window
+    paddings, dilations = _each_axis(padding, n_axes), _each_axis(dilation, n_axes)
+
+    def sizes(counts):
+        spans = zip(counts, strides, paddings, strict=True)
+        return [[i * s - p for i in range(n)] for n, s, p in spans], dilations, window
+
+    arguments = {
+        "kernel_size": kernel_size,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "ceil_mode": ceil_mode,
+        "return_indices": return_indices,
+    }
+    pool = getattr(F, f"max_pool{n_axes}d_with_indices")
+    return pool, sizes, arguments
+
+
+def _adaptive_windows(n_axes, input, output_size, return_indices=False):
+    extents = input.shape[-n_axes:]
+
+    def sizes(counts):
+        starts = [[i * e // n for i in range(n)] for n, e in zip(counts, extents, strict=True)]
+        window = [
+            max(-(-(i + 1) * e // n) - i * e // n for i in range(n))
+            for n, e in zip(counts, extents, strict=True)
+        ]
+        return starts, [1] * n_axes, window
+
+    pool = getattr(F, f"adaptive_max_pool{n_axes}d_with_indices")
+    return pool, sizes, {"output_size": output_size, "return_indices": return_indices}
+
+
+# Randomness ---------------------------------------------------------------------------------
+
+
+def _argument(args, kwargs, position, name, default):
+    return args[position] if len(args) > position else kwargs.get(name, default)
+
+
+def gumbel_mean(logits, tau=1, hard=False, eps=1e-10, dim=-1):
+    """Return ``gumbel_softmax`` without its noise, whose mean softmax does not see."""
+    soft = F.softmax(logits / tau, dim=dim)
+    return F.one_hot(soft.argmax(dim), soft.shape[dim]).movedim(-1, dim).to(soft) if hard else soft
+
+
+def _fill(value):
+    return lambda drawn, *_, **__: drawn.fill_(value)
+
+
+def _normal(drawn, *args, **kwargs):
+    # Tensor.normal_(mean, std) fills its first argument; torch.normal(mean, std) returns a new one
+    in_place = bool(args) and args[0] is drawn
+    mean = _argument(args, kwargs, 1 if in_place else 0, "mean", 0.0)
+    return drawn.copy_(torch.as_tensor(mean))
+
+
+def _bernoulli(drawn, *args, **kwargs):
+    p = _argument(args, kwargs, 1, "p", None)
+    if p is None:
+        p = 0.5 if args and args[0] is drawn else args[0] if args else kwargs["input"]
+    return drawn.copy_(torch.as_tensor(p))
+
+
+def _uniform(drawn, *args, **kwargs):
+    low = _argument(args, kwargs, 1, "from", 0.0)
+    return drawn.fill_((low + _argument(args, kwargs, 2, "to", 1.0)) / 2)
+
+
+def _log_normal(drawn, *args, **kwargs):
+    mean = torch.tensor(_argument(args, kwargs, 1, "mean", 1.0))
+    return drawn.fill_(torch.exp(mean + _argument(args, kwargs, 2, "std", 2.0) ** 2 / 2))
+
+
+def _multinomial(drawn, input, num_samples, *_, **__):
+    most = input.topk(min(num_samples, input.shape[-1]), dim=-1).indices
+    return drawn.copy_(most[..., torch.arange(num_samples) % most.shape[-1]])
+
+
+#: Operation -> function of (what it drew, its arguments) that puts the mean in its place;
+#: None where there is no mean to put.
+RANDOM = {
+    "randn": _fill(0.0),
+    "randn_like": _fill(0.0),
+    "rand": _fill(0.5),
+    "rand_like": _fill(0.5),
+    "normal": _normal,
+    "bernoulli": _bernoulli,
+    "uniform": _uniform,
+    "exponential": lambda x, *a, **k: x.fill_(1 / _argument(a, k, 1, "lambd", 1.0)),
+    "geometric": lambda x, *a, **k: x.fill_(1 / _argument(a, k, 1, "p", 0.5)),
+    "cauchy": lambda x, *a, **k: x.fill_(_argument(a, k, 1, "median", 0.0)),
+    "log_normal": _log_normal,
+    "poisson": lambda x, rate, *_, **__: x.copy_(rate),
+    "binomial": lambda x, count, prob, *_, **__: x.copy_(count * prob),
+    "_standard_gamma": lambda x, alpha, *_, **__: x.copy_(alpha),
+    "_sample_dirichlet": lambda x, alpha, *_, **__: x.copy_(alpha / alpha.sum(-1, keepdim=True)),
+    "multinomial": _multinomial,
+    "randint": None,
+    "randint_like": None,
+    "random": None,
+    "randperm": None,
+}

@@ -1,0 +1,63 @@
+"""Sums of Gaussian kernels over pairs of packed gating states, without an n x n matrix.
+
+The seam between processors is the *row mass*. With ``D_l[j, k]`` the Hamming distance of
+samples ``j`` and ``k`` in layer ``l`` and ``W`` a matrix of weights, one row a term,
+
+    mass[t, g, j] = sum_k  [k in group g of j]  exp(-sum_l W[t, l] D_l[j, k])
+
+is all that an engine computes, and its logarithm all that leaves it:
+
+    packed bits --_tiles--> tiles --_cpu--> distances, exponents, sums --> log masses (t, g, j)
+
+One pass over the pairs serves every row of ``W``, so that layers, prefixes, suffixes, bounds
+and bandwidths share the distances. Group 0 is all samples; then, for each labeling, the
+samples that share the label of ``j``. A row needs its own class alone, so the result holds
+O(n) numbers a labeling, whatever the number of classes, and the rows need no sorting.
+
+Everything above this package is NumPy on arrays of O(n).
+"""
+
+import numpy as np
+
+from ._cpu import cross_masses, symmetric_masses
+
+__all__ = ["kernel_masses", "resolve_device"]
+
+
+def resolve_device(device):
+    """Return the engine's device for ``"auto"``, ``"cpu"`` or ``"cuda"``."""
+    if device == "cuda":
+        raise RuntimeError(
+            "device='cuda' was asked for, but this version of skgate has no CUDA engine yet. "
+            "Use device='auto' or device='cpu'."
+        )
+    return "cpu"
+
+
+def kernel_masses(states, weights, *, labelings=(), queries=None, query_labelings=(), n_jobs=None):
+    """Return log-sums of kernel values, one a term, group and row.
+
+    Parameters
+    ----------
+    states : GatingStates
+        The columns ``k``; the rows ``j`` too, unless ``queries`` are given.
+    weights : ndarray of shape (n_terms, n_layers)
+        ``W``, finite and not negative.
+    labelings : sequence of ndarray of shape (n_samples,), dtype int
+        Labels of the columns; each adds a group.
+    queries : GatingStates, default=None
+        Other rows, of the same layers.
+    query_labelings : sequence of ndarray of shape (n_queries,), dtype int
+        Labels of the queries, one array a labeling.
+    n_jobs : int, default=None
+        Number of threads; ``joblib.parallel_config`` governs ``None``.
+
+    Returns
+    -------
+    log_masses : ndarray of shape (n_terms, 1 + n_labelings, n_rows)
+        Natural logarithms, float64; ``-inf`` for a row without columns in its group.
+    """
+    weights = np.ascontiguousarray(weights, dtype=np.float64)
+    if queries is None:
+        return symmetric_masses(states.packed, weights, labelings, n_jobs)
+    return cross_masses(queries.packed, states.packed, weights, query_labelings, labelings, n_jobs)

@@ -1,0 +1,74 @@
+"""scikit-learn's own checks on every public estimator."""
+
+import inspect
+
+import pytest
+import sklearn.utils.estimator_checks as checks
+from sklearn.base import BaseEstimator
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
+
+import skgate
+from skgate import GateExtractor, GatingEntropy, GatingMI, TotalCorrelation
+
+
+def lazy_network():
+    return nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(6), nn.ReLU())
+
+
+ESTIMATORS = [
+    GatingEntropy(),
+    GatingMI(),
+    TotalCorrelation(),
+    GateExtractor(lazy_network()),
+]
+IDS = [type(estimator).__name__ for estimator in ESTIMATORS]
+
+pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
+
+
+def test_no_public_estimator_is_left_out():
+    public = {
+        name
+        for name in skgate.__all__
+        if inspect.isclass(getattr(skgate, name))
+        and issubclass(getattr(skgate, name), BaseEstimator)
+    }
+    assert public == set(IDS)
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_estimator_checks(estimator, check):
+    check(estimator)
+
+
+# GateExtractor returns GatingStates whatever is asked for: a dataframe would lose the layers.
+DATAFRAME_CHECKS = [
+    "check_set_output_transform_pandas",
+    "check_set_output_transform_polars",
+    "check_global_output_transform_pandas",
+    "check_global_set_output_transform_polars",
+]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS[:-1], ids=IDS[:-1])
+@pytest.mark.parametrize("name", DATAFRAME_CHECKS)
+def test_dataframe_output_checks(estimator, name):
+    getattr(checks, name)(type(estimator).__name__, estimator)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=IDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "check_param_validation",
+        "check_set_output_transform",
+        "check_transformer_get_feature_names_out",
+        "check_transformer_get_feature_names_out_pandas",
+        "check_dataframe_column_names_consistency",
+        "check_estimators_partial_fit_n_features",
+        "check_get_feature_names_out_error",
+    ],
+)
+def test_checks_that_check_estimator_leaves_out(estimator, name):
+    getattr(checks, name)(type(estimator).__name__, estimator)
