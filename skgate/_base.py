@@ -121,6 +121,13 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             return check_states(self, X, threshold=self.threshold, reset=False), y
         return self.extractor_.extract(X, y)
 
+    def _new_rows(self, X):
+        """Return states of new data whose rows are in the order of ``X``."""
+        check_is_fitted(self)
+        if self.model is None:
+            return self._new_states(X)[0]
+        return self.extractor_.transform(X)
+
     def _kernel(self):
         """Return ``(weights, support)`` of the layers and, last, of all of them jointly."""
         n_layers = len(self.layer_names_)
@@ -154,7 +161,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         surprisals : ndarray of shape (n_samples, n_layers)
             In units of ``base``.
         """
-        states, _ = self._new_states(X)
+        states = self._new_rows(X)
         return -self._log_likelihoods(states)[:-1].T / np.log(self.base)
 
     def score_samples(self, X):
@@ -179,7 +186,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             In units of ``base``; higher is better. ``-inf`` for a state that differs from
             fitted gates none of which varied.
         """
-        states, _ = self._new_states(X)
+        states = self._new_rows(X)
         return self._log_likelihoods(states)[-1] / np.log(self.base)
 
     def score(self, X, y=None):
@@ -196,7 +203,8 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         score : float
             In units of ``base``; higher is better.
         """
-        return float(np.mean(self.score_samples(X)))
+        states, _ = self._new_states(X)
+        return float(np.mean(self._log_likelihoods(states)[-1]) / np.log(self.base))
 
     def get_feature_names_out(self, input_features=None):
         """Return the names of the columns of :meth:`transform`: those of the layers.

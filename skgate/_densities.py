@@ -17,7 +17,7 @@ from .exceptions import SaturationWarning
 
 __all__ = ["AUTO_ALPHA", "KernelTerms", "as_scalar", "log_densities"]
 
-#: ``alpha="auto"`` (transformation complexity paper, Section 4.4): with spatial positions, and without.
+#: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}
 
 _BOUND_SCALE = {"upper": 1.0, "lower": 0.25}

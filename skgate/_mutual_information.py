@@ -247,7 +247,10 @@ class GatingMI(GatingEstimator):
 
         Under the densities that were fitted, :math:`\hat p(\sigma) = \sum_m p_m \hat p(\sigma|m)`,
 
-        .. math:: \log \frac{\hat p(y|\sigma)}{\hat p(y)} = \log \frac{\hat p(\sigma|y)}{\hat p(\sigma)}.
+        .. math::
+
+            \log \frac{\hat p(y|\sigma)}{\hat p(y)}
+                = \log \frac{\hat p(\sigma|y)}{\hat p(\sigma)}.
 
         Unlike ``mi_xy_`` on the same data, it does not reward a bandwidth that tells samples
         apart: on labels that mean nothing its best value is near 0.

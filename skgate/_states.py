@@ -5,9 +5,10 @@ import os
 import zipfile
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
+
+from ._archive import map_members, read_members, write_members
 
 __all__ = ["GateLayer", "GatingStates"]
 
@@ -314,20 +315,10 @@ class GatingStates:
         path : str or path-like
             File to write. The name is taken as it is.
         """
-        path = Path(path)
         header = {"format": _FORMAT, "layers": [asdict(layer) for layer in self.layers]}
         members = {f"layer{i}": bits for i, bits in enumerate(self.packed)}
         members["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(part, "xb") as file:
-                np.savez(file, **members)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_members(path, members)
 
     @classmethod
     def load(cls, path, *, mmap=False):
@@ -348,9 +339,8 @@ class GatingStates:
         ValueError
             If the file is cut short, is no states file, or holds pickled content.
         """
-        read = _mapped_members if mmap else _read_members
         try:
-            members = read(path)
+            members = map_members(path) if mmap else read_members(path)
             header = json.loads(bytes(members["header"]))
             if header["format"] != _FORMAT:
                 raise ValueError(f"its format is {header['format']!r}, need {_FORMAT!r}")
@@ -388,31 +378,3 @@ def _only(record, known):
     if unknown := set(record) - known:
         raise ValueError(f"unknown fields {sorted(unknown)} in its header")
     return record
-
-
-def _read_members(path):
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def _mapped_members(path):
-    # np.load(mmap_mode=...) does not map members of an npz; np.savez stores them uncompressed,
-    # so that each is a plain npy file at a known place.
-    members = {}
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"member {info.filename!r} is compressed and cannot be mapped")
-            file.seek(info.header_offset + 26)
-            name_length = int.from_bytes(file.read(2), "little")
-            extra_length = int.from_bytes(file.read(2), "little")
-            file.seek(name_length + extra_length, os.SEEK_CUR)
-            version = np.lib.format.read_magic(file)
-            reader = {(1, 0): "read_array_header_1_0", (2, 0): "read_array_header_2_0"}[version]
-            shape, _, dtype = getattr(np.lib.format, reader)(file)
-            if dtype.hasobject:
-                raise ValueError(f"member {info.filename!r} holds pickled objects")
-            members[info.filename.removesuffix(".npy")] = np.memmap(
-                path, dtype=dtype, mode="r", offset=file.tell(), shape=shape
-            )
-    return members

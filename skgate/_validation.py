@@ -58,8 +58,8 @@ def check_states(estimator, X, *, threshold, reset):
     if holds_layers(X):
         raise ValueError(
             f"{type(estimator).__name__} takes one 2-D array or GatingStates; got a "
-            f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they were "
-            "samples. Pass GatingStates.from_arrays(X), one array a layer."
+            f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they "
+            "were samples. Pass GatingStates.from_arrays(X), one array a layer."
         )
     if hasattr(X, "detach"):
         X = X.detach().cpu()

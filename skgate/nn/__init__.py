@@ -3,7 +3,8 @@
     inputs --_inputs--> batches --_recorder--> events --_layout--> packed rows --> GatingStates
 
 `_operations` says what each torch operation does to data, `_recorder` watches a module run,
-`_layout` finds the samples in what it saw, and `GateExtractor` holds it all together.
+`_layout` finds the samples in what it saw, `_coverage` chooses the layers, and `GateExtractor`
+holds it all together.
 """
 
 from ._extraction import GateExtractor, as_extractor

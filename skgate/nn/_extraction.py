@@ -1,20 +1,16 @@
 """`GateExtractor`: run a module on data and keep its gating states."""
 
 import copy
-import difflib
-import fnmatch
 import re
-import warnings
 from collections.abc import Mapping
 from numbers import Integral
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .._states import GatingStates
@@ -29,33 +25,24 @@ from .._validation import (
     sample_rows,
     validate_data,
 )
-from ..exceptions import GateCaptureWarning
-from ._inputs import Batches, Caster, call, is_stream, shuffles, tree_map
-from ._layout import find_layout
-from ._recorder import GateRecorder, running, unwrap
+from ._coverage import Coverage, choose_layers, warn_missed
+from ._inputs import (
+    Batches,
+    Caster,
+    call,
+    check_parts,
+    check_targets,
+    first_samples,
+    is_stream,
+    n_batches,
+    refuse_lists,
+    shuffles,
+)
+from ._models import inner_module
+from ._recorder import GateRecorder, running
+from ._store import Store
 
-__all__ = ["Coverage", "GateExtractor", "as_extractor"]
-
-
-class Coverage(NamedTuple):
-    """What became of one non-linear operation: captured, or why not."""
-
-    layer: str
-    operation: str
-    kind: str
-    n_gates: int
-    captured: bool
-    reason: str
-
-    @staticmethod
-    def table(records):
-        """Return the records as lines of text."""
-        lines = [
-            f"{r.layer}  {r.operation}  {r.kind}  "
-            + (f"{r.n_gates} gates" if r.captured else f"not captured: {r.reason}")
-            for r in records
-        ]
-        return "\n".join(lines) or "(no non-linear operation ran)"
+__all__ = ["GateExtractor", "as_extractor"]
 
 
 class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
@@ -173,8 +160,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             If ``X`` is not as described, the module has no gating layer, or ``layers`` names
             none; the error lists what there is.
         """
-        X = self._check_X(X, reset=True)
-        inputs, _ = next(iter(Batches(X, self.batch_size)))
+        X = self._start(X)
+        with torch.random.fork_rng(devices=[]):  # as a loader draws its order
+            inputs, _ = next(iter(Batches(X, self.batch_size)))
         self._fit_layers(inputs)
         return self
 
@@ -231,14 +219,14 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         ValueError
             If ``y`` comes with a loader, or has another length than ``X``.
         """
-        if not self.__sklearn_is_fitted__():
-            self._validate_params()
-            X = self._check_X(X, reset=True)
+        if self.__sklearn_is_fitted__():
+            X = self._check_inputs(X, reset=False)
         else:
-            X = self._check_X(X, reset=False)
+            self._validate_params()
+            X = self._start(X)
         n_samples = Batches(X, 1).n_samples
-        y = _check_y(X, y, n_samples)
-        loader = isinstance(X, torch.utils.data.DataLoader)
+        y = check_targets(X, y, n_samples)
+        loader = isinstance(X, DataLoader)
         rows = None
         if not loader and n_samples is not None:
             rows = sample_rows(n_samples, max_samples, random_state)
@@ -282,18 +270,16 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         tags.input_tags.three_d_array = True
         return tags
 
-    def _check_X(self, X, *, reset):
-        _refuse_lists(X)
+    def _start(self, X):
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return self._check_inputs(X, reset=True)
+
+    def _check_inputs(self, X, *, reset):
+        refuse_lists(X)
         if is_stream(X):
             return X
         if isinstance(X, Mapping | tuple) and not issparse(X):
-            checked = tree_map(lambda a: _check_part(self, a), X)
-            lengths = {
-                len(a) for a in (checked if isinstance(checked, tuple) else checked.values())
-            }
-            if len(lengths) != 1:
-                raise ValueError(f"Inputs differ in their number of samples: {sorted(lengths)}.")
-            return checked
+            return check_parts(X)
         if isinstance(X, torch.Tensor):
             # the checks are scikit-learn's, the tensor stays where and what it is
             view = X.detach().cpu()
@@ -306,49 +292,31 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
     def _fit_layers(self, inputs):
         """Set the module, its layers and its coverage from a first batch."""
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.module_ = self._module(inputs)
         inputs = Caster(self.module_)(inputs)
-        two, three = (self._watch(_first(inputs, n)) for n in (2, 3))
-        if [e.layer for e in two] != [e.layer for e in three]:
+        two, three = [], []
+        self._watch(first_samples(inputs, 2), self._seed, two.append)
+        self._watch(first_samples(inputs, 3), self._seed, three.append)
+        if [event.layer for event in two] != [event.layer for event in three]:
             raise ValueError(
                 "The module runs other operations on two samples than on three, so that its "
                 "layers cannot be told. Take data-dependent control flow out of forward."
             )
-        layouts, coverage = {}, []
-        found = [_layout(a, b) for a, b in zip(two, three, strict=True)]
-        gating = [e for e, (layout, _) in zip(three, found, strict=True) if layout]
-        kept = _select(gating, self.layers) if gating else set()
-        layers = []
-        for event, (layout, reason) in zip(three, found, strict=True):
-            captured = layout is not None and event.layer in kept
-            layer = layout.layer(event) if layout else None
-            coverage.append(
-                Coverage(
-                    event.layer,
-                    event.operation,
-                    event.kind,
-                    layer.n_gates if layer else 0,
-                    captured,
-                    "" if captured else reason or "not selected by layers",
-                )
-            )
-            if captured:
-                layouts[event.layer] = layout
-                layers.append(layer)
-        if not layers:
+        chosen, coverage = choose_layers(two, three, self.layers)
+        if not chosen:
             raise ValueError(
                 f"{type(self.module_).__name__} has no gating layer that could be captured. What "
                 f"ran:\n{Coverage.table(coverage)}\nsmooth=True reads input > 0 of smooth "
-                "activations. Script modules and custom autograd functions cannot be seen into."
+                "activations. Custom autograd functions cannot be seen into."
             )
-        _warn_missed(coverage)
+        warn_missed(coverage)
         self.coverage_ = coverage
-        self._layouts, self._layers = layouts, layers
-        self.layer_names_ = [layer.name for layer in layers]
+        self._layers = [layer for layer, _ in chosen.values()]
+        self._layouts = {name: layout for name, (_, layout) in chosen.items()}
+        self.layer_names_ = list(chosen)
 
     def _module(self, inputs):
-        module = _inner_module(self.module)
+        module = inner_module(self.module)
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
                 f"{type(module).__name__} is a script module, whose operations cannot be seen. "
@@ -365,37 +333,34 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             module = module.to(self.device)
         if lazy:
             with running(module, sampling="off", seed=self._seed):
-                call(module, Caster(module)(_first(inputs, 2)))
+                call(module, Caster(module)(first_samples(inputs, 2)))
         return module
 
-    def _watch(self, inputs):
-        events = []
-        with running(self.module_, sampling=self.sampling, seed=self._seed), GateRecorder(
-            self.module_, sampling=self.sampling, smooth=self.smooth, report=events.append
-        ):
+    def _watch(self, inputs, seed, report, wanted=None):
+        """Run the module once, reporting what happens to the data."""
+        options = {"sampling": self.sampling, "smooth": self.smooth}
+        recorder = GateRecorder(self.module_, report=report, wanted=wanted, **options)
+        with running(self.module_, sampling=self.sampling, seed=seed), recorder:
             call(self.module_, inputs)
-        return events
 
     def _run(self, batches):
         """Return the states and labels of all batches; fits on the first if need be."""
-        store, labels, cast = None, [], None
-        seed = getattr(self, "_seed", 0)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            bar = tqdm(
-                batches, total=_length(batches), disable=not self.verbose, desc="gating states"
-            )
-            for inputs, targets in bar:
+        store = None
+        with torch.random.fork_rng(devices=[]):  # a loader draws its order from torch's generator
+            torch.manual_seed(self._seed)
+            total = n_batches(batches)
+            for inputs, labels in tqdm(
+                batches, total=total, disable=not self.verbose, desc="gating states"
+            ):
                 if not self.__sklearn_is_fitted__():
                     self._fit_layers(inputs)
-                cast = cast or Caster(self.module_)
-                store = store or _Store(self._layers, batches.n_samples)
-                inputs = cast(inputs)
-                store.add(self._pack(inputs, batch=store.n_batches))
-                labels.append(targets)
+                if store is None:
+                    cast, store = Caster(self.module_), Store(self._layers, batches.n_samples)
+                store.add(self._pack(cast(inputs), store.n_batches), labels)
         if store is None:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
-        return GatingStates(store.finish(), self._layers), _join_labels(labels)
+        packed, labels = store.finish()
+        return GatingStates(packed, self._layers), labels
 
     def _pack(self, inputs, batch):
         """Return the packed gates of one batch, by layer."""
@@ -405,16 +370,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             if event.layer in self._layouts:
                 packed[event.layer] = self._layouts[event.layer].packed(event.gates)
 
-        # a seed a batch, so that a batch does not depend on how far the generator had got
+        # a seed a batch, so that what a batch draws does not hang on how it was reached
         seed = (self._seed + batch) % 2**31
-        with running(self.module_, sampling=self.sampling, seed=seed), GateRecorder(
-            self.module_,
-            sampling=self.sampling,
-            smooth=self.smooth,
-            report=keep,
-            wanted=self._layouts.__contains__,
-        ):
-            call(self.module_, inputs)
+        self._watch(inputs, seed, keep, wanted=self._layouts.__contains__)
         missing = [name for name in self.layer_names_ if name not in packed]
         if missing:
             raise ValueError(
@@ -422,38 +380,6 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 "data-dependent control flow out of forward."
             )
         return [packed[name] for name in self.layer_names_]
-
-
-class _Store:
-    """Packed rows that grow by a batch; allocated once where their number is known."""
-
-    def __init__(self, layers, n_samples):
-        self.layers, self.n_batches, self.n_rows = layers, 0, 0
-        self.known = n_samples is not None
-        self.rows = [
-            np.empty((n_samples, layer.n_bytes), np.uint8) if self.known else [] for layer in layers
-        ]
-
-    def add(self, packed):
-        n_new = len(packed[0])
-        for layer, rows, new in zip(self.layers, self.rows, packed, strict=True):
-            if new.shape != (n_new, layer.n_bytes):
-                raise ValueError(
-                    f"Layer {layer.name!r} gave packed gates of shape {new.shape}; need "
-                    f"{(n_new, layer.n_bytes)}. Samples must all have one shape."
-                )
-            if self.known:
-                rows[self.n_rows : self.n_rows + n_new] = new
-            else:
-                rows.append(new)
-        self.n_rows += n_new
-        self.n_batches += 1
-
-    def finish(self):
-        if self.known:
-            return [rows[: self.n_rows] for rows in self.rows]
-        # a layer at a time, so that no more than one is there twice
-        return [np.concatenate(self.rows.pop(0)) for _ in self.layers]
 
 
 def as_extractor(model, *, sampling, random_state):
@@ -476,124 +402,3 @@ def as_extractor(model, *, sampling, random_state):
         return type(model)(**model.get_params(deep=False))
     seed = int(random_state.randint(2**31 - 1))
     return GateExtractor(model, sampling=sampling, random_state=seed)
-
-
-def _inner_module(model):
-    if isinstance(model, type):
-        raise TypeError(f"Got the class {model.__name__}; need an instance, {model.__name__}(...).")
-    if not isinstance(model, nn.Module):
-        module = getattr(model, "module_", None)
-        if not isinstance(module, nn.Module):
-            raise NotFittedError(
-                f"{type(model).__name__} is neither a torch.nn.Module nor a fitted estimator with "
-                "one in module_. Fit it first; where scikit-learn clones it, which un-fits it, "
-                "wrap it as sklearn.frozen.FrozenEstimator(model)."
-            )
-        model = module
-    return unwrap(model)
-
-
-def _refuse_lists(X):
-    if isinstance(X, list) and X and isinstance(X[0], tuple) and len(X[0]) == 2:
-        raise ValueError(
-            "A list of tuples was received, which could be samples with labels or rows of an "
-            "array. Pass arrays X and y, a torch Dataset, or skorch's SliceDataset."
-        )
-
-
-def _check_part(estimator, array):
-    if isinstance(array, torch.Tensor):
-        return array.detach()
-    array = np.asarray(array)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"Inputs need real numbers or booleans; got dtype {array.dtype}.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"Input X of {type(estimator).__name__} contains NaN or infinity.")
-    return array
-
-
-def _check_y(X, y, n_samples):
-    if y is None:
-        return None
-    if is_stream(X) and isinstance(X, torch.utils.data.DataLoader):
-        raise ValueError(
-            "Labels y came together with a DataLoader, whose order they may not follow. Let its "
-            "dataset yield (inputs, label) and leave y out."
-        )
-    y = np.asarray(y.detach().cpu() if isinstance(y, torch.Tensor) else y)
-    if n_samples is not None and len(y) != n_samples:
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: X has {n_samples}, y {len(y)}."
-        )
-    return y
-
-
-def _first(inputs, n):
-    """Return the first ``n`` samples of a batch, repeating them if there are fewer."""
-    return tree_map(lambda a: a[[i % min(len(a), 3) for i in range(n)]], inputs)
-
-
-def _layout(two, three):
-    if three.gates is None:
-        return None, three.reason
-    return find_layout(two.gates, three.gates)
-
-
-def _select(events, layers):
-    """Return the names of the events that ``layers`` asks for."""
-    names = [e.layer for e in events]
-    if layers is None:
-        return set(names)
-    if isinstance(layers, slice):
-        return set(names[layers])
-    wanted = layers if isinstance(layers, list | tuple) else [layers]
-    kept = set()
-    for item in wanted:
-        matched = {e.layer for i, e in enumerate(events) if _matches(item, e, i - len(events), i)}
-        if not matched:
-            near = difflib.get_close_matches(str(item), names, n=3, cutoff=0.3) or names[:10]
-            raise ValueError(
-                f"No gating layer matches {item!r}. The nearest are {near}; there are {len(names)}."
-            )
-        kept |= matched
-    return kept
-
-
-def _matches(item, event, *positions):
-    if isinstance(item, str):
-        return event.layer == item or fnmatch.fnmatchcase(event.layer, item)
-    if isinstance(item, re.Pattern):
-        return item.fullmatch(event.layer) is not None
-    if isinstance(item, type):
-        return isinstance(event.module, item)
-    return item in positions
-
-
-def _warn_missed(coverage):
-    missed = [
-        r
-        for r in coverage
-        if not r.captured
-        and (r.kind == "hidden" or r.kind == "smooth activation" or "batch" in r.reason)
-    ]
-    if missed:
-        warnings.warn(
-            f"Not among the gating states:\n{Coverage.table(missed)}",
-            GateCaptureWarning,
-            stacklevel=4,
-        )
-
-
-def _length(batches):
-    try:
-        return len(batches)
-    except TypeError:
-        return None
-
-
-def _join_labels(labels):
-    if any(label is None for label in labels):
-        return None
-    arrays = [np.asarray(a.cpu() if isinstance(a, torch.Tensor) else a) for a in labels]
-    joined = np.concatenate([np.atleast_1d(a) for a in arrays])
-    return joined.ravel() if joined.size == len(joined) else None

@@ -8,7 +8,18 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, SequentialSampler, Subset
 
-__all__ = ["Batches", "Caster", "call", "is_stream", "shuffles", "tree_map"]
+__all__ = [
+    "Batches",
+    "Caster",
+    "call",
+    "check_parts",
+    "check_targets",
+    "first_samples",
+    "is_stream",
+    "n_batches",
+    "refuse_lists",
+    "shuffles",
+]
 
 
 def is_stream(X):
@@ -134,3 +145,66 @@ class Caster:
             return array.to(self.device, self.dtype if floating else array.dtype)
 
         return tree_map(cast, inputs)
+
+
+def refuse_lists(X):
+    """Raise for a list of pairs, which may be samples with labels or rows of an array."""
+    if isinstance(X, list) and X and isinstance(X[0], tuple) and len(X[0]) == 2:
+        raise ValueError(
+            "A list of tuples was received, which could be samples with labels or rows of an "
+            "array. Pass arrays X and y, a torch Dataset, or skorch's SliceDataset."
+        )
+
+
+def check_parts(X):
+    """Return several inputs, in a mapping or tuple, checked one by one and against each other."""
+    checked = tree_map(_check_part, X)
+    lengths = _lengths(checked)
+    if len(set(lengths)) != 1 or not lengths[0]:
+        raise ValueError(
+            f"Inputs need one number of samples, 1 or more; got {lengths} samples in a "
+            f"{type(X).__name__} of {len(X)}."
+        )
+    return checked
+
+
+def _check_part(array):
+    if isinstance(array, torch.Tensor):
+        return array.detach()
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"Inputs need real numbers or booleans; got dtype {array.dtype}.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("One of the inputs contains NaN or infinity.")
+    return array
+
+
+def n_batches(batches):
+    """Return the number of batches, None where only the end will tell."""
+    try:
+        return len(batches)
+    except TypeError:
+        return None
+
+
+def check_targets(X, y, n_samples):
+    """Return labels that came beside ``X`` as an array, checked against its length."""
+    if y is None:
+        return None
+    if isinstance(X, DataLoader):
+        raise ValueError(
+            "Labels y came together with a DataLoader, whose order they may not follow. Let its "
+            "dataset yield (inputs, label) and leave y out."
+        )
+    y = np.asarray(y.detach().cpu() if isinstance(y, torch.Tensor) else y)
+    if n_samples is not None and len(y) != n_samples:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {n_samples}, "
+            f"y has {len(y)}."
+        )
+    return y
+
+
+def first_samples(inputs, n):
+    """Return the first ``n`` samples of a batch, repeating them if there are fewer."""
+    return tree_map(lambda a: a[[i % min(len(a), 3) for i in range(n)]], inputs)

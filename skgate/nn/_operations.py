@@ -137,7 +137,7 @@ def dropout_mask(function, x, kwargs):
     What is dropped does not depend on the input: it is where two different inputs give one
     output under the same random numbers.
     """
-    with _repeatable(x.device) as rewind:
+    with _Repeatable(x.device) as rewind:
         zeros = function(torch.zeros_like(x), **kwargs)
         rewind()
         ones = function(torch.ones_like(x), **kwargs)
@@ -146,7 +146,9 @@ def dropout_mask(function, x, kwargs):
     return output, ones != zeros
 
 
-class _repeatable:
+class _Repeatable:
+    """Hands out a function that winds the random numbers of a device back to its start."""
+
     def __init__(self, device):
         self.cuda = device if device.type == "cuda" else None
 

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import _operations as ops
 
-__all__ = ["Event", "GateRecorder", "running", "unwrap"]
+__all__ = ["Event", "GateRecorder", "running"]
 
 
 @dataclass
@@ -219,19 +219,6 @@ class GateRecorder(TorchFunctionMode):
 
 def _named(names, args, kwargs):
     return {**dict(zip(names, args, strict=False)), **kwargs}
-
-
-def unwrap(module):
-    """Return the module inside ``torch.compile`` and data-parallel wrappers."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if inner is None and isinstance(
-            module, nn.DataParallel | nn.parallel.DistributedDataParallel
-        ):
-            inner = module.module
-        if inner is None:
-            return module
-        module = inner
 
 
 @contextlib.contextmanager

@@ -1,0 +1,53 @@
+"""Packed rows and labels of a pass over batches."""
+
+import numpy as np
+import torch
+
+__all__ = ["Store"]
+
+
+class Store:
+    """Packed rows and labels that grow by a batch.
+
+    Parameters
+    ----------
+    layers : list of GateLayer
+    n_samples : int or None
+        Where it is known, rows are allocated once.
+    """
+
+    def __init__(self, layers, n_samples):
+        self.layers, self.n_batches, self.n_rows = layers, 0, 0
+        self.known = n_samples is not None
+        self.rows = [
+            np.empty((n_samples, layer.n_bytes), np.uint8) if self.known else [] for layer in layers
+        ]
+        self.labels = []
+
+    def add(self, packed, labels):
+        """Append the rows of a batch, one array a layer, and its labels or None."""
+        n_new = len(packed[0])
+        for layer, rows, new in zip(self.layers, self.rows, packed, strict=True):
+            if new.shape != (n_new, layer.n_bytes):
+                raise ValueError(
+                    f"Layer {layer.name!r} gave packed gates of shape {new.shape}; need "
+                    f"{(n_new, layer.n_bytes)}. Samples must all have one shape."
+                )
+            if self.known:
+                rows[self.n_rows : self.n_rows + n_new] = new
+            else:
+                rows.append(new)
+        self.labels.append(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
+        self.n_rows += n_new
+        self.n_batches += 1
+
+    def finish(self):
+        """Return ``(packed, labels)``; labels are None unless there is one a sample."""
+        labels = None
+        if all(label is not None for label in self.labels):
+            labels = np.concatenate([np.atleast_1d(np.asarray(label)) for label in self.labels])
+            labels = labels.ravel() if labels.size == self.n_rows else None
+        if self.known:
+            return [rows[: self.n_rows] for rows in self.rows], labels
+        # a layer at a time, so that no more than one is there twice
+        return [np.concatenate(self.rows.pop(0)) for _ in self.layers], labels

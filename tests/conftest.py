@@ -1,0 +1,43 @@
+"""Devices that each test of an engine runs on, and gates to measure."""
+
+import numpy as np
+import pytest
+
+from skgate import GatingStates
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    if request.param == "cuda":
+        pytest.skip("this version of skgate has no CUDA engine")
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def layers(rng):
+    """Three layers of dependent gates, some constant, some rows twice."""
+    latent = rng.normal(size=(60, 4))
+    gates = {
+        "a": latent @ rng.normal(size=(4, 13)) + 0.5 * rng.normal(size=(60, 13)) > 0,
+        "b": latent @ rng.normal(size=(4, 8)) > 0.7,
+        "c": rng.random((60, 21)) < 0.2,
+    }
+    gates["a"][:, 3] = True
+    for bits in gates.values():
+        bits[50:55] = bits[:5]
+    return gates
+
+
+@pytest.fixture
+def states(layers):
+    return GatingStates.from_arrays(layers)
+
+
+@pytest.fixture
+def labels(rng):
+    return rng.integers(0, 3, 60)
