@@ -22,6 +22,7 @@ AUTO_ALPHA = {True: 0.04, False: 0.01}
 
 _BOUND_SCALE = {"upper": 1.0, "lower": 0.25}
 _SATURATED = 0.99
+_GIVEN = " given Y"
 
 
 class KernelTerms:
@@ -133,7 +134,7 @@ class KernelTerms:
         found = [("", entropies, self.ceilings())]
         if given is not None:
             within = np.mean(np.log(np.bincount(codes)[codes]))
-            found.append((" given Y", given, np.full_like(given, within)))
+            found.append((_GIVEN, given, np.full_like(given, within)))
         told = [*self.layers, self.whole] if len(self.layers) > 1 else [0]
         flags, messages = False, []
         for suffix, values, ceilings in found:
@@ -152,7 +153,9 @@ class KernelTerms:
         value, ceiling = values[reached][0], ceilings[reached][0]
         unit = {2: "bits", np.e: "nats"}.get(base, f"units of log {base:g}")
         jensen = ceiling < np.log(self.n_samples) * (1 - 1e-12)
-        reason = "Var/bandwidth" if jensen and "given" not in name else "log n"
+        reason = "Var/bandwidth" if jensen else "log n"
+        if name.endswith(_GIVEN):
+            reason = "log n of the classes"
         value, ceiling = value / np.log(base), ceiling / np.log(base)
         return f"{name} ({value:.2f} of {ceiling:.2f} {unit}, {reason})"
 

@@ -86,8 +86,8 @@ def gating_entropy(
     >>> import numpy as np
     >>> from skgate import gating_entropy
     >>> states = np.array([[i >> k & 1 for k in range(3)] for i in range(8)])
-    >>> gating_entropy(states, alpha=[0.1, 1.0]).entropy.round(3)
-    array([2.994, 1.207])
+    >>> gating_entropy(states, alpha=[0.5, 1.0]).entropy.round(3)
+    array([1.987, 1.207])
     """
     resolve_device(device)
     _check_grids(alpha, bound)

@@ -35,7 +35,7 @@ def conditional_entropy(own_log_masses, codes):
 
 def independent_entropy(log_expectations):
     """Return C in nats from ``log E K`` of each row."""
-    return -np.mean(log_expectations, axis=-1)
+    return 0.0 - np.mean(log_expectations, axis=-1)
 
 
 def independent_log_masses(states, rates, weights):

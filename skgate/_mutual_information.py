@@ -129,7 +129,7 @@ class GatingMI(GatingEstimator):
         I(X;\Sigma;Y) = H(\Sigma) - \sum_m p_m H(\Sigma \mid Y=m), \qquad p_m = n_m / n,
 
     with one bandwidth for all terms. Both entropies are bounds of the same kind; their
-    difference bounds nothing, but lies between 0 and H(Y). Beside each value stands the one
+    difference bounds nothing, but cannot exceed H(Y). Beside each value stands the one
     that shuffled labels give: only what exceeds it is information about the label.
 
     Parameters

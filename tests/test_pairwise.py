@@ -31,10 +31,7 @@ def expected_masses(queries, states, weights, query_labelings, labelings):
     groups += [q[:, None] == c for q, c in zip(query_labelings, labelings, strict=True)]
     with np.errstate(divide="ignore"):
         return np.stack(
-            [
-                np.log(np.where(group, np.exp(-exponents), 0).sum(axis=2))
-                for group in groups
-            ],
+            [np.log(np.where(group, np.exp(-exponents), 0).sum(axis=2)) for group in groups],
             axis=1,
         )
 
@@ -98,8 +95,8 @@ def test_masses_follow_a_permutation_of_the_rows(n, d, seed):
 
 
 def test_threads_and_memory_settings_give_the_same_bits(rng):
-    states = random_states(rng, 700)
-    y = rng.integers(0, 3, 700)
+    states = random_states(rng, 1500)
+    y = rng.integers(0, 3, 1500)
     expected = kernel_masses(states, WEIGHTS, labelings=[y], n_jobs=1)
     for n_jobs in (2, 4):
         masses = kernel_masses(states, WEIGHTS, labelings=[y], n_jobs=n_jobs)
@@ -111,7 +108,7 @@ def test_threads_and_memory_settings_give_the_same_bits(rng):
 
 def test_parallel_config_governs_the_threads(rng, monkeypatch):
     seen = set()
-    states = random_states(rng, 700)
+    states = random_states(rng, 1500)
     from skgate.pairwise import _cpu
 
     original = _cpu._symmetric_task

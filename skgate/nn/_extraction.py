@@ -55,7 +55,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     Parameters
     ----------
     module : torch.nn.Module or fitted estimator with one in ``module_``
-        The network. ``torch.compile``d and data-parallel modules are run without their wrapper.
+        The network. What is inside ``torch.compile`` or a data-parallel wrapper runs without it.
     layers : None, str, type, re.Pattern, slice, or sequence of these, default=None
         Layers to keep: by name, by pattern with ``*`` and ``?``, by the type of the module that
         holds them, or by position; all by default.
@@ -307,7 +307,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             raise ValueError(
                 f"{type(self.module_).__name__} has no gating layer that could be captured. What "
                 f"ran:\n{Coverage.table(coverage)}\nsmooth=True reads input > 0 of smooth "
-                "activations. Custom autograd functions cannot be seen into."
+                "activations. Gates made by arithmetic, such as z * (z > 0), leave no operation "
+                "to see; write them as F.relu(z)."
             )
         warn_missed(coverage)
         self.coverage_ = coverage
@@ -317,11 +318,6 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
     def _module(self, inputs):
         module = inner_module(self.module)
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ValueError(
-                f"{type(module).__name__} is a script module, whose operations cannot be seen. "
-                "Pass the nn.Module that it was made from."
-            )
         parameters = list(module.parameters())
         elsewhere = self.device != "auto" and any(
             p.device != torch.device(self.device) for p in parameters

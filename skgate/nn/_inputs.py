@@ -139,10 +139,11 @@ class Caster:
         single = hasattr(inputs, "shape") and not self.keeps_integers
 
         def cast(array):
-            if not isinstance(array, torch.Tensor):
-                array = torch.from_numpy(np.ascontiguousarray(array))
+            # a copy, since a module may change its input in place; torch.tensor makes one itself
+            shared = isinstance(array, torch.Tensor)
+            array = array if shared else torch.tensor(np.ascontiguousarray(array))
             floating = single or array.is_floating_point()
-            return array.to(self.device, self.dtype if floating else array.dtype)
+            return array.to(self.device, self.dtype if floating else array.dtype, copy=shared)
 
         return tree_map(cast, inputs)
 

@@ -1,5 +1,6 @@
 """What users hand over as a model: a module, wrapped or not, or an estimator that holds one."""
 
+import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
@@ -19,7 +20,14 @@ def inner_module(model):
                 "wrap it as sklearn.frozen.FrozenEstimator(model)."
             )
         model = module
-    return _unwrap(model)
+    module = _unwrap(model)
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(
+                f"{name or 'The model'} is a script module, whose operations cannot be seen. "
+                "Pass the nn.Module that it was made from."
+            )
+    return module
 
 
 def _unwrap(module):

@@ -16,6 +16,7 @@ __all__ = [
     "NONLINEAR",
     "POOLING",
     "RANDOM",
+    "RECTIFIED",
     "SMOOTH",
     "THRESHOLD",
     "dropout_mask",
@@ -69,6 +70,9 @@ THRESHOLD = {
     "minimum": _two_operands,
 }
 
+#: Operations whose gates can be read from their output: a ReLU comes last in them.
+RECTIFIED = {"rnn_relu_cell"}
+
 #: Smooth activations; ``smooth=True`` reads ``input > 0``.
 SMOOTH = {
     "celu", "elu", "gelu", "hardswish", "logsigmoid", "mish", "selu", "sigmoid", "silu",
@@ -93,7 +97,7 @@ NONLINEAR = {
          "normalize"), "normalising",
     ),
     **dict.fromkeys(("multi_head_attention_forward", "scaled_dot_product_attention"), "attention"),
-    **dict.fromkeys(("rnn_tanh", "rnn_tanh_cell", "rnn_relu_cell", "lstm", "lstm_cell", "gru",
+    **dict.fromkeys(("rnn_tanh", "rnn_tanh_cell", "lstm", "lstm_cell", "gru",
                      "gru_cell"), "recurrent"),
     **dict.fromkeys(
         ("abs", "absolute", "exp", "expm1", "log", "log1p", "log2", "logsumexp", "sqrt", "rsqrt",

@@ -119,6 +119,13 @@ class GateRecorder(TorchFunctionMode):
         self.report(event)
         return function(*args, **kwargs)
 
+    def _rectified(self, operation, function, args, kwargs):
+        output = function(*args, **kwargs)
+        event = self._event(operation, "threshold")
+        event.gates = output.unsqueeze(-1) > 0
+        self.report(event)
+        return output
+
     def _pool(self, operation, function, args, kwargs):
         event = self._event(operation.removesuffix("_with_indices"), "max pooling", one_hot=True)
         if not self.wanted(event.layer):
@@ -207,6 +214,7 @@ class GateRecorder(TorchFunctionMode):
 
     _handlers = {
         **dict.fromkeys(ops.THRESHOLD, _threshold),
+        **dict.fromkeys(ops.RECTIFIED, _rectified),
         **dict.fromkeys(ops.POOLING, _pool),
         **dict.fromkeys(ops.DROPOUT, _dropout),
         **dict.fromkeys(ops.SMOOTH, _smooth_activation),

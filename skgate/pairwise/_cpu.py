@@ -108,6 +108,10 @@ def _length(s):
     return s.stop - s.start
 
 
+def _cost(packed, weights):
+    return len(weights) + sum(bits.shape[1] for bits in packed) / 256
+
+
 def symmetric_masses(packed, weights, labelings, n_jobs):
     """Return the log masses of each row over all rows, each pair computed once.
 
@@ -117,9 +121,10 @@ def symmetric_masses(packed, weights, labelings, n_jobs):
     n = len(packed[0])
     height = tile_rows(len(packed), len(weights))
     ranges = symmetric_tasks(n)
+    work = n * n / 2 * _cost(packed, weights)
     tasks = [(packed, weights, labelings, *pair, height) for pair in ranges]
     masses = np.zeros((len(weights), 1 + len(labelings), n))
-    for pair, sums in zip(ranges, run(_symmetric_task, tasks, n_jobs), strict=True):
+    for pair, sums in zip(ranges, run(_symmetric_task, tasks, n_jobs, work), strict=True):
         for side, share in zip(pair, sums, strict=True):
             masses[..., side] += share
     return np.log(masses)
@@ -150,8 +155,9 @@ def _cross_task(queries, packed, weights, query_labelings, labelings, rows):
 def cross_masses(queries, packed, weights, query_labelings, labelings, n_jobs):
     """Return the log masses of each query over all rows; no query need be among them."""
     height = tile_rows(len(packed), 3 * len(weights))
+    work = len(queries[0]) * len(packed[0]) * _cost(packed, weights)
     tasks = [
         (queries, packed, weights, query_labelings, labelings, rows)
         for rows in slices(0, len(queries[0]), height)
     ]
-    return np.concatenate(list(run(_cross_task, tasks, n_jobs)), axis=-1)
+    return np.concatenate(list(run(_cross_task, tasks, n_jobs, work)), axis=-1)

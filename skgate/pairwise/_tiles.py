@@ -15,6 +15,7 @@ TILE_COLUMNS = 64
 # What stays in the second-level cache of one core; between 1 and 8 MiB it hardly matters.
 _CACHE_BYTES = 2 << 20
 _MAX_TASK_ROWS = 4096
+_LITTLE_WORK = 5e6  # about 5 ms
 
 
 def tile_rows(n_layers, n_terms):
@@ -48,14 +49,19 @@ def _libraries():
     return ThreadpoolController()  # half a millisecond to find them
 
 
-def run(function, tasks, n_jobs):
+def run(function, tasks, n_jobs, work):
     """Yield ``function(*task)`` for each task, in order, on joblib's threads or workers.
 
     joblib says where and on how many workers. For its threads a plain pool is used: joblib
     looks for results every 10 ms, which is as long as an entropy of 2000 samples takes.
+
+    ``work`` is the number of pairs times their cost, a kernel value or the distance of 256
+    bytes each counting 1. Little work runs at once, where threads would cost more than they save.
     """
     backend, active_jobs = get_active_backend(prefer="threads")
     n_workers = min(backend.effective_n_jobs(active_jobs if n_jobs is None else n_jobs), len(tasks))
+    if work < _LITTLE_WORK and isinstance(backend, ThreadingBackend):
+        n_workers = 1
     # the tasks are the parallelism; a matrix product inside one must not start more threads
     with _libraries().limit(limits=1, user_api="blas"):
         if n_workers == 1:

@@ -1,0 +1,119 @@
+"""Train a ReLU network and print what its gates say, layer by layer.
+
+    python examples/quickstart.py                # scikit-learn's digits
+    SKGATE_DATA=folder python examples/quickstart.py --data mnist
+
+``--data mnist`` reads ``mnist.npz`` (arrays x_train, y_train) in the folder that SKGATE_DATA
+names, trains the paper's network 784-1024-256-128-64-10 and measures 2000 training images.
+"""
+
+import argparse
+import os
+import time
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from skgate import (
+    GateExtractor,
+    GatingEntropy,
+    GatingMI,
+    SaturationWarning,
+    TotalCorrelation,
+    gating_entropy,
+)
+
+COLUMNS = [
+    *("layer", "gates", "kind", "H_lower", "H_upper", "suffix_H"),
+    *("I(X;S)", "I(X;S;Y)", "null", "TC", "C", "saturated"),
+]
+
+
+def load(name):
+    """Return images as rows scaled to [0, 1], labels, and the widths of a network for them."""
+    if name == "digits":
+        X, y = load_digits(return_X_y=True)
+        return X / 16, y, [64, 32, 16, 12, 10]
+    folder = os.environ.get("SKGATE_DATA")
+    if folder is None:
+        raise SystemExit("--data mnist needs SKGATE_DATA, the folder that holds mnist.npz")
+    with np.load(Path(folder) / "mnist.npz") as data:
+        X, y = data["x_train"], data["y_train"]
+    return X.reshape(len(X), -1) / 255, y.astype(int), [784, 1024, 256, 128, 64, 10]
+
+
+def train(X, y, widths, epochs):
+    """Return a ReLU network trained with Adam on cross entropy."""
+    layers = []
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+    net = nn.Sequential(*layers[:-1])
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(X)).split(128):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(X[rows]), y[rows]).backward()
+            optimizer.step()
+    return net
+
+
+def measure(net, X, y):
+    """Return a row of the table for each gating layer."""
+    states = GateExtractor(net).fit_transform(X)
+    lower = gating_entropy(states, bound="lower")
+    H = GatingEntropy(n_jobs=-1).fit(states)
+    MI = GatingMI(n_jobs=-1, random_state=0).fit(states, y)
+    TC = TotalCorrelation(n_jobs=-1).fit(states)
+    return list(
+        zip(
+            states.layer_names,
+            states.n_gates,
+            states.kinds,
+            lower.layer_entropies,
+            H.layer_entropies_,
+            H.suffix_entropies_,
+            MI.layer_mi_x_,
+            MI.layer_mi_xy_,
+            MI.layer_null_mi_xy_,
+            TC.layer_total_correlations_,
+            TC.independent_entropies_,
+            H.saturated_ | MI.saturated_,
+            strict=True,
+        )
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=["digits", "mnist"], default="digits")
+    parser.add_argument("--epochs", type=int, default=None)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    start = time.perf_counter()
+    X, y, widths = load(args.data)
+    net = train(X, y, widths, args.epochs or {"digits": 30, "mnist": 3}[args.data])
+    rows = np.random.default_rng(0).permutation(len(X))[:2000]
+    X, y = X[rows], y[rows]
+    accuracy = (net(torch.tensor(X, dtype=torch.float32)).argmax(1).numpy() == y).mean()
+    print(f"{args.data}: network {'-'.join(map(str, widths))}, accuracy {accuracy:.3f}")
+    print(f"{len(X)} samples, all values in bits; no H can exceed {np.log2(len(X)):.2f}\n")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SaturationWarning)
+        table = measure(net, X, y)
+    print("".join(f"{name:>10}" for name in COLUMNS))
+    for row in table:
+        cells = [f"{v:.2f}" if isinstance(v, float) else str(v) for v in row]
+        print("".join(f"{cell:>10}" for cell in cells))
+    for warning in caught[1:2]:  # that of the entropy; the others speak of the same layers
+        print(f"\n{warning.message}")
+    print(f"\n{time.perf_counter() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Bad input gets an error that says what was received and what is needed, before any work."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from torch import nn
+
+from skgate import (
+    GateExtractor,
+    GatingEntropy,
+    GatingMI,
+    GatingStates,
+    TotalCorrelation,
+    gating_entropy,
+)
+
+MEASURES = [GatingEntropy, GatingMI, TotalCorrelation]
+Y = np.array([0, 1] * 5)
+GOOD = np.random.default_rng(0).normal(size=(10, 4))
+
+
+def network():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+BAD_ARRAYS = [
+    (np.full((10, 4), np.nan), "NaN"),
+    (np.full((10, 4), np.inf), "infinity"),
+    (GOOD + 1j, "[Cc]omplex"),
+    (np.full((10, 4), "on"), "could not convert|dtype"),
+    (scipy.sparse.csr_array(GOOD), "[Ss]parse"),
+    (np.empty((0, 4)), r"0 sample\(s\)"),
+    (np.empty((10, 0)), r"0 feature\(s\)"),
+    (np.ones(10), "2D array"),
+]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize(("X", "message"), BAD_ARRAYS)
+def test_arrays_that_hold_no_gates(measure, X, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        measure().fit(X, Y)
+
+
+@pytest.mark.parametrize("X", BAD_ARRAYS)
+def test_arrays_that_no_module_takes(X):
+    with pytest.raises((ValueError, TypeError), match=X[1]):
+        GateExtractor(network()).fit(X[0])
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_three_axes(measure):
+    with pytest.raises(ValueError, match="dim 3"):
+        measure().fit(np.ones((10, 4, 2)), Y)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("X", [[GOOD, GOOD], {"a": GOOD, "b": GOOD}, [torch.ones(10, 4)]])
+def test_layers_in_a_list_are_sent_to_from_arrays(measure, X):
+    with pytest.raises(ValueError, match=r"GatingStates\.from_arrays"):
+        measure().fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, "requires y"),
+        (np.linspace(0, 1, 10), "continuous"),
+        (Y[:7], "inconsistent numbers of samples"),
+        (np.array([0, 1, np.nan] + [0] * 7), "NaN"),
+        (np.ones((10, 2), int), "1d array|y should be"),
+    ],
+)
+@pytest.mark.parametrize("model", [None, "network"])
+def test_labels_that_are_no_labels(y, message, model):
+    ran = []
+    if model is not None:
+        model = network()
+        model.register_forward_hook(lambda *_: ran.append(1))
+    with pytest.raises(ValueError, match=message):
+        GatingMI(model).fit(GOOD, y)
+    assert not ran  # before any work
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"alpha": 0}, "'alpha' parameter"),
+        ({"alpha": -1.0}, "'alpha' parameter"),
+        ({"alpha": "aut"}, "'auto'"),
+        ({"alpha": [0.1]}, "'alpha' parameter"),
+        ({"bandwidth": 0.0}, "'bandwidth' parameter"),
+        ({"bandwidth": "var"}, "'variance'"),
+        ({"bound": "middle"}, "'lower'"),
+        ({"joint": "sum"}, "'product'"),
+        ({"density": "tree"}, "'kde'"),
+        ({"base": 1}, "'base' parameter"),
+        ({"device": "gpu"}, "'cuda'"),
+        ({"max_samples": 0}, "'max_samples' parameter"),
+        ({"max_samples": 1.5}, "'max_samples' parameter"),
+        ({"threshold": None}, "'threshold' parameter"),
+        ({"model": 3}, "'model' parameter"),
+        ({"n_jobs": "all"}, "'n_jobs' parameter"),
+    ],
+)
+def test_parameters_out_of_range(measure, params, message):
+    with pytest.raises(ValueError, match=message):
+        measure(**params).fit(GOOD, Y)
+
+
+def test_parameters_of_one_measure():
+    with pytest.raises(ValueError, match="'exact'"):
+        TotalCorrelation(reference="drawn").fit(GOOD)
+    with pytest.raises(ValueError, match="'n_synthetic' parameter"):
+        TotalCorrelation(n_synthetic=0).fit(GOOD)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_cuda_without_an_engine(measure):
+    with pytest.raises(RuntimeError, match="Use device='auto' or device='cpu'"):
+        measure(device="cuda").fit(GOOD, Y)
+
+
+def test_curves_over_bad_values():
+    with pytest.raises(ValueError, match="Each alpha must be a positive finite number"):
+        gating_entropy(GOOD, alpha=[0.1, -1])
+    with pytest.raises(ValueError, match="Each bound must be"):
+        gating_entropy(GOOD, bound=["upper", "middle"])
+
+
+@pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
+def test_other_layers_than_those_fitted():
+    fitted = GatingEntropy().fit(GatingStates.from_arrays({"a": GOOD, "b": GOOD}))
+    with pytest.raises(ValueError, match=r"expecting 8 features as input, in layers"):
+        fitted.transform(GatingStates.from_arrays({"a": GOOD, "c": GOOD}))
+    with pytest.raises(ValueError, match="expecting 8 features"):
+        fitted.transform(GatingStates.from_arrays({"a": GOOD}))
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        fitted.transform(fitted.states_[:0])
+
+
+def test_models_that_are_none():
+    with pytest.raises(TypeError, match=r"instance, Linear\(\.\.\.\)"):
+        GateExtractor(nn.Linear).fit(GOOD)
+
+    class Unfitted:
+        def predict(self):
+            """Stand in for an estimator."""
+
+    with pytest.raises(Exception, match="FrozenEstimator"):
+        GateExtractor(Unfitted()).fit(GOOD)
+    with pytest.raises(ValueError, match="script module"):
+        GateExtractor(torch.jit.trace(network(), torch.ones(2, 4))).fit(GOOD)
+    with pytest.raises(ValueError, match="sampling='off'"):
+        GatingMI(GateExtractor(network(), sampling="on")).fit(GOOD, Y)
+    with pytest.raises(ValueError, match="'sampling' parameter"):
+        GateExtractor(network(), sampling="mean").fit(GOOD)
+    with pytest.raises(ValueError, match="'batch_size' parameter"):
+        GatingEntropy(GateExtractor(network(), batch_size=0)).fit(GOOD)

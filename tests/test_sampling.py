@@ -1,0 +1,73 @@
+"""H with sampling on against I(X;Σ) with sampling off, and that seeds are kept."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skgate import GateExtractor, GatingEntropy, GatingMI, GatingStates
+
+ALPHA = 0.5
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 10), nn.ReLU(), nn.Dropout(0.3), nn.Linear(10, 8), nn.BatchNorm1d(8), nn.ReLU()
+    )
+
+
+def test_dropout_adds_entropy_that_the_input_does_not_cause(net, rng):
+    X = rng.normal(size=(400, 6))
+    y = (X[:, 0] > 0).astype(int)
+    drawn = [GatingEntropy(net, alpha=ALPHA, random_state=s).fit(X) for s in range(5)]
+    removed = GatingMI(net, alpha=ALPHA, random_state=0).fit(X, y)
+    assert not any(measure.saturated_.any() for measure in (*drawn, removed))
+    for part in ("entropy_", "layer_entropies_"):
+        on = np.array([getattr(measure, part) for measure in drawn])
+        off = np.array({"entropy_": removed.mi_x_, "layer_entropies_": removed.layer_mi_x_}[part])
+        spread = on.std(axis=0)
+        if part == "entropy_":
+            assert on.mean() - off > 10 * spread
+        else:
+            # the layer before dropout is the same, dropout and what follows have more
+            np.testing.assert_allclose(on[:, 0], off[0], rtol=1e-12)
+            assert off[1] == 0
+            assert (on.mean(axis=0)[1:] - off[1:] > spread[1:]).all()
+    assert drawn[0].layer_names_ == removed.layer_names_ == ["1", "2", "5"]
+
+
+def test_one_seed_gives_one_result(net, rng):
+    X = rng.normal(size=(100, 6))
+    first, again, other = (
+        GatingEntropy(net, alpha=ALPHA, random_state=s).fit(X) for s in (0, 0, 1)
+    )
+    assert first.states_ == again.states_
+    assert first.entropy_ == again.entropy_
+    assert first.states_ != other.states_
+    torch.manual_seed(123)  # the user's own generator plays no part
+    assert GatingEntropy(net, alpha=ALPHA, random_state=0).fit(X).states_ == first.states_
+
+
+def test_an_autoencoder_without_noise_is_its_mean(rng):
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean, self.log_var = nn.Linear(6, 5), nn.Linear(6, 5)
+            self.head = nn.Sequential(nn.Linear(5, 9), nn.ReLU())
+
+        def forward(self, x):
+            mean, log_var = self.mean(x), self.log_var(x)
+            return self.head(mean + torch.randn_like(mean) * torch.exp(log_var / 2))
+
+    torch.manual_seed(0)
+    encoder = Encoder().eval()
+    X = rng.normal(size=(200, 6)).astype(np.float32)
+    off = GateExtractor(encoder).fit_transform(X)
+    with torch.no_grad():
+        z = encoder.head[0](encoder.mean(torch.tensor(X)))
+    assert np.array_equal(np.asarray(off), np.asarray(GatingStates.from_arrays(z)))
+    on = GatingEntropy(encoder, alpha=ALPHA, random_state=0).fit(X)
+    y = (X[:, 0] > 0).astype(int)
+    assert on.entropy_ > GatingMI(encoder, alpha=ALPHA).fit(X, y).mi_x_ + 0.02
