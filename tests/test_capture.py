@@ -219,6 +219,16 @@ def test_maximum_of_two_activations_says_which_won():
     np.testing.assert_array_equal(np.asarray(extract(net, X)), X[:, :3] > X[:, 3:])
 
 
+@pytest.mark.parametrize("flip", [False, True], ids=["maximum(z, c)", "maximum(c, z)"])
+def test_maximum_against_thresholds_does_not_depend_on_batch_size(flip):
+    # at few samples there are more thresholds than data
+    X, c = integers(12, 1), torch.arange(-2.0, 3.0)
+    net = Apply(lambda x: torch.maximum(c, x) if flip else torch.maximum(x, c))
+    for batch_size in (1, 4, 12):
+        states = GateExtractor(net, batch_size=batch_size).fit_transform(X)
+        np.testing.assert_array_equal(np.asarray(states), c.numpy() < X)
+
+
 def test_clamp_gates_of_a_unit_are_neighbours():
     X = np.array([[-5.0, 5.0], [0.0, -5.0], [5.0, 0.0]], dtype=np.float32)
     states = extract(Apply(lambda x: x.clamp(-1, 1)), X)

@@ -40,14 +40,19 @@ def _above(x, *thresholds):
     return torch.stack([x > t for t in thresholds if t is not None], dim=-1)
 
 
-def _clamp(x, min=None, max=None, **_):
-    return _above(x, min, max)
+def _clamp(input, min=None, max=None, **_):
+    return _above(input, min, max)
 
 
-def _two_operands(a, b, **_):
-    # The larger operand is the data; against a constant, a gate is open above the constant.
-    data, other = (a, b) if a.numel() >= b.numel() else (b, a)
-    return _above(data, other)
+def _two_operands(input, other, **_):
+    # A gate is open above the constant, on whichever side the constant stands.
+    if input.numel() < other.numel() or _is_constant(input):
+        input, other = other, input
+    return _above(input, other)
+
+
+def _is_constant(x):
+    return bool((x == x.flatten()[0]).all()) if x.numel() else False
 
 
 #: Operation -> function of its arguments that returns gates, one threshold each on the last axis.

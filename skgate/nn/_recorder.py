@@ -168,7 +168,8 @@ class GateRecorder(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def _nonlinear(self, operation, function, args, kwargs):
-        if operation in ("max", "min") and len(args) > 1 and isinstance(args[1], torch.Tensor):
+        other = args[1] if len(args) > 1 else kwargs.get("other")
+        if operation in ("max", "min") and isinstance(other, torch.Tensor):
             return self._handlers["maximum"](self, f"{operation}imum", function, args, kwargs)
         event = self._event(operation, ops.NONLINEAR[operation])
         event.reason = f"{event.kind}, it has no gates"
