@@ -29,6 +29,7 @@ __all__ = [
     "_check_feature_names_in",
     "_fit_context",
     "as_states",
+    "check_consistent_length",
     "check_is_fitted",
     "check_labels",
     "check_states",

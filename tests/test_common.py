@@ -24,7 +24,10 @@ ESTIMATORS = [
 ]
 IDS = [type(estimator).__name__ for estimator in ESTIMATORS]
 
-pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::skgate.SaturationWarning"),
+    pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning"),
+]
 
 
 def test_no_public_estimator_is_left_out():

@@ -7,7 +7,7 @@ import warnings
 from typing import NamedTuple
 
 from ..exceptions import GateCaptureWarning
-from ._layout import find_layout
+from ._layout import CONSTANT, find_layout
 
 __all__ = ["Coverage", "choose_layers", "warn_missed"]
 
@@ -50,7 +50,7 @@ def choose_layers(two, three, layers):
         A record an event.
     """
     found = [
-        find_layout(a.gates, b.gates) if b.gates is not None else (None, b.reason)
+        find_layout(a, b) if b.gates is not None else (None, b.reason)
         for a, b in zip(two, three, strict=True)
     ]
     gating = [event for event, (layout, _) in zip(three, found, strict=True) if layout]
@@ -107,6 +107,7 @@ def warn_missed(coverage):
         for r in coverage
         if not r.captured
         and r.n_gates == 0
+        and r.reason != CONSTANT
         and r.kind in ("hidden", "smooth activation", "threshold", "max pooling", "dropout")
     ]
     if missed:

@@ -20,6 +20,7 @@ from .._validation import (
     StrOptions,
     _check_feature_names_in,
     _fit_context,
+    check_consistent_length,
     check_is_fitted,
     issparse,
     sample_rows,
@@ -37,6 +38,7 @@ from ._inputs import (
     n_batches,
     refuse_lists,
     shuffles,
+    tell_apart,
 )
 from ._models import inner_module
 from ._recorder import GateRecorder, running
@@ -226,17 +228,17 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             X = self._start(X)
         n_samples = Batches(X, 1).n_samples
         y = check_targets(X, y, n_samples)
-        loader = isinstance(X, DataLoader)
         rows = None
-        if not loader and n_samples is not None:
+        if not isinstance(X, DataLoader) and n_samples is not None:
             rows = sample_rows(n_samples, max_samples, random_state)
+            y = y if y is None or rows is None else y[rows]
         states, labels = self._run(Batches(X, self.batch_size, rows))
-        if y is not None:
-            return states, y if rows is None else y[rows]
+        y = labels if y is None else y
+        check_consistent_length(states, y)
         late = sample_rows(len(states), max_samples, random_state) if rows is None else None
-        if late is not None:
-            return states[late], labels if labels is None else labels[late]
-        return states, labels
+        if late is None:
+            return states, y
+        return states[late], None if y is None else y[late]
 
     def get_feature_names_out(self, input_features=None):
         """Return a name for each gate, ``layer_position``.
@@ -271,7 +273,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         return tags
 
     def _start(self, X):
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._seed = 0
+        if self.sampling == "on" or self.random_state is not None:
+            self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         return self._check_inputs(X, reset=True)
 
     def _check_inputs(self, X, *, reset):
@@ -293,10 +297,11 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     def _fit_layers(self, inputs):
         """Set the module, its layers and its coverage from a first batch."""
         self.module_ = self._module(inputs)
-        inputs = Caster(self.module_)(inputs)
+        inputs = tell_apart(Caster(self.module_)(inputs))
         two, three = [], []
-        self._watch(first_samples(inputs, 2), self._seed, two.append)
-        self._watch(first_samples(inputs, 3), self._seed, three.append)
+        # in a rehearsal nothing random blurs what the two runs share
+        self._watch(first_samples(inputs, 2), self._seed, report=two.append, rehearse=True)
+        self._watch(first_samples(inputs, 3), self._seed, report=three.append, rehearse=True)
         if [event.layer for event in two] != [event.layer for event in three]:
             raise ValueError(
                 "The module runs other operations on two samples than on three, so that its "
@@ -324,19 +329,21 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         )
         lazy = any(nn.parameter.is_lazy(p) for p in (*parameters, *module.buffers()))
         if elsewhere or lazy:
-            module = copy.deepcopy(module)
+            module = _copy(module)
         if elsewhere:
             module = module.to(self.device)
         if lazy:
-            with running(module, sampling="off", seed=self._seed):
+            with running(module, train=False, seed=self._seed):
                 call(module, Caster(module)(first_samples(inputs, 2)))
         return module
 
-    def _watch(self, inputs, seed, report, wanted=None):
+    def _watch(self, inputs, seed, **options):
         """Run the module once, reporting what happens to the data."""
-        options = {"sampling": self.sampling, "smooth": self.smooth}
-        recorder = GateRecorder(self.module_, report=report, wanted=wanted, **options)
-        with running(self.module_, sampling=self.sampling, seed=seed), recorder:
+        settings = {"sampling": self.sampling, "smooth": self.smooth}
+        with (
+            running(self.module_, train=self.sampling == "on", seed=seed),
+            GateRecorder(self.module_, **settings, **options),
+        ):
             call(self.module_, inputs)
 
     def _run(self, batches):
@@ -368,7 +375,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
         # a seed a batch, so that what a batch draws does not hang on how it was reached
         seed = (self._seed + batch) % 2**31
-        self._watch(inputs, seed, keep, wanted=self._layouts.__contains__)
+        self._watch(inputs, seed, report=keep, wanted=self._layouts.__contains__)
         missing = [name for name in self.layer_names_ if name not in packed]
         if missing:
             raise ValueError(
@@ -376,6 +383,13 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 "data-dependent control flow out of forward."
             )
         return [packed[name] for name in self.layer_names_]
+
+
+def _copy(module):
+    # torch copies lazy parameters but not lazy buffers
+    lazy = [b for b in module.buffers() if nn.parameter.is_lazy(b)]
+    fresh = nn.parameter.UninitializedBuffer
+    return copy.deepcopy(module, {id(b): fresh(device=b.device, dtype=b.dtype) for b in lazy})
 
 
 def as_extractor(model, *, sampling, random_state):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, SequentialSampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, Subset
 
 __all__ = [
     "Batches",
@@ -19,6 +19,7 @@ __all__ = [
     "n_batches",
     "refuse_lists",
     "shuffles",
+    "tell_apart",
 ]
 
 
@@ -83,8 +84,8 @@ class Batches:
         if self.holds:
             return len(self.rows) if self.rows is not None else _lengths(self.X)[0]
         try:
-            drops = self.X.drop_last or self.X.batch_sampler is None
-            return None if drops else len(self.X.sampler)
+            plain = type(self.X.batch_sampler) is BatchSampler and not self.X.drop_last
+            return len(self.X.batch_sampler.sampler) if plain else None
         except TypeError:
             return None
 
@@ -143,6 +144,8 @@ class Caster:
             shared = isinstance(array, torch.Tensor)
             array = array if shared else torch.tensor(np.ascontiguousarray(array))
             floating = single or array.is_floating_point()
+            if array.is_floating_point() and not array.isfinite().all():
+                raise ValueError("Input X contains NaN or infinity, of which no gate can be read.")
             return array.to(self.device, self.dtype if floating else array.dtype, copy=shared)
 
         return tree_map(cast, inputs)
@@ -209,3 +212,21 @@ def check_targets(X, y, n_samples):
 def first_samples(inputs, n):
     """Return the first ``n`` samples of a batch, repeating them if there are fewer."""
     return tree_map(lambda a: a[[i % min(len(a), 3) for i in range(n)]], inputs)
+
+
+def tell_apart(inputs):
+    """Return a batch whose samples differ, if only a little, where real ones may be alike."""
+    generator = torch.Generator().manual_seed(0)
+
+    def differ(array):
+        if array.is_floating_point():
+            # small enough to keep numbers that stand for categories what they are
+            noise = torch.randn(array.shape, generator=generator).to(array)
+            spread = array.float().std(correction=0).to(array)
+            return array + 0.01 * noise * torch.where(spread > 0, spread, torch.ones_like(spread))
+        if array.dtype == torch.bool or not array.numel():
+            return array
+        order = torch.randperm(array.numel(), generator=generator).to(array.device)
+        return array.flatten()[order].reshape(array.shape)
+
+    return tree_map(differ, inputs)

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from .._states import GateLayer
 
-__all__ = ["Layout", "find_layout"]
+__all__ = ["CONSTANT", "Layout", "find_layout"]
+
+#: Why a function of parameters alone is no layer.
+CONSTANT = "its input does not depend on the batch"
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,13 @@ class Layout:
     repeats: int
     sample_major: bool
 
-    def rows(self, gates):
-        """Return gates as (n_samples, ..., unit_size)."""
+    def rows(self, tensor):
+        """Return gates, or values, with the samples on the first axis."""
         if self.repeats == 1:
-            return gates.movedim(self.axis, 0)
-        n = gates.shape[self.axis] // self.repeats
+            return tensor.movedim(self.axis, 0)
+        n = tensor.shape[self.axis] // self.repeats
         sizes = (n, self.repeats) if self.sample_major else (self.repeats, n)
-        return gates.unflatten(self.axis, sizes).movedim(self.axis + (not self.sample_major), 0)
+        return tensor.unflatten(self.axis, sizes).movedim(self.axis + (not self.sample_major), 0)
 
     def packed(self, gates):
         """Return gates as packed bits, (n_samples, n_bytes)."""
@@ -37,7 +39,7 @@ class Layout:
 
     def layer(self, event):
         """Return the record of the layer whose gates an event holds."""
-        rows = self.rows(event.gates)
+        rows = self.rows(event.gates)  # (n_samples, ..., unit_size)
         extents = [size for size in rows.shape[1:-1] if size > 1]
         return GateLayer(
             name=event.layer,
@@ -50,31 +52,33 @@ class Layout:
 
 
 def find_layout(two, three):
-    """Return the `Layout` of gates seen with two and with three samples, or why there is none.
+    """Return the `Layout` of an event seen with two and with three samples, or why there is none.
 
     Axes are told by their sizes, since networks put their samples first, second, or merged
-    with positions; merged ones are told by the rows that both runs share.
+    with positions; merged ones are told by the values that both runs share.
 
     Parameters
     ----------
-    two, three : Tensor
-        Gates of the same event for samples (a, b) and (a, b, c).
+    two, three : Event
+        The same operation on samples (a, b), and on (a, b, c).
 
     Returns
     -------
     layout : Layout or None
     reason : str
     """
-    sizes = list(zip(two.shape, three.shape, strict=False))
-    grown = [axis for axis, (a, b) in enumerate(sizes) if a != b]
-    if two.ndim != three.ndim or len(grown) > 1:
-        return None, "more than one of its axes grows with the batch"
+    a, b = two.values, three.values
+    if a.ndim != b.ndim:
+        return None, "its number of axes depends on the batch"
+    grown = [axis for axis in range(a.ndim) if a.shape[axis] != b.shape[axis]]
     if not grown:
-        return None, "its input does not depend on the batch"
+        return None, CONSTANT
+    if len(grown) > 1:
+        return None, "more than one of its axes grows with the batch"
     (axis,) = grown
-    repeats, rest = divmod(two.shape[axis], 2)
-    if rest or three.shape[axis] != 3 * repeats or not two.numel():
+    repeats, rest = divmod(a.shape[axis], 2)
+    if rest or b.shape[axis] != 3 * repeats or not a.numel():
         return None, "its axes do not grow in proportion to the batch"
     layouts = [Layout(axis, repeats, sample_major) for sample_major in (True, False)]
-    differing = [torch.count_nonzero(a.rows(two) ^ a.rows(three)[:2]).item() for a in layouts]
-    return layouts[differing[1] < differing[0]], ""
+    gaps = [(way.rows(a) - way.rows(b)[:2]).abs().nansum() for way in layouts]
+    return layouts[int(gaps[1] < gaps[0])], ""

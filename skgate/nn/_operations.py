@@ -12,6 +12,7 @@ from torch.overrides import resolve_name
 __all__ = [
     "ATTENTION",
     "DROPOUT",
+    "EMBEDDING",
     "HIDDEN",
     "NONLINEAR",
     "POOLING",
@@ -19,6 +20,7 @@ __all__ = [
     "RECTIFIED",
     "SMOOTH",
     "THRESHOLD",
+    "above",
     "dropout_mask",
     "gumbel_mean",
     "max_pool",
@@ -35,45 +37,45 @@ def operation_name(function):
     return name if name.startswith("_") else name.removesuffix("_")
 
 
-def _above(x, *thresholds):
-    """Return ``x > t`` with a last axis for the thresholds that there are."""
-    return torch.stack([x > t for t in thresholds if t is not None], dim=-1)
-
-
-def _clamp(input, min=None, max=None, **_):
-    return _above(input, min, max)
-
-
 def _two_operands(input, other, **_):
-    # A gate is open above the constant, on whichever side the constant stands.
-    if input.numel() < other.numel() or _is_constant(input):
-        input, other = other, input
-    return _above(input, other)
+    # A gate is open above the constant, on whichever side the constant stands. Which side that
+    # is must not hang on the size of the batch.
+    if input.ndim == other.ndim:
+        swap = _is_constant(input) and not _is_constant(other)
+    else:
+        swap = input.ndim < other.ndim
+    return (other, input) if swap else (input, other)
 
 
 def _is_constant(x):
-    return bool((x == x.flatten()[0]).all()) if x.numel() else False
+    return x.numel() > 1 and bool((x == x.flatten()[0]).all())
 
 
-#: Operation -> function of its arguments that returns gates, one threshold each on the last axis.
+#: Operation -> function of its arguments that returns its data and one or two thresholds.
 THRESHOLD = {
-    "relu": lambda input, *_, **__: _above(input, 0),
-    "leaky_relu": lambda input, *_, **__: _above(input, 0),
-    "prelu": lambda input, *_, **__: _above(input, 0),
-    "rrelu": lambda input, *_, **__: _above(input, 0),
-    "relu6": lambda input, *_, **__: _above(input, 0, 6),
-    "threshold": lambda input, threshold, *_, **__: _above(input, threshold),
-    "hardtanh": lambda input, min_val=-1.0, max_val=1.0, *_, **__: _above(input, min_val, max_val),
-    "hardsigmoid": lambda input, *_, **__: _above(input, -3, 3),
-    "hardshrink": lambda input, lambd=0.5, **_: _above(input, -lambd, lambd),
-    "softshrink": lambda input, lambd=0.5, **_: _above(input, -lambd, lambd),
-    "clamp": _clamp,
-    "clip": _clamp,
-    "clamp_min": lambda input, min, **_: _above(input, min),
-    "clamp_max": lambda input, max, **_: _above(input, max),
+    "relu": lambda input, *_, **__: (input, 0),
+    "leaky_relu": lambda input, *_, **__: (input, 0),
+    "prelu": lambda input, *_, **__: (input, 0),
+    "rrelu": lambda input, *_, **__: (input, 0),
+    "relu6": lambda input, *_, **__: (input, 0, 6),
+    "threshold": lambda input, threshold, *_, **__: (input, threshold),
+    "hardtanh": lambda input, min_val=-1.0, max_val=1.0, *_, **__: (input, min_val, max_val),
+    "hardsigmoid": lambda input, *_, **__: (input, -3, 3),
+    "hardshrink": lambda input, lambd=0.5, **_: (input, -lambd, lambd),
+    "softshrink": lambda input, lambd=0.5, **_: (input, -lambd, lambd),
+    "clamp": lambda input, min=None, max=None, **_: (input, min, max),
+    "clip": lambda input, min=None, max=None, **_: (input, min, max),
+    "clamp_min": lambda input, min, **_: (input, min),
+    "clamp_max": lambda input, max, **_: (input, max),
     "maximum": _two_operands,
     "minimum": _two_operands,
 }
+
+
+def above(x, *thresholds):
+    """Return ``x > t`` with a last axis for the thresholds that there are."""
+    return torch.stack([x > t for t in thresholds if t is not None], dim=-1)
+
 
 #: Operations whose gates can be read from their output: a ReLU comes last in them.
 RECTIFIED = {"rnn_relu_cell"}
@@ -125,6 +127,12 @@ ATTENTION = {
         "out_proj_bias", "training",
     ),
 }  # fmt: skip
+
+#: Embedding -> names of its positional arguments, as far as its norm.
+EMBEDDING = {
+    "embedding": ("input", "weight", "padding_idx", "max_norm", "norm_type"),
+    "embedding_bag": ("input", "weight", "offsets", "max_norm", "norm_type"),
+}
 
 # Dropout ------------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ class Event:
     """One non-linear operation of one forward pass.
 
     ``gates`` is a boolean tensor with the gates of a unit on its last axis, or None for an
-    operation whose gates cannot be read; ``reason`` then says why.
+    operation whose gates cannot be read; ``reason`` then says why. ``values`` are real numbers
+    on the other axes, by which samples can be told apart: what was gated.
     """
 
     layer: str
@@ -28,8 +29,14 @@ class Event:
     kind: str
     module: nn.Module
     gates: torch.Tensor | None = None
+    values: torch.Tensor | None = None
     one_hot: bool = False
     reason: str = ""
+
+    def read(self, gates, values):
+        """Set the gates and a copy of the values, which the module may change later."""
+        self.gates = gates
+        self.values = values.detach().broadcast_to(gates.shape[:-1])
 
 
 class GateRecorder(TorchFunctionMode):
@@ -44,6 +51,8 @@ class GateRecorder(TorchFunctionMode):
     module : nn.Module
     sampling : {"on", "off"}
         Whether random numbers are drawn or replaced by their means.
+    rehearse : bool, default=False
+        Whether to replace them in any case, and still report what ``sampling`` asks for.
     smooth : bool
         Whether smooth activations have gates, ``input > 0``.
     report : callable
@@ -52,9 +61,10 @@ class GateRecorder(TorchFunctionMode):
         Whether gates of a layer, by name, need to be read; all by default.
     """
 
-    def __init__(self, module, *, sampling, smooth, report, wanted=None):
+    def __init__(self, module, *, sampling, smooth, report, rehearse=False, wanted=None):
         super().__init__()
         self.sampling, self.smooth, self.report = sampling, smooth, report
+        self.draws = sampling == "on" and not rehearse
         self.wanted = wanted or (lambda name: True)
         self._module = module
         self._stack = [("", module)]
@@ -110,28 +120,32 @@ class GateRecorder(TorchFunctionMode):
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
         if not any(t.is_floating_point() for t in tensors):
             return function(*args, **kwargs)  # arithmetic on indices or masks
-        if operation == "rrelu" and self.sampling == "off":
+        if operation == "rrelu" and not self.draws:
             names = ("input", "lower", "upper", "training", "inplace")
             args, kwargs = (), {**_named(names, args, kwargs), "training": False}
         event = self._event(operation, "threshold")
         if self.wanted(event.layer):
-            event.gates = ops.THRESHOLD[operation](*args, **kwargs)  # before the input is changed
+            data, *thresholds = ops.THRESHOLD[operation](*args, **kwargs)
+            event.read(ops.above(data, *thresholds), data)  # before the input is changed
         self.report(event)
         return function(*args, **kwargs)
 
     def _rectified(self, operation, function, args, kwargs):
         output = function(*args, **kwargs)
         event = self._event(operation, "threshold")
-        event.gates = output.unsqueeze(-1) > 0
+        event.read(output.unsqueeze(-1) > 0, output)
         self.report(event)
         return output
 
     def _pool(self, operation, function, args, kwargs):
+        if function is torch.adaptive_max_pool1d:  # F's returns indices on request, torch's always
+            operation += "_with_indices"
         event = self._event(operation.removesuffix("_with_indices"), "max pooling", one_hot=True)
         if not self.wanted(event.layer):
             self.report(event)
             return function(*args, **kwargs)
-        output, event.gates = ops.max_pool(operation, *args, **kwargs)
+        output, winner = ops.max_pool(operation, *args, **kwargs)
+        event.read(winner, output[0] if isinstance(output, tuple) else output)
         self.report(event)
         return output
 
@@ -140,15 +154,16 @@ class GateRecorder(TorchFunctionMode):
         kwargs = _named(("input", "p", flag, "inplace"), args, kwargs)
         x, inplace = kwargs.pop("input"), kwargs.pop("inplace", function.__name__.endswith("_"))
         event = self._event(operation, "dropout")
-        if self.sampling == "on" and kwargs.get(flag, True):
+        if self.draws and kwargs.get(flag, True):
             output, kept = ops.dropout_mask(function, x, kwargs)
             output = x.copy_(output) if inplace else output
         else:
             output, kept = x, torch.ones_like(x, dtype=torch.bool)
         if self.wanted(event.layer):
-            axes = ops.DROPOUT[operation]
-            kept = kept.flatten(axes)[..., 0] if axes and x.ndim > axes else kept
-            event.gates = kept.unsqueeze(-1)
+            values, axes = x, ops.DROPOUT[operation]
+            if axes and x.ndim > axes:
+                kept, values = kept.flatten(axes)[..., 0], x.flatten(axes).sum(-1)
+            event.read(kept.unsqueeze(-1), values)
         self.report(event)
         return output
 
@@ -157,7 +172,8 @@ class GateRecorder(TorchFunctionMode):
         if not self.smooth:
             event.reason = "smooth, it has no gates; smooth=True reads input > 0"
         elif self.wanted(event.layer):
-            event.gates = (args[0] if args else kwargs["input"]).unsqueeze(-1) > 0
+            x = args[0] if args else kwargs["input"]
+            event.read(x.unsqueeze(-1) > 0, x)
         self.report(event)
         return function(*args, **kwargs)
 
@@ -177,14 +193,14 @@ class GateRecorder(TorchFunctionMode):
             names = ops.ATTENTION[operation]
             args, kwargs = (), _named(names, args, kwargs)
             drops = kwargs.get("dropout_p") and kwargs.get("training", True)
-            if drops and self.sampling == "off":
+            if drops and not self.draws:
                 kwargs["dropout_p"] = 0.0
-            elif drops:
+            if drops and self.sampling == "on":
                 event.kind = "hidden"
                 event.reason = (
                     "its dropout runs inside one fused call, so that its mask is not seen"
                 )
-        elif operation == "gumbel_softmax" and self.sampling == "off":
+        elif operation == "gumbel_softmax" and not self.draws:
             function = ops.gumbel_mean
         self.report(event)
         return function(*args, **kwargs)
@@ -202,7 +218,14 @@ class GateRecorder(TorchFunctionMode):
             event.reason = "random integers have no mean; they are drawn with a fixed seed"
         self.report(event)
         drawn = function(*args, **kwargs)
-        return drawn if self.sampling == "on" or mean is None else mean(drawn, *args, **kwargs)
+        return drawn if self.draws or mean is None else mean(drawn, *args, **kwargs)
+
+    def _embedding(self, operation, function, args, kwargs):
+        names = ops.EMBEDDING[operation]
+        args, kwargs = (), _named(names, args, kwargs)
+        if kwargs.get("max_norm") is not None:  # which shortens rows of the weight in place
+            kwargs["weight"] = kwargs["weight"].clone()
+        return function(**kwargs)
 
     def _batch_norm(self, operation, function, args, kwargs):
         if function is F.batch_norm:  # a call may say training=True and change running statistics
@@ -222,6 +245,7 @@ class GateRecorder(TorchFunctionMode):
         **dict.fromkeys(ops.HIDDEN, _hidden),
         **dict.fromkeys(ops.NONLINEAR, _nonlinear),
         **dict.fromkeys(ops.RANDOM, _random),
+        **dict.fromkeys(ops.EMBEDDING, _embedding),
         "batch_norm": _batch_norm,
     }
 
@@ -231,14 +255,22 @@ def _named(names, args, kwargs):
 
 
 @contextlib.contextmanager
-def running(module, *, sampling, seed):
+def running(module, *, train, seed):
     """Put a module, and torch, into the state in which it is watched; put all back after.
+
+    With ``train`` all but normalisation runs in training mode, so that calls which ask for that
+    mode are made.
 
     Training flags, buffers and the states of the random number generators are restored
     whatever happens in between.
     """
     flags = [(m, m.training) for m in module.modules()]
-    buffers = [(b, b.clone()) for b in module.buffers() if not nn.parameter.is_lazy(b)]
+    buffers = [
+        (m, name, b, b.clone())
+        for m in module.modules()
+        for name, b in m._buffers.items()
+        if b is not None and not nn.parameter.is_lazy(b)
+    ]
     devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[d.index for d in devices]))
@@ -248,12 +280,13 @@ def running(module, *, sampling, seed):
         try:
             for m, _ in flags:
                 normalises = isinstance(m, nn.modules.batchnorm._NormBase)
-                m.training = sampling == "on" and not normalises
+                m.training = train and not normalises
             torch.manual_seed(seed)
             yield
         finally:
             for m, training in flags:
                 m.training = training
-            for buffer, before in buffers:
+            for m, name, buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
+                m._buffers[name] = buffer
