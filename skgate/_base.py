@@ -97,8 +97,10 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             rows = sample_rows(len(states), self.max_samples, random_state)
             states, y = (states, y) if rows is None else (states[rows], _take(y, rows))
         else:
-            if y is not None or hasattr(X, "shape"):
-                self._labels(y, len(y if y is not None else X))  # before the model runs
+            if y is not None:
+                self._labels(y, len(y))  # before the model runs
+            elif hasattr(X, "shape") or isinstance(X, dict | tuple):
+                self._labels(None, 0)  # nothing that could bring labels of its own
             self.extractor_ = as_extractor(self.model, self._sampling, random_state)
             states, y = self.extractor_.extract(
                 X, y, max_samples=self.max_samples, random_state=random_state

@@ -68,7 +68,7 @@ def check_states(estimator, X, *, threshold, reset):
     elif hasattr(X, "__cuda_array_interface__") and hasattr(X, "get"):
         X = X.get()
     X = validate_data(estimator, X, dtype="numeric", reset=reset)
-    return GatingStates.from_arrays(X if X.dtype == bool else threshold < X)
+    return GatingStates.from_arrays(X if X.dtype == bool else X > threshold)
 
 
 def holds_layers(X):

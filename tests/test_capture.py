@@ -691,6 +691,27 @@ def test_compiled_submodule_keeps_plain_names(warm):
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("how", ["torch.compile", "Module.compile"])
+def test_extraction_compiles_nothing_and_leaves_the_network_compiled(how):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    block = mlp()
+    if how == "torch.compile":
+        block = torch.compile(block, backend=backend)
+    else:
+        block.compile(backend=backend)
+    net = nn.Sequential(block, linear(4, 3), nn.ReLU())
+    assert extract(net, X5).layer_names == ("0.1", "0.3", "2")
+    assert not graphs
+    net(torch.from_numpy(X5))
+    assert graphs
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
 def test_function_called_in_a_compiled_block_keeps_its_plain_name():
     block = torch.compile(Around(F.relu), backend="eager")
     states = extract(nn.Sequential(block, nn.Identity()), X5)

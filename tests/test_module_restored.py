@@ -241,6 +241,13 @@ def test_batch_norm_uses_running_statistics_under_sampling():
     np.testing.assert_array_equal(np.asarray(off), (z > 0).flatten(1).numpy())
 
 
+def test_instance_norm_uses_running_statistics_under_sampling():
+    norm = nn.InstanceNorm2d(1, track_running_stats=True)
+    norm.running_mean.fill_(0.7)
+    states = GateExtractor(nn.Sequential(norm, nn.ReLU()), sampling="on").fit_transform(IMAGES)
+    np.testing.assert_array_equal(np.asarray(states), (IMAGES > 0.7).reshape(20, -1))
+
+
 def test_functional_batch_norm_uses_running_statistics():
     class Net(nn.Module):
         def forward(self, x):

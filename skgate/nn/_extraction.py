@@ -46,6 +46,8 @@ from ._store import Store
 
 __all__ = ["GateExtractor", "as_extractor"]
 
+_NO_SAMPLES = "Found 0 sample(s) in the data while a minimum of 1 is required."
+
 
 class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     """Transformer from raw inputs of a torch module to its gating states.
@@ -164,8 +166,10 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         """
         X = self._start(X)
         with torch.random.fork_rng(devices=[]):  # as a loader draws its order
-            inputs, _ = next(iter(Batches(X, self.batch_size)))
-        self._fit_layers(inputs)
+            first = next(iter(Batches(X, self.batch_size)), None)
+        if first is None:
+            raise ValueError(_NO_SAMPLES)
+        self._fit_layers(first[0])
         return self
 
     def transform(self, X):
@@ -361,7 +365,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                     cast, store = Caster(self.module_), Store(self._layers, batches.n_samples)
                 store.add(self._pack(cast(inputs), store.n_batches), labels)
         if store is None:
-            raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
+            raise ValueError(_NO_SAMPLES)
         packed, labels = store.finish()
         return GatingStates(packed, self._layers), labels
 

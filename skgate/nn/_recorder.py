@@ -20,8 +20,8 @@ class Event:
     """One non-linear operation of one forward pass.
 
     ``gates`` is a boolean tensor with the gates of a unit on its last axis, or None for an
-    operation whose gates cannot be read; ``reason`` then says why. ``values`` are real numbers
-    on the other axes, by which samples can be told apart: what was gated.
+    operation whose gates cannot be read; ``reason`` then says why. A rehearsal keeps ``values``
+    too, real numbers on the other axes by which samples can be told apart: what was gated.
     """
 
     layer: str
@@ -32,11 +32,6 @@ class Event:
     values: torch.Tensor | None = None
     one_hot: bool = False
     reason: str = ""
-
-    def read(self, gates, values):
-        """Set the gates and a copy of the values, which the module may change later."""
-        self.gates = gates
-        self.values = values.detach().broadcast_to(gates.shape[:-1])
 
 
 class GateRecorder(TorchFunctionMode):
@@ -64,7 +59,7 @@ class GateRecorder(TorchFunctionMode):
     def __init__(self, module, *, sampling, smooth, report, rehearse=False, wanted=None):
         super().__init__()
         self.sampling, self.smooth, self.report = sampling, smooth, report
-        self.draws = sampling == "on" and not rehearse
+        self.rehearse, self.draws = rehearse, sampling == "on" and not rehearse
         self.wanted = wanted or (lambda name: True)
         self._module = module
         self._stack = [("", module)]
@@ -108,6 +103,11 @@ class GateRecorder(TorchFunctionMode):
         self._calls[path] += 1
         return Event(f"{path}:{count}" if count else path, operation, kind, module, **details)
 
+    def _read(self, event, gates, values):
+        event.gates = gates
+        if self.rehearse:  # a copy, since the module may work on them in place
+            event.values = values.broadcast_to(gates.shape[:-1]).clone()
+
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         operation = ops.operation_name(function)
@@ -126,14 +126,14 @@ class GateRecorder(TorchFunctionMode):
         event = self._event(operation, "threshold")
         if self.wanted(event.layer):
             data, *thresholds = ops.THRESHOLD[operation](*args, **kwargs)
-            event.read(ops.above(data, *thresholds), data)  # before the input is changed
+            self._read(event, ops.above(data, *thresholds), data)  # before the input is changed
         self.report(event)
         return function(*args, **kwargs)
 
     def _rectified(self, operation, function, args, kwargs):
         output = function(*args, **kwargs)
         event = self._event(operation, "threshold")
-        event.read(output.unsqueeze(-1) > 0, output)
+        self._read(event, output.unsqueeze(-1) > 0, output)
         self.report(event)
         return output
 
@@ -145,7 +145,7 @@ class GateRecorder(TorchFunctionMode):
             self.report(event)
             return function(*args, **kwargs)
         output, winner = ops.max_pool(operation, *args, **kwargs)
-        event.read(winner, output[0] if isinstance(output, tuple) else output)
+        self._read(event, winner, output[0] if isinstance(output, tuple) else output)
         self.report(event)
         return output
 
@@ -163,7 +163,7 @@ class GateRecorder(TorchFunctionMode):
             values, axes = x, ops.DROPOUT[operation]
             if axes and x.ndim > axes:
                 kept, values = kept.flatten(axes)[..., 0], x.flatten(axes).sum(-1)
-            event.read(kept.unsqueeze(-1), values)
+            self._read(event, kept.unsqueeze(-1), values)
         self.report(event)
         return output
 
@@ -173,7 +173,7 @@ class GateRecorder(TorchFunctionMode):
             event.reason = "smooth, it has no gates; smooth=True reads input > 0"
         elif self.wanted(event.layer):
             x = args[0] if args else kwargs["input"]
-            event.read(x.unsqueeze(-1) > 0, x)
+            self._read(event, x.unsqueeze(-1) > 0, x)
         self.report(event)
         return function(*args, **kwargs)
 
