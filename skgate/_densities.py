@@ -9,11 +9,9 @@ one pass over the pairs, as rows of a matrix of weights :math:`W`:
     W_{tl} = \frac{1}{2\sigma_t^2}
 """
 
-import warnings
-
 import numpy as np
 
-from .exceptions import SaturationWarning
+from .exceptions import SaturationWarning, warn_user
 
 __all__ = ["AUTO_ALPHA", "KernelTerms", "as_scalar", "log_densities"]
 
@@ -113,7 +111,7 @@ class KernelTerms:
         return np.minimum(mean_exponents, np.log(self.n_samples))
 
     def flag_saturated(self, entropies, base, *, given=None, codes=None):
-        """Return which layers are within 1% of their ceiling, and warn, naming them.
+        """Return which terms are within 1% of their ceiling, and warn, naming layers.
 
         States that cannot vary have an entropy of 0, which is right and not saturated.
 
@@ -128,7 +126,7 @@ class KernelTerms:
 
         Returns
         -------
-        flags : ndarray of shape (*lead, n_layers), dtype bool
+        flags : ndarray of shape (*lead, n_terms), dtype bool
         """
         varies = (self.support @ self.variances > 0) | (self.n_samples == 1)
         found = [("", entropies, self.ceilings())]
@@ -147,7 +145,7 @@ class KernelTerms:
             ]
         if messages:
             _warn_saturated(messages, self.n_samples)
-        return flags[..., self.layers]
+        return flags
 
     def _tell(self, name, values, ceilings, reached, base):
         value, ceiling = values[reached][0], ceilings[reached][0]
@@ -207,12 +205,13 @@ def log_densities(log_masses, weights, support, n_samples, states, queries):
 
 
 def _warn_saturated(messages, n_samples):
-    warnings.warn(
-        f"Saturated: the entropy of {'; '.join(messages)} is within 1% of the ceiling of its "
-        f"estimator (n = {n_samples} samples). It would be the same for other states: it says "
-        "nothing about the network, and neither does an information or a total correlation made "
-        "from it. At the ceiling log n, take more samples or a larger alpha; at Var/bandwidth, a "
-        "smaller alpha. Between the two, alpha only moves the number.",
+    lines = "\n  ".join(messages)
+    warn_user(
+        "Saturated: these entropies are within 1% of the ceiling of their estimator "
+        f"(n = {n_samples} samples):\n  {lines}\n"
+        "They would be the same for other states and say nothing about the network, and neither "
+        "does an information or a total correlation made from them. At log n, take more samples "
+        "or a larger alpha; at Var/bandwidth, a smaller alpha. Between the two, alpha only moves "
+        "the number.",
         SaturationWarning,
-        stacklevel=5,
     )

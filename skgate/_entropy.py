@@ -66,8 +66,8 @@ def gating_entropy(
     -------
     result : :class:`~sklearn.utils.Bunch`
         ``entropy``, ``layer_entropies``, ``prefix_entropies``, ``suffix_entropies``,
-        ``saturated``, ``bandwidth`` and ``bandwidths``, as the attributes of
-        :class:`GatingEntropy`.
+        ``saturated``, ``suffix_saturated``, ``prefix_saturated``, ``bandwidth`` and
+        ``bandwidths``, as the attributes of :class:`GatingEntropy`.
 
     Raises
     ------
@@ -96,12 +96,15 @@ def gating_entropy(
         states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint, ranges=True
     )
     nats = terms.shaped(entropy(kernel_masses(states, terms.weights, n_jobs=n_jobs)[:, 0]))
+    saturated = terms.flag_saturated(nats, base)
     return Bunch(
         entropy=as_scalar(nats[..., terms.whole] / np.log(base)),
         layer_entropies=nats[..., terms.layers] / np.log(base),
         prefix_entropies=nats[..., terms.prefixes] / np.log(base),
         suffix_entropies=nats[..., terms.suffixes] / np.log(base),
-        saturated=terms.flag_saturated(nats, base),
+        saturated=saturated[..., terms.layers],
+        suffix_saturated=saturated[..., terms.suffixes],
+        prefix_saturated=saturated[..., terms.prefixes],
         **terms.reported_bandwidths(),
     )
 
@@ -133,8 +136,8 @@ class GatingEntropy(GatingEstimator):
     ----------
     model : None, torch.nn.Module, GateExtractor or fitted estimator with a module, default=None
         Network whose gates are measured; ``X`` then holds its raw inputs, and sampling inside
-        a module, such as dropout, is on and part of the entropy. ``None``: ``X`` holds the
-        gates, or pre-activations.
+        a module, such as dropout, is on and part of the entropy. An extractor is used as it is
+        set, with sampling off by default. ``None``: ``X`` holds the gates, or pre-activations.
     density : {"kde"}, default="kde"
         Density of the states.
     alpha : "auto" or float, default="auto"
@@ -157,7 +160,7 @@ class GatingEntropy(GatingEstimator):
     max_samples : int, float or None, default=None
         Number or share of samples drawn at random to be measured. The paper takes 2000.
     device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the pairs are computed.
+        Where the pairs are computed. This version has no CUDA engine: ``"cuda"`` raises.
     n_jobs : int, default=None
         Number of threads for the pairs; ``None`` is 1 unless in a
         :func:`joblib.parallel_config` context.
@@ -176,6 +179,8 @@ class GatingEntropy(GatingEstimator):
         H of the layers from each one on: the complexity of going from it to the output.
     saturated_ : ndarray of shape (n_layers,), dtype bool
         Layers whose entropy is within 1% of its ceiling and says nothing.
+    suffix_saturated_, prefix_saturated_ : ndarray of shape (n_layers,), dtype bool
+        The same of the suffixes, the first of which is the whole network, and the prefixes.
     bandwidth_ : float
         :math:`\sigma_0^2` of all layers concatenated.
     bandwidths_ : ndarray of shape (n_layers,)

@@ -64,7 +64,8 @@ def gating_mi(
     result : :class:`~sklearn.utils.Bunch`
         ``mi_x``, ``mi_xy``, ``null_mi_xy``, the same by layer and by suffix,
         ``conditional_entropy``, ``layer_conditional_entropies``, ``classes``, ``saturated``,
-        ``bandwidth`` and ``bandwidths``, as the attributes of :class:`GatingMI`.
+        ``suffix_saturated``, ``bandwidth`` and ``bandwidths``, as the attributes of
+        :class:`GatingMI`.
 
     Raises
     ------
@@ -100,6 +101,7 @@ def gating_mi(
     total = entropy(masses[:, 0])
     given = conditional_entropy(masses[:, 1], codes)
     null = total - conditional_entropy(masses[:, 2], null_codes)
+    saturated = terms.flag_saturated(total, base, given=given, codes=codes)
     unit = np.log(base)
     return Bunch(
         mi_x=float(total[terms.whole] / unit),
@@ -113,7 +115,8 @@ def gating_mi(
         conditional_entropy=float(given[terms.whole] / unit),
         layer_conditional_entropies=given[terms.layers] / unit,
         classes=classes,
-        saturated=terms.flag_saturated(total, base, given=given, codes=codes),
+        saturated=saturated[terms.layers],
+        suffix_saturated=saturated[terms.suffixes],
         **terms.reported_bandwidths(),
     )
 
@@ -156,7 +159,7 @@ class GatingMI(GatingEstimator):
     max_samples : int, float or None, default=None
         Number or share of samples drawn at random to be measured.
     device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the pairs are computed.
+        Where the pairs are computed. This version has no CUDA engine: ``"cuda"`` raises.
     n_jobs : int, default=None
         Number of threads for the pairs.
     random_state : int, RandomState instance or None, default=None
@@ -181,6 +184,8 @@ class GatingMI(GatingEstimator):
     classes_ : ndarray of shape (n_classes,)
     saturated_ : ndarray of shape (n_layers,), dtype bool
         Layers whose entropy, or entropy given the label, is within 1% of its ceiling.
+    suffix_saturated_ : ndarray of shape (n_layers,), dtype bool
+        The same of the suffixes, the first of which is the whole network.
     bandwidth_ : float
         :math:`\sigma_0^2` of all layers concatenated.
     bandwidths_ : ndarray of shape (n_layers,)

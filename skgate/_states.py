@@ -198,6 +198,8 @@ class GatingStates:
                     "np.asarray(states) for single gates."
                 )
             rows = rows[0]
+        if isinstance(rows, str):
+            raise IndexError(f"Rows are indexed by position; select({rows!r}) gives a layer.")
         if np.ndim(rows) == 0 and not isinstance(rows, slice):
             row = int(rows)
             if not -len(self) <= row < len(self):

@@ -149,7 +149,7 @@ def total_correlation(
         conditional_total_correlations=(c_given - h_given)[terms.layers] / unit,
         conditional_independent_entropies=c_given[terms.layers] / unit,
         conditional_entropies=h_given[terms.layers] / unit,
-        saturated=terms.flag_saturated(h, base),
+        saturated=terms.flag_saturated(h, base)[terms.layers],
         **terms.reported_bandwidths(),
     )
 
@@ -186,7 +186,8 @@ class TotalCorrelation(GatingEstimator):
     ----------
     model : None, torch.nn.Module, GateExtractor or fitted estimator with a module, default=None
         Network whose gates are measured; ``X`` then holds its raw inputs, and sampling inside
-        a module, such as dropout, is on. ``None``: ``X`` holds the gates, or pre-activations.
+        a module, such as dropout, is on. An extractor is used as it is set, with sampling off by
+        default. ``None``: ``X`` holds the gates, or pre-activations.
     density : {"kde"}, default="kde"
         Density of the states.
     alpha : "auto" or float, default="auto"
@@ -211,7 +212,7 @@ class TotalCorrelation(GatingEstimator):
     max_samples : int, float or None, default=None
         Number or share of samples drawn at random to be measured.
     device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the pairs are computed.
+        Where the pairs are computed. This version has no CUDA engine: ``"cuda"`` raises.
     n_jobs : int, default=None
         Number of threads for the pairs.
     random_state : int, RandomState instance or None, default=None

@@ -1,5 +1,7 @@
 """Input checks, and the only place that imports scikit-learn's private validators."""
 
+import sys
+
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
@@ -11,7 +13,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_params,
 )
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_feature_names_in,
     check_consistent_length,
@@ -20,6 +22,7 @@ from sklearn.utils.validation import (
 )
 
 from ._states import GatingStates
+from .exceptions import warn_user
 
 __all__ = [
     "HasMethods",
@@ -67,8 +70,20 @@ def check_states(estimator, X, *, threshold, reset):
         X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
     elif hasattr(X, "__cuda_array_interface__") and hasattr(X, "get"):
         X = X.get()
+    data = sys.modules.get("torch.utils.data")
+    if data is not None and isinstance(X, data.Dataset | data.DataLoader):
+        raise ValueError(
+            f"Got a {type(X).__name__} and no model: what it yields are no gates. Pass "
+            f"{type(estimator).__name__}(model=...), or states that GateExtractor made of it."
+        )
     X = validate_data(estimator, X, dtype="numeric", reset=reset)
-    return GatingStates.from_arrays(X if X.dtype == bool else X > threshold)
+    gates = X if X.dtype == bool else X > threshold
+    if reset and X.dtype.kind == "f" and len(X) > 1 and gates.all():
+        warn_user(
+            f"All gates are open: every value of X exceeds threshold={threshold}. Pass "
+            "pre-activations, or set a threshold between the values."
+        )
+    return GatingStates.from_arrays(gates)
 
 
 def holds_layers(X):
@@ -107,14 +122,25 @@ def check_labels(y, n_samples):
         If ``y`` is missing, continuous, or of another length than ``n_samples``.
     """
     if y is None:
-        raise ValueError("This measure requires y to be passed, but the target y is None.")
-    if hasattr(y, "detach"):
-        y = y.detach().cpu().numpy()
+        raise ValueError(
+            "This measure requires y to be passed, but the target y is None: one class label a "
+            "sample, as y or from a Dataset or DataLoader that yields (inputs, label)."
+        )
+    y = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
+    if y.ndim == 2 and y.shape[1] > 1:
+        raise ValueError(
+            f"y should be a 1d array, got an array of shape {y.shape} instead. One-hot labels "
+            "become classes by y.argmax(axis=1)."
+        )
     y = column_or_1d(y, warn=True)
     check_consistent_length(range(n_samples), y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("Input y contains NaN or infinity; it needs class labels.")
-    check_classification_targets(y)
+    if type_of_target(y) == "continuous":
+        raise ValueError(
+            "Unknown label type: continuous. A measure of information about the label needs "
+            "classes; bin y first, for example with pandas.qcut(y, 10, labels=False)."
+        )
     classes, codes = np.unique(y, return_inverse=True)
     return classes, codes.astype(np.int64)
 

@@ -1,6 +1,9 @@
 """Warnings of skgate; the errors it raises are Python's and scikit-learn's own."""
 
-__all__ = ["GateCaptureWarning", "SaturationWarning"]
+import sys
+import warnings
+
+__all__ = ["GateCaptureWarning", "SaturationWarning", "warn_user"]
 
 
 class SaturationWarning(UserWarning):
@@ -14,3 +17,15 @@ class SaturationWarning(UserWarning):
 
 class GateCaptureWarning(UserWarning):
     """An operation that may gate the data ran and its gates are not in the states."""
+
+
+def warn_user(message, category=UserWarning):
+    """Warn at the line that called into skgate, however deep the call went."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_ours(module):
+    return module.partition(".")[0] in ("skgate", "sklearn")

@@ -229,6 +229,13 @@ def test_maximum_against_thresholds_does_not_depend_on_batch_size(flip):
         np.testing.assert_array_equal(np.asarray(states), c.numpy() < X)
 
 
+def test_maximum_of_alike_samples_is_read_as_that_of_others():
+    X, c = integers(12, 1), torch.arange(-2.0, 3.0)[None]
+    X[4:8] = 1  # a batch of its own
+    states = extract(Apply(lambda x: torch.maximum(x, c)), X)
+    np.testing.assert_array_equal(np.asarray(states), c.numpy() < X)
+
+
 def test_clamp_gates_of_a_unit_are_neighbours():
     X = np.array([[-5.0, 5.0], [0.0, -5.0], [5.0, 0.0]], dtype=np.float32)
     states = extract(Apply(lambda x: x.clamp(-1, 1)), X)
@@ -699,13 +706,13 @@ def test_extraction_compiles_nothing_and_leaves_the_network_compiled(how):
         graphs.append(graph)
         return graph.forward
 
-    block = mlp()
+    block = Around(F.relu)
     if how == "torch.compile":
         block = torch.compile(block, backend=backend)
     else:
         block.compile(backend=backend)
-    net = nn.Sequential(block, linear(4, 3), nn.ReLU())
-    assert extract(net, X5).layer_names == ("0.1", "0.3", "2")
+    net = nn.Sequential(block, nn.ReLU())
+    assert extract(net, X5).layer_names == ("0.relu", "1")
     assert not graphs
     net(torch.from_numpy(X5))
     assert graphs
@@ -937,6 +944,46 @@ def test_indices_beside_numbers_stay_integers():
     np.testing.assert_array_equal(
         np.asarray(states), np.take_along_axis(X5[:5], index.clip(0), 1) > 0
     )
+
+
+def test_integer_columns_with_vocabularies_of_their_own():
+    class Columns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.small, self.large = nn.Embedding(2, 3), nn.Embedding(1000, 3)
+
+        def forward(self, x):
+            return F.relu(self.small(x[:, 0]) + self.large(x[:, 1]))
+
+    rng, net = np.random.default_rng(0), Columns()
+    X = np.column_stack([rng.integers(0, 2, 9), rng.integers(900, 1000, 9)])
+    small, large = net.small.weight.detach().numpy(), net.large.weight.detach().numpy()
+    states = extract(net, X)
+    np.testing.assert_array_equal(np.asarray(states), small[X[:, 0]] + large[X[:, 1]] > 0)
+
+
+def test_category_in_a_column_of_real_numbers():
+    table = noise(4, 3)
+    net = Apply(lambda x: F.relu(torch.from_numpy(table)[x[:, 0].long()] + 1e-4 * x[:, 1:]))
+    X = np.column_stack([np.arange(9) % 4, 1e4 * noise(9)]).astype(np.float32)
+    states = extract(net, X)
+    wanted = table[X[:, 0].astype(int)] + np.float32(1e-4) * X[:, 1:] > 0
+    np.testing.assert_array_equal(np.asarray(states), wanted)
+
+
+def test_pixels_that_are_probabilities():
+    # zeros and ones are the ends of what torch.bernoulli takes
+    X = np.random.default_rng(0).integers(0, 2, (9, 6)).astype(np.float32)
+    states = extract(Apply(lambda x: F.relu(torch.bernoulli(x) - 0.5)), X)
+    np.testing.assert_array_equal(np.asarray(states), X > 0.5)
+    states = extract(Apply(lambda x: F.relu(torch.distributions.Bernoulli(x).sample() - 0.5)), X)
+    np.testing.assert_array_equal(np.asarray(states), X > 0.5)
+
+
+def test_embedding_called_below_its_function():
+    table, X = torch.from_numpy(noise(10, 3)), np.arange(18).reshape(9, 2) % 10
+    net = Apply(lambda x: F.relu(torch.embedding(table, x.long())))
+    np.testing.assert_array_equal(np.asarray(extract(net, X)), flat(table.numpy()[X] > 0))
 
 
 # Selection -----------------------------------------------------------------------------------

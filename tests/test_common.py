@@ -26,6 +26,7 @@ IDS = [type(estimator).__name__ for estimator in ESTIMATORS]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::skgate.SaturationWarning"),
+    pytest.mark.filterwarnings("ignore:All gates are open"),
     pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning"),
 ]
 

@@ -152,6 +152,8 @@ def test_both_ceilings_warn_and_name_the_layers(rng):
     with pytest.warns(SaturationWarning, match=r"wide \(8\.97 of 8\.97 bits, log n\)") as caught:
         result = gating_entropy({"wide": wide, "narrow": narrow}, alpha=0.01)
     assert result.saturated.tolist() == [True, False]
+    assert result.suffix_saturated.tolist() == [True, False]
+    assert result.prefix_saturated.tolist() == [True, True]
     assert "narrow (" not in str(caught[0].message)
     with pytest.warns(SaturationWarning, match="Var/bandwidth"):
         result = gating_entropy(wide, alpha=50.0)

@@ -139,7 +139,7 @@ def test_a_class_of_one_sample_has_no_entropy(states, layers):
 
 
 def test_constant_gates_tell_nothing():
-    fitted = GatingMI().fit(np.ones((6, 4)), [0, 1, 0, 1, 0, 1])
+    fitted = GatingMI().fit(np.ones((6, 4), bool), [0, 1, 0, 1, 0, 1])
     assert fitted.mi_x_ == fitted.mi_xy_ == 0
 
 

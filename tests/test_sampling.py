@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from joblib import Parallel, delayed
 from torch import nn
 
 from skgate import GateExtractor, GatingEntropy, GatingMI, GatingStates
@@ -71,3 +72,26 @@ def test_an_autoencoder_without_noise_is_its_mean(rng):
     on = GatingEntropy(encoder, alpha=ALPHA, random_state=0).fit(X)
     y = (X[:, 0] > 0).astype(int)
     assert on.entropy_ > GatingMI(encoder, alpha=ALPHA).fit(X, y).mi_x_ + 0.02
+
+
+def test_an_extractor_without_a_seed_takes_that_of_the_estimator(net, rng):
+    X = rng.normal(size=(100, 6))
+    extractor = GateExtractor(net, sampling="on")
+    first, again = (GatingEntropy(extractor, alpha=ALPHA, random_state=0).fit(X) for _ in range(2))
+    assert first.states_ == again.states_
+    own = GateExtractor(net, sampling="on", random_state=3)
+    seeds = [GatingEntropy(own, alpha=ALPHA, random_state=s).fit(X).states_ for s in (0, 1)]
+    assert seeds[0] == seeds[1] == own.fit_transform(X)
+
+
+def test_threads_take_turns_with_a_module(net, rng):
+    X = rng.normal(size=(60, 6))
+    net.train()
+    before = torch.get_rng_state()
+    expected = GatingEntropy(net, alpha=ALPHA, random_state=0).fit(X).states_
+    fits = (delayed(GatingEntropy(net, alpha=ALPHA, random_state=0).fit)(X) for _ in range(40))
+    for fitted in Parallel(n_jobs=4, backend="threading")(fits):
+        assert fitted.states_ == expected
+    assert all(module.training for module in net.modules())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(module._forward_hooks for module in net.modules())

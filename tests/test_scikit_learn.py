@@ -128,6 +128,17 @@ def test_public_names_are_there():
         skgate.GatingEntropie  # noqa: B018
 
 
+class Rows(Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
 class Labelled(Dataset):
     def __init__(self, X, y):
         self.X, self.y = X, y
@@ -160,6 +171,32 @@ def test_datasets_and_loaders_bring_their_labels(net, data):
         GatingMI(net).fit(TensorDataset(torch.tensor(X)))
     with pytest.raises(ValueError, match="list of tuples"):
         GatingMI(net).fit(list(zip(X, y, strict=True)))
+
+
+@pytest.mark.parametrize("takes_labels", [True, False])
+def test_labels_in_a_mapping_are_found(net, data, takes_labels):
+    X, y = data
+
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, values):
+            return {"logits": self.net(values)}
+
+    class KeywordWithLoss(Keyword):
+        def forward(self, values, labels=None):
+            assert labels is not None
+            return super().forward(values)
+
+    rows = [{"values": x, "labels": int(label)} for x, label in zip(X, y, strict=True)]
+    dataset = Rows(rows)
+    model = KeywordWithLoss() if takes_labels else Keyword()
+    expected = GatingMI(net, alpha=0.2, random_state=0).fit(X, y)
+    for given in (dataset, DataLoader(dataset, batch_size=16, shuffle=True)):
+        fitted = GatingMI(model, alpha=0.2, random_state=0).fit(given)
+        assert_allclose(fitted.mi_xy_, expected.mi_xy_, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["array", "dataset", "loader"])

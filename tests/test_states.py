@@ -53,6 +53,8 @@ def test_rows_index_like_an_array(states, layers):
         states[60]
     with pytest.raises(IndexError, match="by rows alone"):
         states[3, 4]
+    with pytest.raises(IndexError, match=r"select\('b'\)"):
+        states["b"]
 
 
 def test_array_protocol(states):

@@ -177,7 +177,7 @@ def test_saturated_total_correlation_is_flagged(rng):
 
 
 def test_constant_gates_and_single_members(layers):
-    constant = TotalCorrelation().fit(np.ones((5, 3)), [0, 0, 0, 1, 1])
+    constant = TotalCorrelation().fit(np.ones((5, 3), bool), [0, 0, 0, 1, 1])
     assert constant.total_correlation_ == constant.conditional_total_correlation_ == 0
     y = np.zeros(60, int)
     y[3] = 1

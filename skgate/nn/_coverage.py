@@ -3,10 +3,9 @@
 import difflib
 import fnmatch
 import re
-import warnings
 from typing import NamedTuple
 
-from ..exceptions import GateCaptureWarning
+from ..exceptions import GateCaptureWarning, warn_user
 from ._layout import CONSTANT, find_layout
 
 __all__ = ["Coverage", "choose_layers", "warn_missed"]
@@ -55,6 +54,9 @@ def choose_layers(two, three, layers):
     ]
     gating = [event for event, (layout, _) in zip(three, found, strict=True) if layout]
     wanted = _select(gating, layers) if gating else set()
+    if gating and not wanted:
+        names = [event.layer for event in gating]
+        raise ValueError(f"layers={layers!r} selects none of the {len(names)} layers {names}.")
     chosen, coverage = {}, []
     for event, (layout, reason) in zip(three, found, strict=True):
         layer = layout and layout.layer(event)
@@ -83,8 +85,7 @@ def _select(events, layers):
         if not matched:
             near = difflib.get_close_matches(str(item), names, n=3, cutoff=0.3) or names[:10]
             raise ValueError(
-                f"No gating layer matches {item!r}. Of the {len(names)} there are, the nearest "
-                f"are {near}."
+                f"No gating layer matches {item!r}; of {len(names)}, the nearest are {near}."
             )
         selected |= matched
     return selected
@@ -111,8 +112,4 @@ def warn_missed(coverage):
         and r.kind in ("hidden", "smooth activation", "threshold", "max pooling", "dropout")
     ]
     if missed:
-        warnings.warn(
-            f"Not among the gating states:\n{Coverage.table(missed)}",
-            GateCaptureWarning,
-            stacklevel=5,
-        )
+        warn_user(f"Not among the gating states:\n{Coverage.table(missed)}", GateCaptureWarning)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import threading
 from collections.abc import Mapping
 from numbers import Integral
 
@@ -38,7 +39,7 @@ from ._inputs import (
     n_batches,
     refuse_lists,
     shuffles,
-    tell_apart,
+    tree_map,
 )
 from ._models import inner_module
 from ._recorder import GateRecorder, running
@@ -46,6 +47,8 @@ from ._store import Store
 
 __all__ = ["GateExtractor", "as_extractor"]
 
+# Modes and hooks of a module and torch's generator are shared by all threads: one runs at a time.
+_LOCK = threading.RLock()
 _NO_SAMPLES = "Found 0 sample(s) in the data while a minimum of 1 is required."
 
 
@@ -72,8 +75,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         normalisation uses its running statistics in both.
     batch_size : int, default=256
         Samples that go through the module at once. A ``DataLoader`` has its own.
-    device : "auto" or torch device, default="auto"
-        Where the module runs; ``"auto"`` is where its parameters are. Elsewhere, a copy runs.
+    device : str, default="auto"
+        Where the module runs, as torch names it; ``"auto"`` is where its parameters are.
+        Elsewhere, a copy runs.
     random_state : int, RandomState instance or None, default=None
         Seed of sampling, and of the initial values of lazy parameters.
     verbose : int, default=0
@@ -118,7 +122,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         "smooth": ["boolean"],
         "sampling": [StrOptions({"on", "off"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "device": [str, torch.device],
+        "device": [str],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -165,11 +169,12 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             none; the error lists what there is.
         """
         X = self._start(X)
-        with torch.random.fork_rng(devices=[]):  # as a loader draws its order
-            first = next(iter(Batches(X, self.batch_size)), None)
-        if first is None:
-            raise ValueError(_NO_SAMPLES)
-        self._fit_layers(first[0])
+        with _LOCK:
+            with torch.random.fork_rng(devices=[]):  # as a loader draws its order
+                first = next(iter(Batches(X, self.batch_size)), None)
+            if first is None:
+                raise ValueError(_NO_SAMPLES)
+            self._fit_layers(first[0])
         return self
 
     def transform(self, X):
@@ -300,12 +305,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
     def _fit_layers(self, inputs):
         """Set the module, its layers and its coverage from a first batch."""
-        self.module_ = self._module(inputs)
-        inputs = tell_apart(Caster(self.module_)(inputs))
-        two, three = [], []
-        # in a rehearsal nothing random blurs what the two runs share
-        self._watch(first_samples(inputs, 2), self._seed, report=two.append, rehearse=True)
-        self._watch(first_samples(inputs, 3), self._seed, report=three.append, rehearse=True)
+        two, three = self._rehearse(inputs)
         if [event.layer for event in two] != [event.layer for event in three]:
             raise ValueError(
                 "The module runs other operations on two samples than on three, so that its "
@@ -323,7 +323,26 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         self.coverage_ = coverage
         self._layers = [layer for layer, _ in chosen.values()]
         self._layouts = {name: layout for name, (_, layout) in chosen.items()}
+        self._swapped = {event.layer for event in three if event.swapped}
         self.layer_names_ = list(chosen)
+
+    def _rehearse(self, inputs):
+        """Set the module and return the events of its run on two samples, and on three."""
+        two, three = [], []
+        try:
+            self.module_ = self._module(inputs)
+            inputs = Caster(self.module_)(inputs)
+            # in a rehearsal nothing random blurs what the two runs share
+            self._watch(first_samples(inputs, 2), self._seed, report=two.append, rehearse=True)
+            self._watch(first_samples(inputs, 3), self._seed, report=three.append, rehearse=True)
+        except Exception as error:
+            shapes = tree_map(lambda a: tuple(a.shape), inputs)
+            error.add_note(
+                f"This came up on the first samples of a batch of shape {shapes}. If the module "
+                "raised it, see that X is what its forward takes."
+            )
+            raise
+        return two, three
 
     def _module(self, inputs):
         module = inner_module(self.module)
@@ -332,6 +351,11 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             p.device != torch.device(self.device) for p in parameters
         )
         lazy = any(nn.parameter.is_lazy(p) for p in (*parameters, *module.buffers()))
+        if elsewhere and self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise RuntimeError(
+                f"device={self.device!r} was asked for and torch finds no CUDA. Use device='auto', "
+                "or install a CUDA build of torch on a machine with a GPU."
+            )
         if elsewhere or lazy:
             module = _copy(module)
         if elsewhere:
@@ -353,7 +377,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     def _run(self, batches):
         """Return the states and labels of all batches; fits on the first if need be."""
         store = None
-        with torch.random.fork_rng(devices=[]):  # a loader draws its order from torch's generator
+        with _LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws its order
             torch.manual_seed(self._seed)
             total = n_batches(batches)
             for inputs, labels in tqdm(
@@ -379,7 +403,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
         # a seed a batch, so that what a batch draws does not hang on how it was reached
         seed = (self._seed + batch) % 2**31
-        self._watch(inputs, seed, report=keep, wanted=self._layouts.__contains__)
+        wanted = self._layouts.__contains__
+        self._watch(inputs, seed, report=keep, wanted=wanted, swapped=self._swapped)
         missing = [name for name in self.layer_names_ if name not in packed]
         if missing:
             raise ValueError(
@@ -405,14 +430,17 @@ def as_extractor(model, *, sampling, random_state):
     sampling : {"on", "off"}
         For a model that is no extractor; ``"off"`` is required of one.
     random_state : RandomState instance
-        Gives the seed of a model that is no extractor.
+        Gives the seed, unless an extractor has its own.
     """
+    seed = int(random_state.randint(2**31 - 1))
     if isinstance(model, GateExtractor):
         if sampling == "off" and model.sampling == "on":
             raise ValueError(
                 "The information about the input is that of the states with sampling removed; "
                 "got a GateExtractor with sampling='on'. Set sampling='off'."
             )
-        return type(model)(**model.get_params(deep=False))
-    seed = int(random_state.randint(2**31 - 1))
+        params = model.get_params(deep=False)
+        if params["random_state"] is None:
+            params["random_state"] = seed
+        return type(model)(**params)
     return GateExtractor(model, sampling=sampling, random_state=seed)

@@ -19,8 +19,11 @@ __all__ = [
     "n_batches",
     "refuse_lists",
     "shuffles",
-    "tell_apart",
+    "tree_map",
 ]
+
+
+_LABEL_KEYS = ("labels", "label")  # of datasets that yield mappings
 
 
 def is_stream(X):
@@ -100,6 +103,8 @@ class Batches:
 
 
 def _split(batch):
+    if isinstance(batch, Mapping):
+        return batch, next((batch[key] for key in _LABEL_KEYS if key in batch), None)
     if not isinstance(batch, tuple | list):
         return batch, None
     if len(batch) > 2:
@@ -111,15 +116,25 @@ def _split(batch):
 
 
 def call(module, inputs):
-    """Run a module: a mapping goes by keyword where its keys are parameters of ``forward``."""
+    """Run a module: a mapping goes by keyword where its keys are parameters of ``forward``.
+
+    Labels in it go along if the module takes them.
+    """
     if isinstance(inputs, tuple):
         return module(*inputs)
     if not isinstance(inputs, Mapping):
         return module(inputs)
     parameters = inspect.signature(module.forward).parameters.values()
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
-    return module(**inputs) if takes_any or set(inputs) <= named else module(inputs)
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        return module(**inputs)
+    known = {key: value for key, value in inputs.items() if key in named}
+    unknown = set(inputs) - named - set(_LABEL_KEYS)
+    if known and unknown:
+        raise ValueError(
+            f"forward takes {sorted(named)}; the batch also has {sorted(unknown)}. Leave these out."
+        )
+    return module(**known) if known else module(inputs)
 
 
 class Caster:
@@ -137,14 +152,15 @@ class Caster:
         self.keeps_integers = any(isinstance(m, embeddings) for m in module.modules())
 
     def __call__(self, inputs):
-        single = hasattr(inputs, "shape") and not self.keeps_integers
+        alone = hasattr(inputs, "shape")  # among several inputs may be masks of minus infinity
+        single = alone and not self.keeps_integers
 
         def cast(array):
             # a copy, since a module may change its input in place; torch.tensor makes one itself
             shared = isinstance(array, torch.Tensor)
             array = array if shared else torch.tensor(np.ascontiguousarray(array))
             floating = single or array.is_floating_point()
-            if array.is_floating_point() and not array.isfinite().all():
+            if array.isnan().any() or (alone and array.isinf().any()):
                 raise ValueError("Input X contains NaN or infinity, of which no gate can be read.")
             return array.to(self.device, self.dtype if floating else array.dtype, copy=shared)
 
@@ -178,8 +194,8 @@ def _check_part(array):
     array = np.asarray(array)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"Inputs need real numbers or booleans; got dtype {array.dtype}.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError("One of the inputs contains NaN or infinity.")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ValueError("One of the inputs contains NaN.")
     return array
 
 
@@ -210,23 +226,18 @@ def check_targets(X, y, n_samples):
 
 
 def first_samples(inputs, n):
-    """Return the first ``n`` samples of a batch, repeating them if there are fewer."""
-    return tree_map(lambda a: a[[i % min(len(a), 3) for i in range(n)]], inputs)
+    """Return ``n`` samples of a batch, the first that differ, in turn if there are fewer."""
+    n_samples, chosen = _lengths(inputs)[0], []
+    for row in range(n_samples):
+        if not any(_same_sample(inputs, row, other) for other in chosen):
+            chosen.append(row)
+        if len(chosen) == 3:
+            break
+    rows = [chosen[i % len(chosen)] for i in range(n)]
+    return tree_map(lambda a: a[rows], inputs)
 
 
-def tell_apart(inputs):
-    """Return a batch whose samples differ, if only a little, where real ones may be alike."""
-    generator = torch.Generator().manual_seed(0)
-
-    def differ(array):
-        if array.is_floating_point():
-            # small enough to keep numbers that stand for categories what they are
-            noise = torch.randn(array.shape, generator=generator).to(array)
-            spread = array.float().std(correction=0).to(array)
-            return array + 0.01 * noise * torch.where(spread > 0, spread, torch.ones_like(spread))
-        if array.dtype == torch.bool or not array.numel():
-            return array
-        order = torch.randperm(array.numel(), generator=generator).to(array.device)
-        return array.flatten()[order].reshape(array.shape)
-
-    return tree_map(differ, inputs)
+def _same_sample(inputs, row, other):
+    same = []
+    tree_map(lambda a: same.append(bool((a[row] == a[other]).all())), inputs)
+    return all(same)

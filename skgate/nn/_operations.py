@@ -11,6 +11,7 @@ from torch.overrides import resolve_name
 
 __all__ = [
     "ATTENTION",
+    "COMPARING",
     "DROPOUT",
     "EMBEDDING",
     "HIDDEN",
@@ -21,6 +22,7 @@ __all__ = [
     "SMOOTH",
     "THRESHOLD",
     "above",
+    "constant_first",
     "dropout_mask",
     "gumbel_mean",
     "max_pool",
@@ -37,19 +39,19 @@ def operation_name(function):
     return name if name.startswith("_") else name.removesuffix("_")
 
 
-def _two_operands(input, other, **_):
-    # A gate is open above the constant, on whichever side the constant stands. Which side that
-    # is must not hang on the size of the batch.
-    if input.ndim == other.ndim:
-        swap = _is_constant(input) and not _is_constant(other)
-    else:
-        swap = input.ndim < other.ndim
-    return (other, input) if swap else (input, other)
+def constant_first(input, other):
+    """Whether the first of two operands is a constant that the second is compared with."""
+    if input.ndim != other.ndim:
+        return input.ndim < other.ndim
+    return _is_constant(input) and not _is_constant(other)
 
 
 def _is_constant(x):
     return x.numel() > 1 and bool((x == x.flatten()[0]).all())
 
+
+#: Operations that compare two operands, the data in either place.
+COMPARING = ("maximum", "minimum", "fmax", "fmin")
 
 #: Operation -> function of its arguments that returns its data and one or two thresholds.
 THRESHOLD = {
@@ -67,8 +69,8 @@ THRESHOLD = {
     "clip": lambda input, min=None, max=None, **_: (input, min, max),
     "clamp_min": lambda input, min, **_: (input, min),
     "clamp_max": lambda input, max, **_: (input, max),
-    "maximum": _two_operands,
-    "minimum": _two_operands,
+    "heaviside": lambda input, *_, **__: (input, 0),
+    **dict.fromkeys(COMPARING, lambda input, other, **_: (input, other)),
 }
 
 
@@ -88,6 +90,11 @@ SMOOTH = {
 
 #: Operations that hide gates which cannot be read from outside -> what to do about it.
 HIDDEN = {
+    **dict.fromkeys(
+        ("max", "min", "amax", "amin"),
+        "it selects along an axis; nn.AdaptiveMaxPool2d(1) and the like have gates",
+    ),
+    "where": "it selects by a condition of its own; F.relu and the like have gates",
     "rnn_relu": "its ReLUs run inside one fused call; write the recurrence with nn.RNNCell",
     "lp_pool1d": "its ReLU acts on absolute values and gates nothing",
     "lp_pool2d": "its ReLU acts on absolute values and gates nothing",
@@ -112,8 +119,8 @@ NONLINEAR = {
         "smooth",
     ),
     **dict.fromkeys(
-        ("where", "sign", "round", "floor", "ceil", "max", "min", "amax", "amin", "argmax",
-         "argmin", "topk", "sort", "argsort", "median", "kthvalue"), "selection",
+        ("sign", "round", "floor", "ceil", "argmax", "argmin", "topk", "sort", "argsort", "median",
+         "kthvalue"), "ordering",
     ),
 }  # fmt: skip
 

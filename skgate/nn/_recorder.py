@@ -31,6 +31,7 @@ class Event:
     gates: torch.Tensor | None = None
     values: torch.Tensor | None = None
     one_hot: bool = False
+    swapped: bool = False
     reason: str = ""
 
 
@@ -54,13 +55,17 @@ class GateRecorder(TorchFunctionMode):
         Called with each `Event` as it happens.
     wanted : callable, default=None
         Whether gates of a layer, by name, need to be read; all by default.
+    swapped : collection of str, default=()
+        Layers that compare a constant with data, in this order; a rehearsal finds out which.
     """
 
-    def __init__(self, module, *, sampling, smooth, report, rehearse=False, wanted=None):
+    def __init__(
+        self, module, *, sampling, smooth, report, rehearse=False, wanted=None, swapped=()
+    ):
         super().__init__()
         self.sampling, self.smooth, self.report = sampling, smooth, report
         self.rehearse, self.draws = rehearse, sampling == "on" and not rehearse
-        self.wanted = wanted or (lambda name: True)
+        self.wanted, self.swapped = wanted or (lambda name: True), swapped
         self._module = module
         self._stack = [("", module)]
         self._calls = Counter()
@@ -126,6 +131,11 @@ class GateRecorder(TorchFunctionMode):
         event = self._event(operation, "threshold")
         if self.wanted(event.layer):
             data, *thresholds = ops.THRESHOLD[operation](*args, **kwargs)
+            if operation in ops.COMPARING:
+                # told once, since the data of a whole batch may be constant too
+                known = event.layer in self.swapped
+                event.swapped = ops.constant_first(data, *thresholds) if self.rehearse else known
+                data, thresholds = (thresholds[0], [data]) if event.swapped else (data, thresholds)
             self._read(event, ops.above(data, *thresholds), data)  # before the input is changed
         self.report(event)
         return function(*args, **kwargs)
@@ -178,15 +188,15 @@ class GateRecorder(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def _hidden(self, operation, function, args, kwargs):
+        other = args[1] if len(args) > 1 else kwargs.get("other")
+        if operation in ("max", "min") and isinstance(other, torch.Tensor):
+            return self._threshold(f"{operation}imum", function, args, kwargs)
         event = self._event(operation, "hidden")
         event.reason = ops.HIDDEN[operation]
         self.report(event)
         return function(*args, **kwargs)
 
     def _nonlinear(self, operation, function, args, kwargs):
-        other = args[1] if len(args) > 1 else kwargs.get("other")
-        if operation in ("max", "min") and isinstance(other, torch.Tensor):
-            return self._handlers["maximum"](self, f"{operation}imum", function, args, kwargs)
         event = self._event(operation, ops.NONLINEAR[operation])
         event.reason = f"{event.kind}, it has no gates"
         if event.kind == "attention":
@@ -221,6 +231,8 @@ class GateRecorder(TorchFunctionMode):
         return drawn if self.draws or mean is None else mean(drawn, *args, **kwargs)
 
     def _embedding(self, operation, function, args, kwargs):
+        if function not in (F.embedding, F.embedding_bag):  # torch's own take other arguments
+            return function(*args, **kwargs)
         names = ops.EMBEDDING[operation]
         args, kwargs = (), _named(names, args, kwargs)
         if kwargs.get("max_norm") is not None:  # which shortens rows of the weight in place
@@ -234,6 +246,10 @@ class GateRecorder(TorchFunctionMode):
             args, kwargs = (), _named(names, args, kwargs)
             if kwargs.get("running_mean") is not None:
                 kwargs["training"] = False
+            else:
+                event = self._event(operation, "normalising")
+                event.reason = "it takes the statistics of each batch: gates hang on batch_size"
+                self.report(event)
         return function(*args, **kwargs)
 
     _handlers = {
