@@ -38,10 +38,10 @@ def test_agrees_with_double_loops(states, layers, labels, bandwidth, bound, join
     ]
     assert_allclose(fitted.independent_entropies_, c, rtol=1e-10)
     assert_allclose(fitted.layer_entropies_, h, rtol=1e-10)
-    assert_allclose(fitted.layer_total_correlations_, np.subtract(c, h), rtol=1e-9)
+    assert_allclose(fitted.layer_total_correlations_, np.subtract(c, h), rtol=1e-10, atol=1e-12)
     c_all = reference.independent_entropy(gates, whole, bound)
     h_all = reference.entropy(reference.kernel(gates, whole, bound))
-    assert_allclose(fitted.total_correlation_, c_all - h_all, rtol=1e-10)
+    assert_allclose(fitted.total_correlation_, c_all - h_all, rtol=1e-10, atol=1e-12)
     for layer in range(3):
         c_y = 0
         for label in set(labels.tolist()):
@@ -52,7 +52,9 @@ def test_agrees_with_double_loops(states, layers, labels, bandwidth, bound, join
         h_y = reference.conditional_entropy(values, labels.tolist())
         assert_allclose(fitted.conditional_independent_entropies_[layer], c_y, rtol=1e-10)
         assert_allclose(fitted.conditional_entropies_[layer], h_y, rtol=1e-10)
-        assert_allclose(fitted.conditional_total_correlations_[layer], c_y - h_y, rtol=1e-8)
+        assert_allclose(
+            fitted.conditional_total_correlations_[layer], c_y - h_y, rtol=1e-10, atol=1e-12
+        )
 
 
 @pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")

@@ -1,6 +1,5 @@
 """`GateExtractor`: run a module on data and keep its gating states."""
 
-import copy
 import re
 import threading
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
-from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -30,20 +28,16 @@ from .._validation import (
 from ._coverage import Coverage, choose_layers, warn_missed
 from ._inputs import (
     Batches,
-    Caster,
-    call,
     check_parts,
     check_targets,
-    first_samples,
     is_stream,
     n_batches,
     refuse_lists,
     shuffles,
-    tree_map,
 )
-from ._models import inner_module
-from ._recorder import GateRecorder, running
+from ._models import prepare_module
 from ._store import Store
+from ._watcher import Watcher, noted
 
 __all__ = ["GateExtractor", "as_extractor"]
 
@@ -305,12 +299,10 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
     def _fit_layers(self, inputs):
         """Set the module, its layers and its coverage from a first batch."""
-        two, three = self._rehearse(inputs)
-        if [event.layer for event in two] != [event.layer for event in three]:
-            raise ValueError(
-                "The module runs other operations on two samples than on three, so that its "
-                "layers cannot be told. Take data-dependent control flow out of forward."
-            )
+        with noted(inputs):
+            self.module_ = prepare_module(self.module, inputs, self.device, self._seed)
+            self._watcher = Watcher(self.module_, self.sampling, self.smooth, self._seed)
+            two, three = self._watcher.rehearse(inputs)
         chosen, coverage = choose_layers(two, three, self.layers)
         if not chosen:
             raise ValueError(
@@ -322,57 +314,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         warn_missed(coverage)
         self.coverage_ = coverage
         self._layers = [layer for layer, _ in chosen.values()]
-        self._layouts = {name: layout for name, (_, layout) in chosen.items()}
-        self._swapped = {event.layer for event in three if event.swapped}
+        self._watcher.layouts = {name: layout for name, (_, layout) in chosen.items()}
         self.layer_names_ = list(chosen)
-
-    def _rehearse(self, inputs):
-        """Set the module and return the events of its run on two samples, and on three."""
-        two, three = [], []
-        try:
-            self.module_ = self._module(inputs)
-            inputs = Caster(self.module_)(inputs)
-            # in a rehearsal nothing random blurs what the two runs share
-            self._watch(first_samples(inputs, 2), self._seed, report=two.append, rehearse=True)
-            self._watch(first_samples(inputs, 3), self._seed, report=three.append, rehearse=True)
-        except Exception as error:
-            shapes = tree_map(lambda a: tuple(a.shape), inputs)
-            error.add_note(
-                f"This came up on the first samples of a batch of shape {shapes}. If the module "
-                "raised it, see that X is what its forward takes."
-            )
-            raise
-        return two, three
-
-    def _module(self, inputs):
-        module = inner_module(self.module)
-        parameters = list(module.parameters())
-        elsewhere = self.device != "auto" and any(
-            p.device != torch.device(self.device) for p in parameters
-        )
-        lazy = any(nn.parameter.is_lazy(p) for p in (*parameters, *module.buffers()))
-        if elsewhere and self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise RuntimeError(
-                f"device={self.device!r} was asked for and torch finds no CUDA. Use device='auto', "
-                "or install a CUDA build of torch on a machine with a GPU."
-            )
-        if elsewhere or lazy:
-            module = _copy(module)
-        if elsewhere:
-            module = module.to(self.device)
-        if lazy:
-            with running(module, train=False, seed=self._seed):
-                call(module, Caster(module)(first_samples(inputs, 2)))
-        return module
-
-    def _watch(self, inputs, seed, **options):
-        """Run the module once, reporting what happens to the data."""
-        settings = {"sampling": self.sampling, "smooth": self.smooth}
-        with (
-            running(self.module_, train=self.sampling == "on", seed=seed),
-            GateRecorder(self.module_, **settings, **options),
-        ):
-            call(self.module_, inputs)
 
     def _run(self, batches):
         """Return the states and labels of all batches; fits on the first if need be."""
@@ -386,39 +329,13 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 if not self.__sklearn_is_fitted__():
                     self._fit_layers(inputs)
                 if store is None:
-                    cast, store = Caster(self.module_), Store(self._layers, batches.n_samples)
-                store.add(self._pack(cast(inputs), store.n_batches), labels)
+                    store = Store(self._layers, batches.n_samples)
+                checked = batches.holds
+                store.add(self._watcher.pack(inputs, store.n_batches, checked=checked), labels)
         if store is None:
             raise ValueError(_NO_SAMPLES)
         packed, labels = store.finish()
         return GatingStates(packed, self._layers), labels
-
-    def _pack(self, inputs, batch):
-        """Return the packed gates of one batch, by layer."""
-        packed = {}
-
-        def keep(event):
-            if event.layer in self._layouts:
-                packed[event.layer] = self._layouts[event.layer].packed(event.gates)
-
-        # a seed a batch, so that what a batch draws does not hang on how it was reached
-        seed = (self._seed + batch) % 2**31
-        wanted = self._layouts.__contains__
-        self._watch(inputs, seed, report=keep, wanted=wanted, swapped=self._swapped)
-        missing = [name for name in self.layer_names_ if name not in packed]
-        if missing:
-            raise ValueError(
-                f"Layers {missing} ran on the first samples but not on others. Take "
-                "data-dependent control flow out of forward."
-            )
-        return [packed[name] for name in self.layer_names_]
-
-
-def _copy(module):
-    # torch copies lazy parameters but not lazy buffers
-    lazy = [b for b in module.buffers() if nn.parameter.is_lazy(b)]
-    fresh = nn.parameter.UninitializedBuffer
-    return copy.deepcopy(module, {id(b): fresh(device=b.device, dtype=b.dtype) for b in lazy})
 
 
 def as_extractor(model, *, sampling, random_state):

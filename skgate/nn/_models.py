@@ -1,10 +1,15 @@
 """What users hand over as a model: a module, wrapped or not, or an estimator that holds one."""
 
+import copy
+
 import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-__all__ = ["inner_module"]
+from ._inputs import Caster, call, first_samples
+from ._recorder import running
+
+__all__ = ["inner_module", "prepare_module"]
 
 
 def inner_module(model):
@@ -41,3 +46,35 @@ def _unwrap(module):
         if inner is None:
             return module
         module = inner
+
+
+def prepare_module(model, inputs, device, seed):
+    """Return the module that is to run: the model's own, or a copy of it.
+
+    Copied are modules with lazy parameters, which get their values from the first inputs, and
+    modules that are to run on another device.
+    """
+    module = inner_module(model)
+    parameters = list(module.parameters())
+    elsewhere = device != "auto" and any(p.device != torch.device(device) for p in parameters)
+    lazy = any(nn.parameter.is_lazy(p) for p in (*parameters, *module.buffers()))
+    if elsewhere and device.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device={device!r} was asked for and torch finds no CUDA. Use device='auto', "
+            "or install a CUDA build of torch on a machine with a GPU."
+        )
+    if elsewhere or lazy:
+        module = _copy(module)
+    if elsewhere:
+        module = module.to(device)
+    if lazy:
+        with running(module, train=False, seed=seed):
+            call(module, Caster(module)(first_samples(inputs, 2)))
+    return module
+
+
+def _copy(module):
+    # torch copies lazy parameters but not lazy buffers
+    lazy = [b for b in module.buffers() if nn.parameter.is_lazy(b)]
+    fresh = nn.parameter.UninitializedBuffer
+    return copy.deepcopy(module, {id(b): fresh(device=b.device, dtype=b.dtype) for b in lazy})
