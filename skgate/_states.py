@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from ._archive import map_members, read_members, write_members
+from ._arrays import to_numpy
 
 __all__ = ["GateLayer", "GatingStates"]
 
@@ -357,12 +358,7 @@ class GatingStates:
 
 
 def _as_gates(array, threshold, name):
-    if hasattr(array, "detach"):  # a torch tensor, on any device, tracked or not
-        array = array.detach().cpu()
-        array = (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
-    elif hasattr(array, "get") and hasattr(array, "__cuda_array_interface__"):
-        array = array.get()
-    array = np.asarray(array)
+    array = np.asarray(to_numpy(array))
     if array.ndim < 2 or not array.size:
         raise ValueError(
             f"Layer {name!r} needs an array of shape (n_samples, n_gates) with at least one "

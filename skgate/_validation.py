@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._arrays import to_numpy
 from ._states import GatingStates
 from .exceptions import warn_user
 
@@ -65,11 +66,7 @@ def check_states(estimator, X, *, threshold, reset):
             f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they "
             "were samples. Pass GatingStates.from_arrays(X), one array a layer."
         )
-    if hasattr(X, "detach"):
-        X = X.detach().cpu()
-        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
-    elif hasattr(X, "__cuda_array_interface__") and hasattr(X, "get"):
-        X = X.get()
+    X = to_numpy(X)
     data = sys.modules.get("torch.utils.data")
     if data is not None and isinstance(X, data.Dataset | data.DataLoader):
         raise ValueError(
@@ -126,7 +123,7 @@ def check_labels(y, n_samples):
             "This measure requires y to be passed, but the target y is None: one class label a "
             "sample, as y or from a Dataset or DataLoader that yields (inputs, label)."
         )
-    y = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
+    y = np.asarray(to_numpy(y))
     if y.ndim == 2 and y.shape[1] > 1:
         raise ValueError(
             f"y should be a 1d array, got an array of shape {y.shape} instead. One-hot labels "

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from .._arrays import to_numpy
 from .._states import GatingStates
 from .._validation import (
     HasMethods,
@@ -287,15 +288,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             return X
         if isinstance(X, Mapping | tuple) and not issparse(X):
             return check_parts(X)
-        if isinstance(X, torch.Tensor):
-            # the checks are scikit-learn's, the tensor stays where and what it is
-            view = X.detach().cpu()
-            view = view.float() if view.dtype == torch.bfloat16 else view
-            validate_data(self, view.numpy(), reset=reset, allow_nd=True)
-            return X.detach()
-        if hasattr(X, "__cuda_array_interface__"):
-            X = X.get()
-        return validate_data(self, X, reset=reset, allow_nd=True)
+        checked = validate_data(self, to_numpy(X), reset=reset, allow_nd=True)
+        # a tensor stays where and what it is
+        return X.detach() if isinstance(X, torch.Tensor) else checked
 
     def _fit_layers(self, inputs):
         """Set the module, its layers and its coverage from a first batch."""

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, Subset
 
+from .._arrays import to_numpy
+
 __all__ = [
     "Batches",
     "Caster",
@@ -219,7 +221,7 @@ def check_targets(X, y, n_samples):
             "Labels y came together with a DataLoader, whose order they may not follow. Let its "
             "dataset yield (inputs, label) and leave y out."
         )
-    y = np.asarray(y.detach().cpu() if isinstance(y, torch.Tensor) else y)
+    y = np.asarray(to_numpy(y))
     if n_samples is not None and len(y) != n_samples:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: X has {n_samples}, "

@@ -11,6 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from . import _operations as ops
+from ._pooling import POOLING, max_pool
 
 __all__ = ["Event", "GateRecorder", "running"]
 
@@ -154,7 +155,7 @@ class GateRecorder(TorchFunctionMode):
         if not self.wanted(event.layer):
             self.report(event)
             return function(*args, **kwargs)
-        output, winner = ops.max_pool(operation, *args, **kwargs)
+        output, winner = max_pool(operation, *args, **kwargs)
         self._read(event, winner, output[0] if isinstance(output, tuple) else output)
         self.report(event)
         return output
@@ -255,7 +256,7 @@ class GateRecorder(TorchFunctionMode):
     _handlers = {
         **dict.fromkeys(ops.THRESHOLD, _threshold),
         **dict.fromkeys(ops.RECTIFIED, _rectified),
-        **dict.fromkeys(ops.POOLING, _pool),
+        **dict.fromkeys(POOLING, _pool),
         **dict.fromkeys(ops.DROPOUT, _dropout),
         **dict.fromkeys(ops.SMOOTH, _smooth_activation),
         **dict.fromkeys(ops.HIDDEN, _hidden),

@@ -1,7 +1,8 @@
 """Packed rows and labels of a pass over batches."""
 
 import numpy as np
-import torch
+
+from .._arrays import to_numpy
 
 __all__ = ["Store"]
 
@@ -37,7 +38,7 @@ class Store:
                 rows[self.n_rows : self.n_rows + n_new] = new
             else:
                 rows.append(new)
-        self.labels.append(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
+        self.labels.append(to_numpy(labels))
         self.n_rows += n_new
         self.n_batches += 1
 
