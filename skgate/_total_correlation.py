@@ -155,14 +155,14 @@ def total_correlation(
 
 
 def _by_class(states, codes, expectations):
-    """Return ``expectations`` of each row under its own class, (n_terms, n_samples)."""
+    """Return ``expectations`` of each row under its own class, class after class."""
     order = np.argsort(codes, kind="stable")
     rows_of = np.split(order, np.cumsum(np.bincount(codes))[:-1])
     parts = []
     for rows in rows_of:
         own = states[rows]
         parts.append(expectations(own, own.activation_rates()))
-    return np.concatenate(parts, axis=1)[:, np.argsort(order)]
+    return np.concatenate(parts, axis=1)  # (n_terms, n_samples)
 
 
 class TotalCorrelation(GatingEstimator):

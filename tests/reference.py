@@ -68,11 +68,15 @@ def independent_entropy(layers, bandwidths, bound="upper", rows=None):
     return total / len(rows)
 
 
-def log_likelihood(query, gates, sigma2):
-    """log2 of the normalised kernel density of one layer at one state."""
-    weight = 1 / (2 * sigma2)
-    exponents = [-weight * hamming(query, row) for row in gates]
+def log_likelihood(query, layers, bandwidths, bound="upper"):
+    """log2 of the normalised kernel density at one state, given layer by layer."""
+    weights = [1 / (SCALES[bound] * sigma2) for sigma2 in bandwidths]
+    exponents = []
+    for k in range(len(layers[0])):
+        pairs = zip(query, layers, weights, strict=True)
+        exponents.append(-sum(w * hamming(q, gates[k]) for q, gates, w in pairs))
     top = max(exponents)
     log_sum = top + math.log(math.fsum(math.exp(e - top) for e in exponents))
-    log_norm = len(query) * math.log1p(math.exp(-weight))
-    return (log_sum - math.log(len(gates)) - log_norm) / math.log(2)
+    pairs = zip(query, weights, strict=True)
+    log_norm = sum(len(q) * math.log1p(math.exp(-w)) for q, w in pairs)
+    return (log_sum - math.log(len(exponents)) - log_norm) / math.log(2)

@@ -192,14 +192,23 @@ def test_densities_sum_to_one_over_all_states(rng, alpha, bound, joint):
     assert_allclose((2**-surprisals).sum(axis=0) / [8, 32], 1, rtol=1e-10)
 
 
-def test_likelihoods_agree_with_double_loops(rng):
-    gates, queries = rng.random((25, 9)) < 0.4, rng.random((7, 9)) < 0.4
-    fitted = GatingEntropy(alpha=0.3).fit(gates)
-    sigma2 = reference.bandwidth([gates], "variance", [0.3])
-    expected = [reference.log_likelihood(q, gates, sigma2) for q in queries]
-    assert_allclose(fitted.score_samples(queries), expected, rtol=1e-10)
-    assert_allclose(fitted.transform(queries)[:, 0], -np.array(expected), rtol=1e-10)
-    assert_allclose(fitted.score(queries), np.mean(expected), rtol=1e-10)
+@pytest.mark.parametrize("bandwidth", ["variance", "n_gates", 3.7])
+@pytest.mark.parametrize("bound", ["upper", "lower"])
+@pytest.mark.parametrize("joint", ["concatenated", "product"])
+@pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
+def test_likelihoods_agree_with_double_loops(states, layers, rng, bandwidth, bound, joint):
+    fitted = GatingEntropy(alpha=ALPHA, bandwidth=bandwidth, bound=bound, joint=joint).fit(states)
+    queries = {name: rng.random((5, gates.shape[1])) < 0.4 for name, gates in layers.items()}
+    new, gates = GatingStates.from_arrays(queries), list(layers.values())
+    own = [reference.bandwidth([g], bandwidth, [ALPHA]) for g in gates]
+    whole = own if joint == "product" else [reference.bandwidth(gates, bandwidth, [ALPHA] * 3)] * 3
+    rows = list(zip(*queries.values(), strict=True))
+    expected = [reference.log_likelihood(row, gates, whole, bound) for row in rows]
+    assert_allclose(fitted.score_samples(new), expected, rtol=1e-10)
+    assert_allclose(fitted.score(new), np.mean(expected), rtol=1e-10)
+    for i in range(3):
+        expected = [reference.log_likelihood([r[i]], [gates[i]], [own[i]], bound) for r in rows]
+        assert_allclose(fitted.transform(new)[:, i], -np.array(expected), rtol=1e-10)
 
 
 @pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")

@@ -92,8 +92,8 @@ def test_score_is_the_held_out_log_ratio(rng):
     sigma2 = reference.bandwidth([gates], "variance", [0.5])
     ratios = []
     for query, label in zip(new, y_new, strict=True):
-        own = reference.log_likelihood(query, gates[y == label], sigma2)
-        ratios.append(own - reference.log_likelihood(query, gates, sigma2))
+        own = reference.log_likelihood([query], [gates[y == label]], [sigma2])
+        ratios.append(own - reference.log_likelihood([query], [gates], [sigma2]))
     assert_allclose(fitted.score(new, y_new), np.mean(ratios), rtol=1e-10)
 
 

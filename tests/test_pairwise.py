@@ -80,6 +80,15 @@ def test_what_is_left_out_of_a_sum_rounds_off(rng):
     np.testing.assert_array_equal(masses[0, 0], np.log(200.0))
 
 
+def test_small_kernel_values_between_far_tiles_still_count():
+    # 2100 equal rows and 100 that differ from them in ten gates: tiles with no near pair
+    gates = np.zeros((2200, 64), bool)
+    gates[2100:, :10] = True
+    masses = kernel_masses(GatingStates.from_arrays(gates), np.array([[1.0]]))[0, 0]
+    np.testing.assert_allclose(masses[:2100], np.log(2100 + 100 * np.exp(-10)), rtol=1e-14)
+    np.testing.assert_allclose(masses[2100:], np.log(100 + 2100 * np.exp(-10)), rtol=1e-14)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 90), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_masses_follow_a_permutation_of_the_rows(n, d, seed):
