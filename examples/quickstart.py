@@ -102,7 +102,10 @@ def main():
     X, y = X[rows], y[rows]
     accuracy = (net(torch.tensor(X, dtype=torch.float32)).argmax(1).numpy() == y).mean()
     print(f"{args.data}: network {'-'.join(map(str, widths))}, accuracy {accuracy:.3f}")
-    print(f"{len(X)} samples, all values in bits; no H can exceed {np.log2(len(X)):.2f}\n")
+    print(
+        f"{len(X)} samples, alpha 0.01, all values in bits; no H can exceed {np.log2(len(X)):.2f}"
+    )
+    print("H_lower is the lower bound, everything else made of the upper; null: labels shuffled\n")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SaturationWarning)
         table = measure(net, X, y)

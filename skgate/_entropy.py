@@ -66,8 +66,8 @@ def gating_entropy(
     -------
     result : :class:`~sklearn.utils.Bunch`
         ``entropy``, ``layer_entropies``, ``prefix_entropies``, ``suffix_entropies``,
-        ``saturated``, ``suffix_saturated``, ``prefix_saturated``, ``bandwidth`` and
-        ``bandwidths``, as the attributes of :class:`GatingEntropy`.
+        ``ceilings``, ``saturated``, ``suffix_saturated``, ``prefix_saturated``, ``bandwidth``
+        and ``bandwidths``, as the attributes of :class:`GatingEntropy`.
 
     Raises
     ------
@@ -102,6 +102,7 @@ def gating_entropy(
         layer_entropies=nats[..., terms.layers] / np.log(base),
         prefix_entropies=nats[..., terms.prefixes] / np.log(base),
         suffix_entropies=nats[..., terms.suffixes] / np.log(base),
+        ceilings=terms.ceilings()[..., terms.layers] / np.log(base),
         saturated=saturated[..., terms.layers],
         suffix_saturated=saturated[..., terms.suffixes],
         prefix_saturated=saturated[..., terms.prefixes],
@@ -177,6 +178,8 @@ class GatingEntropy(GatingEstimator):
         H of the layers up to each one; differences are the terms of the chain rule.
     suffix_entropies_ : ndarray of shape (n_layers,)
         H of the layers from each one on: the complexity of going from it to the output.
+    ceilings_ : ndarray of shape (n_layers,)
+        The lower of the two ceilings of each layer's entropy, in units of ``base``.
     saturated_ : ndarray of shape (n_layers,), dtype bool
         Layers whose entropy is within 1% of its ceiling and says nothing.
     suffix_saturated_, prefix_saturated_ : ndarray of shape (n_layers,), dtype bool

@@ -63,9 +63,9 @@ def gating_mi(
     -------
     result : :class:`~sklearn.utils.Bunch`
         ``mi_x``, ``mi_xy``, ``null_mi_xy``, the same by layer and by suffix,
-        ``conditional_entropy``, ``layer_conditional_entropies``, ``classes``, ``saturated``,
-        ``suffix_saturated``, ``bandwidth`` and ``bandwidths``, as the attributes of
-        :class:`GatingMI`.
+        ``conditional_entropy``, ``layer_conditional_entropies``, ``classes``, ``ceilings``,
+        ``saturated``, ``suffix_saturated``, ``bandwidth`` and ``bandwidths``, as the attributes
+        of :class:`GatingMI`.
 
     Raises
     ------
@@ -115,6 +115,7 @@ def gating_mi(
         conditional_entropy=float(given[terms.whole] / unit),
         layer_conditional_entropies=given[terms.layers] / unit,
         classes=classes,
+        ceilings=terms.ceilings()[terms.layers] / unit,
         saturated=saturated[terms.layers],
         suffix_saturated=saturated[terms.suffixes],
         **terms.reported_bandwidths(),
@@ -182,6 +183,8 @@ class GatingMI(GatingEstimator):
     layer_conditional_entropies_ : ndarray of shape (n_layers,)
         H(Σ_l|Y).
     classes_ : ndarray of shape (n_classes,)
+    ceilings_ : ndarray of shape (n_layers,)
+        The lower of the two ceilings of each layer's entropy, in units of ``base``.
     saturated_ : ndarray of shape (n_layers,), dtype bool
         Layers whose entropy, or entropy given the label, is within 1% of its ceiling.
     suffix_saturated_ : ndarray of shape (n_layers,), dtype bool

@@ -4,6 +4,7 @@ import json
 import os
 import zipfile
 from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
 from itertools import pairwise
 
 import numpy as np
@@ -239,7 +240,8 @@ class GatingStates:
         Parameters
         ----------
         layers : str, int, slice, or sequence of str or int
-            Names or positions of layers. The bits are shared, not copied.
+            Names, patterns with ``*`` and ``?``, or positions of layers. The bits are shared,
+            not copied.
 
         Returns
         -------
@@ -254,15 +256,17 @@ class GatingStates:
             indices = range(len(self.layers))[layers]
         else:
             wanted = [layers] if isinstance(layers, str | int | np.integer) else layers
-            indices = [self._index(layer) for layer in wanted]
+            indices = [index for layer in wanted for index in self._indices(layer)]
         return GatingStates([self.packed[i] for i in indices], [self.layers[i] for i in indices])
 
-    def _index(self, layer):
+    def _indices(self, layer):
         if not isinstance(layer, str):
-            return int(layer)
-        if layer not in self.layer_names:
-            raise KeyError(f"There is no layer {layer!r}; the layers are {list(self.layer_names)}.")
-        return self.layer_names.index(layer)
+            return [int(layer)]
+        names = self.layer_names
+        found = [i for i, name in enumerate(names) if name == layer or fnmatchcase(name, layer)]
+        if not found:
+            raise KeyError(f"There is no layer {layer!r}; the layers are {list(names)}.")
+        return found
 
     def iter_unpacked(self, index):
         """Yield ``(rows, gates)`` of one layer, a block of rows at a time.

@@ -90,8 +90,8 @@ def total_correlation(
     result : :class:`~sklearn.utils.Bunch`
         ``total_correlation``, ``independent_entropy``, ``entropy``, the same by layer
         (``layer_total_correlations``, ``independent_entropies``, ``layer_entropies``),
-        the same given the label, ``saturated``, ``bandwidth`` and ``bandwidths``, as the
-        attributes of :class:`TotalCorrelation`.
+        the same given the label, ``ceilings``, ``saturated``, ``bandwidth`` and ``bandwidths``,
+        as the attributes of :class:`TotalCorrelation`.
 
     Raises
     ------
@@ -149,6 +149,7 @@ def total_correlation(
         conditional_total_correlations=(c_given - h_given)[terms.layers] / unit,
         conditional_independent_entropies=c_given[terms.layers] / unit,
         conditional_entropies=h_given[terms.layers] / unit,
+        ceilings=terms.ceilings()[terms.layers] / unit,
         saturated=terms.flag_saturated(h, base)[terms.layers],
         **terms.reported_bandwidths(),
     )
@@ -238,6 +239,8 @@ class TotalCorrelation(GatingEstimator):
         TC(Σ_l|Y).
     conditional_independent_entropies_, conditional_entropies_ : ndarray of shape (n_layers,)
         C(Σ_l|Y) and H(Σ_l|Y), the other terms of Eq. 7.
+    ceilings_ : ndarray of shape (n_layers,)
+        The lower of the two ceilings of each layer's entropy, in units of ``base``.
     saturated_ : ndarray of shape (n_layers,), dtype bool
         Layers whose entropy is within 1% of its ceiling; their TC is then no less than C minus
         that ceiling, whatever the states.

@@ -168,6 +168,14 @@ def test_streams_need_a_model():
             GatingMI().fit(stream)
 
 
+def test_states_and_iterators_are_no_inputs():
+    states = GatingStates.from_arrays(GOOD)
+    with pytest.raises(ValueError, match=r"leave the model out"):
+        GatingEntropy(network()).fit(states)
+    with pytest.raises(ValueError, match="an iterator"):
+        GateExtractor(network()).fit(iter([GOOD]))
+
+
 def test_targets_that_are_no_labels_are_explained():
     images = torch.utils.data.TensorDataset(torch.tensor(GOOD), torch.ones(10, 2, 2))
     with pytest.raises(ValueError, match="one class label a sample"):

@@ -153,12 +153,14 @@ def test_both_ceilings_warn_and_name_the_layers(rng):
         result = gating_entropy({"wide": wide, "narrow": narrow}, alpha=0.01)
     assert result.saturated.tolist() == [True, False]
     assert result.suffix_saturated.tolist() == [True, False]
+    assert_allclose(result.ceilings, np.log2(500))
     assert result.prefix_saturated.tolist() == [True, True]
     assert "narrow (" not in str(caught[0].message)
     with pytest.warns(SaturationWarning, match="Var/bandwidth"):
         result = gating_entropy(wide, alpha=50.0)
     assert result.saturated.all()
     assert_allclose(result.entropy, 1 / 50 / np.log(2), rtol=0.01)
+    assert_allclose(result.ceilings, 1 / 50 / np.log(2))
 
 
 def test_the_lower_bound_has_a_quarter_of_the_ceiling(rng):

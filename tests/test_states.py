@@ -69,6 +69,9 @@ def test_select_by_name_position_and_slice(states, layers):
     assert states.select(["c", "a"]).layer_names == ("c", "a")
     assert states.select(slice(-2, None)).layer_names == ("b", "c")
     assert states.select([0, -1]).layer_names == ("a", "c")
+    assert (
+        states.select("[bc]").layer_names == states.select(["*b", "c*"]).layer_names == ("b", "c")
+    )
     np.testing.assert_array_equal(np.asarray(states.select("b")), layers["b"])
     assert np.shares_memory(states.select("b").packed[0], states.packed[1])
     with pytest.raises(KeyError, match=r"no layer 'd'.*'a', 'b', 'c'"):

@@ -33,7 +33,7 @@ from ._inputs import (
     check_targets,
     is_stream,
     n_batches,
-    refuse_lists,
+    refuse_others,
     shuffles,
 )
 from ._models import prepare_module
@@ -283,7 +283,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         return self._check_inputs(X, reset=True)
 
     def _check_inputs(self, X, *, reset):
-        refuse_lists(X)
+        refuse_others(X)
         if is_stream(X):
             return X
         if isinstance(X, Mapping | tuple) and not issparse(X):

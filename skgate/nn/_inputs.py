@@ -1,7 +1,7 @@
 """Raw inputs of a module: arrays, tensors, datasets, loaders, as batches of tensors."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, Subset
 
 from .._arrays import to_numpy
+from .._states import GatingStates
 
 __all__ = [
     "Batches",
@@ -19,7 +20,7 @@ __all__ = [
     "first_samples",
     "is_stream",
     "n_batches",
-    "refuse_lists",
+    "refuse_others",
     "shuffles",
     "tree_map",
 ]
@@ -170,8 +171,18 @@ class Caster:
         return tree_map(cast, inputs)
 
 
-def refuse_lists(X):
-    """Raise for a list of pairs, which may be samples with labels or rows of an array."""
+def refuse_others(X):
+    """Raise for what looks like an input of a module and is none."""
+    if isinstance(X, GatingStates):
+        raise ValueError(
+            "Got GatingStates where a module takes its inputs. Pass raw inputs, or leave the "
+            "model out: GatingEntropy().fit(states)."
+        )
+    if isinstance(X, Iterator):
+        raise ValueError(
+            f"Got an iterator ({type(X).__name__}), which can be read once. Pass the DataLoader "
+            "or Dataset itself."
+        )
     if isinstance(X, list) and X and isinstance(X[0], tuple) and len(X[0]) == 2:
         raise ValueError(
             "A list of tuples was received, which could be samples with labels or rows of an "
