@@ -95,3 +95,9 @@ def test_threads_take_turns_with_a_module(net, rng):
     assert all(module.training for module in net.modules())
     assert torch.equal(torch.get_rng_state(), before)
     assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_batches_draw_other_numbers(net, rng):
+    X = np.repeat(rng.normal(size=(1, 6)), 40, axis=0)
+    states = GateExtractor(net, sampling="on", batch_size=10, random_state=0).fit_transform(X)
+    assert states[:10] != states[10:20]
