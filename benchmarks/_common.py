@@ -47,11 +47,16 @@ def timed(function, *args):
 
 
 def interleaved(functions, repeats):
-    """Return lists of seconds by name; each round calls every function once, against drift."""
+    """Return lists of seconds by name; each round calls every function once, against drift.
+
+    Each round starts with another one, since what ran before leaves memory behind.
+    """
     seconds = {name: [] for name in functions}
+    names = list(functions)
     for round_ in range(repeats + 1):
-        for name, function in functions.items():
-            elapsed, _ = timed(function)
+        first = round_ % len(names)
+        for name in names[first:] + names[:first]:
+            elapsed, _ = timed(functions[name])
             if round_:  # the first one warms up
                 seconds[name].append(elapsed)
     return seconds

@@ -30,8 +30,8 @@ def max_pool(operation, input, *args, **kwargs):
     wants_indices = arguments.pop("return_indices") or operation.endswith("_with_indices")
     output, indices = pool(input, **arguments)
     starts, dilations, window = sizes(indices.shape[-n_axes:])
-    position = torch.zeros_like(indices)  # of the winner within its window, row-major
-    rest = indices
+    rest = indices.int()  # half the memory, and no plane has more positions
+    position = torch.zeros_like(rest)  # of the winner within its window, row-major
     strides = [1]
     for size in reversed(window[1:]):
         strides.insert(0, strides[0] * size)
@@ -39,10 +39,10 @@ def max_pool(operation, input, *args, **kwargs):
         extent = input.shape[input.ndim - n_axes + axis]
         coordinate, rest = rest % extent, rest // extent
         shape = [-1 if a == axis else 1 for a in range(n_axes)]
-        start = torch.as_tensor(starts[axis], device=input.device).reshape(shape)
+        start = torch.tensor(starts[axis], dtype=torch.int32, device=input.device).reshape(shape)
         position += (coordinate - start) // dilations[axis] * strides[axis]
-    n_positions = strides[0] * window[0]
-    winner = position.unsqueeze(-1) == torch.arange(n_positions, device=input.device)
+    positions = torch.arange(strides[0] * window[0], dtype=torch.int32, device=input.device)
+    winner = position.unsqueeze(-1) == positions
     return ((output, indices) if wants_indices else output), winner
 
 
