@@ -17,7 +17,9 @@ from ._validation import (
     check_labels,
     check_states,
     sample_rows,
+    type_of_target,
 )
+from .exceptions import warn_user
 from .pairwise import kernel_masses, resolve_device
 
 POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -52,7 +54,8 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
 
     #: Whether sampling inside a bare module, such as dropout, is part of what is measured.
     _sampling = "on"
-    _needs_y = False
+    #: What labels are to the measure: "needed", "welcome" or "ignored".
+    _role_of_y = "welcome"
 
     def __init__(
         self,
@@ -102,9 +105,11 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             elif hasattr(X, "shape") or isinstance(X, dict | tuple):
                 self._labels(None, 0)  # nothing that could bring labels of its own
             self.extractor_ = as_extractor(self.model, self._sampling, random_state)
-            states, y = self.extractor_.extract(
+            states, labels = self.extractor_.extract(
                 X, y, max_samples=self.max_samples, random_state=random_state
             )
+            unasked = y is None and self._role_of_y == "welcome"
+            y = _classes_or_none(labels) if unasked else labels
             for name in {"n_features_in_", "feature_names_in_"} & set(vars(self.extractor_)):
                 setattr(self, name, getattr(self.extractor_, name))
         self.states_ = states
@@ -112,7 +117,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         return self._labels(y, len(states))
 
     def _labels(self, y, n_samples):
-        if y is None and not self._needs_y:
+        if self._role_of_y == "ignored" or (y is None and self._role_of_y == "welcome"):
             return None, None
         return check_labels(y, n_samples)
 
@@ -230,7 +235,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self._needs_y
+        tags.target_tags.required = self._role_of_y == "needed"
         tags.input_tags.three_d_array = self.model is not None
         tags.transformer_tags.preserves_dtype = []
         return tags
@@ -246,6 +251,14 @@ def as_extractor(model, sampling, random_state):
     from . import nn
 
     return nn.as_extractor(model, sampling=sampling, random_state=random_state)
+
+
+def _classes_or_none(labels):
+    """Return labels that came with the inputs, unasked for, if they are classes."""
+    if labels is not None and type_of_target(labels) == "continuous":
+        warn_user("The labels that came with X are continuous; nothing is measured given them.")
+        return None
+    return labels
 
 
 def _take(y, rows):

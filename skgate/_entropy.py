@@ -222,8 +222,7 @@ class GatingEntropy(GatingEstimator):
     (500, 1)
     """
 
-    def _labels(self, y, n_samples):
-        return None, None
+    _role_of_y = "ignored"
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):

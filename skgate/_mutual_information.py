@@ -225,7 +225,7 @@ class GatingMI(GatingEstimator):
     """
 
     _sampling = "off"
-    _needs_y = True
+    _role_of_y = "needed"
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):

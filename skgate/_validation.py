@@ -40,6 +40,7 @@ __all__ = [
     "holds_layers",
     "issparse",
     "sample_rows",
+    "type_of_target",
     "validate_data",
     "validate_params",
 ]

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -171,6 +172,20 @@ def test_datasets_and_loaders_bring_their_labels(net, data):
         GatingMI(net).fit(TensorDataset(torch.tensor(X)))
     with pytest.raises(ValueError, match="list of tuples"):
         GatingMI(net).fit(list(zip(X, y, strict=True)))
+
+
+def test_a_regression_dataset_has_a_total_correlation(net, data):
+    X, _ = data
+    dataset = TensorDataset(torch.tensor(X), torch.tensor(X[:, 0]))
+    with pytest.warns(UserWarning, match="continuous; nothing is measured given them"):
+        fitted = TotalCorrelation(net, alpha=0.2).fit(DataLoader(dataset))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an entropy has no use for them
+        GatingEntropy(net, alpha=0.2).fit(DataLoader(dataset))
+    expected = TotalCorrelation(net, alpha=0.2).fit(X)
+    assert_allclose(fitted.total_correlation_, expected.total_correlation_, rtol=1e-12)
+    with pytest.raises(ValueError, match="qcut"):
+        GatingMI(net).fit(dataset)
 
 
 @pytest.mark.parametrize("takes_labels", [True, False])
