@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import _safe_indexing, check_random_state
 
-from ._densities import log_densities
+from ._densities import kernel_weights, log_densities
 from ._validation import (
     HasMethods,
     Interval,
@@ -142,9 +142,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         bandwidths = np.vstack([np.diag(self.bandwidths_), np.full((1, n_layers), self.bandwidth_)])
         if self.joint == "product":
             bandwidths[-1] = self.bandwidths_
-        scale = 0.5 if self.bound == "upper" else 0.125
-        weights = np.divide(scale, bandwidths, out=np.zeros_like(bandwidths), where=bandwidths > 0)
-        return weights, support
+        return kernel_weights(bandwidths, self.bound), support
 
     def _log_likelihoods(self, states):
         """Return log densities of each layer and of all jointly, (n_layers + 1, n), nats."""

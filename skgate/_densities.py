@@ -13,12 +13,12 @@ import numpy as np
 
 from .exceptions import SaturationWarning, warn_user
 
-__all__ = ["AUTO_ALPHA", "KernelTerms", "as_scalar", "log_densities"]
+__all__ = ["AUTO_ALPHA", "KernelTerms", "as_scalar", "kernel_weights", "log_densities"]
 
 #: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}
 
-_BOUND_SCALE = {"upper": 1.0, "lower": 0.25}
+_BOUND_SCALE = {"upper": 0.5, "lower": 0.125}
 _SATURATED = 0.99
 _GIVEN = " given Y"
 
@@ -58,9 +58,8 @@ class KernelTerms:
         pairs = [self._bandwidths(states, a, bandwidth, joint) for a in alphas]
         # (n_alphas, n_terms, n_layers) and (n_alphas, n_terms)
         per_layer, self.bandwidths = (np.stack(part) for part in zip(*pairs, strict=True))
-        scale = np.array([_BOUND_SCALE[b] for b in bounds])
-        weights = _half_inverse(per_layer) * self.support
-        self.weights = (scale[:, None, None] * weights[:, None]).reshape(-1, n_layers)
+        weights = np.stack([kernel_weights(per_layer, b) for b in bounds], axis=1)
+        self.weights = (weights * self.support).reshape(-1, n_layers)
 
     def _set_terms(self, n_layers, ranges):
         spans = [(i, i + 1) for i in range(n_layers)]
@@ -167,9 +166,14 @@ def _is_sequence(value):
     return not isinstance(value, str) and np.ndim(value) > 0
 
 
-def _half_inverse(bandwidths):
-    # A bandwidth of 0 is that of gates that do not vary: all distances are 0, whatever the weight.
-    return np.divide(0.5, bandwidths, out=np.zeros_like(bandwidths), where=bandwidths > 0)
+def kernel_weights(bandwidths, bound):
+    """Return the exponent that a unit of distance costs: a half or an eighth of the inverse.
+
+    A bandwidth of 0 is that of gates that do not vary, or of a layer that is not in a term: its
+    distances cost nothing.
+    """
+    scale = _BOUND_SCALE[bound]
+    return np.divide(scale, bandwidths, out=np.zeros_like(bandwidths), where=bandwidths > 0)
 
 
 def log_densities(log_masses, weights, support, n_samples, states, queries):

@@ -37,7 +37,6 @@ __all__ = [
     "check_is_fitted",
     "check_labels",
     "check_states",
-    "holds_layers",
     "issparse",
     "sample_rows",
     "type_of_target",
@@ -52,16 +51,13 @@ def check_states(estimator, X, *, threshold, reset):
     Sets ``n_features_in_`` (and ``feature_names_in_`` for a dataframe) when ``reset``.
     """
     if isinstance(X, GatingStates):
-        if not len(X):
-            raise ValueError(
-                "Found 0 sample(s) in the gating states while a minimum of 1 is required."
-            )
+        _require_samples(X)
         if reset:
             estimator.n_features_in_ = X.shape[1]
         else:
             _check_same_layers(estimator, X)
         return X
-    if holds_layers(X):
+    if _holds_layers(X):
         raise ValueError(
             f"{type(estimator).__name__} takes one 2-D array or GatingStates; got a "
             f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they "
@@ -84,7 +80,7 @@ def check_states(estimator, X, *, threshold, reset):
     return GatingStates.from_arrays(gates)
 
 
-def holds_layers(X):
+def _holds_layers(X):
     """Whether ``X`` is a list or dict of arrays, one a layer, and not an array itself."""
     if isinstance(X, list | tuple):
         return len(X) > 0 and np.ndim(X[0]) >= 2
@@ -106,9 +102,13 @@ def as_states(states, threshold=0.0):
     """Return states, an array, or a list or dict of arrays (one a layer) as `GatingStates`."""
     if not isinstance(states, GatingStates):
         states = GatingStates.from_arrays(states, threshold=threshold)
+    _require_samples(states)
+    return states
+
+
+def _require_samples(states):
     if not len(states):
         raise ValueError("Found 0 sample(s) in the gating states while a minimum of 1 is required.")
-    return states
 
 
 def check_labels(y, n_samples):

@@ -101,6 +101,16 @@ HIDDEN = {
     "fractional_max_pool3d": "its windows are random, so that gates have no fixed position",
 }
 
+#: Attention -> names of its positional arguments, as far as its dropout.
+ATTENTION = {
+    "scaled_dot_product_attention": ("query", "key", "value", "attn_mask", "dropout_p", "is_causal"),
+    "multi_head_attention_forward": (
+        "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight",
+        "in_proj_bias", "bias_k", "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight",
+        "out_proj_bias", "training",
+    ),
+}  # fmt: skip
+
 #: Other operations that are not linear -> kind.
 NONLINEAR = {
     **dict.fromkeys(("softmax", "softmin", "log_softmax", "gumbel_softmax", "glu"), "normalising"),
@@ -108,7 +118,7 @@ NONLINEAR = {
         ("layer_norm", "group_norm", "instance_norm", "local_response_norm", "rms_norm",
          "normalize"), "normalising",
     ),
-    **dict.fromkeys(("multi_head_attention_forward", "scaled_dot_product_attention"), "attention"),
+    **dict.fromkeys(ATTENTION, "attention"),
     **dict.fromkeys(("rnn_tanh", "rnn_tanh_cell", "lstm", "lstm_cell", "gru",
                      "gru_cell"), "recurrent"),
     **dict.fromkeys(
@@ -122,16 +132,6 @@ NONLINEAR = {
     ),
 }  # fmt: skip
 
-
-#: Attention -> names of its positional arguments, as far as its dropout.
-ATTENTION = {
-    "scaled_dot_product_attention": ("query", "key", "value", "attn_mask", "dropout_p", "is_causal"),
-    "multi_head_attention_forward": (
-        "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight",
-        "in_proj_bias", "bias_k", "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight",
-        "out_proj_bias", "training",
-    ),
-}  # fmt: skip
 
 #: Embedding -> names of its positional arguments, as far as its norm.
 EMBEDDING = {
@@ -159,33 +159,26 @@ def dropout_mask(function, x, kwargs):
     What is dropped does not depend on the input: it is where two different inputs give one
     output under the same random numbers.
     """
-    with _Repeatable(x.device) as rewind:
-        zeros = function(torch.zeros_like(x), **kwargs)
-        rewind()
-        ones = function(torch.ones_like(x), **kwargs)
-        rewind()
-        output = function(x, **kwargs)
+    rewind = _rewinder(x.device)
+    zeros = function(torch.zeros_like(x), **kwargs)
+    rewind()
+    ones = function(torch.ones_like(x), **kwargs)
+    rewind()
+    output = function(x, **kwargs)
     return output, ones != zeros
 
 
-class _Repeatable:
-    """Hands out a function that winds the random numbers of a device back to its start."""
+def _rewinder(device):
+    """Return a function that winds the random numbers of a device back to where they are now."""
+    state = torch.get_rng_state()
+    cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
-    def __init__(self, device):
-        self.cuda = device if device.type == "cuda" else None
+    def rewind():
+        torch.set_rng_state(state)
+        if cuda_state is not None:
+            torch.cuda.set_rng_state(cuda_state, device)
 
-    def __enter__(self):
-        self.state = torch.get_rng_state()
-        self.cuda_state = None if self.cuda is None else torch.cuda.get_rng_state(self.cuda)
-        return self.rewind
-
-    def rewind(self):
-        torch.set_rng_state(self.state)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state(self.cuda_state, self.cuda)
-
-    def __exit__(self, *_):
-        pass
+    return rewind
 
 
 # Randomness ---------------------------------------------------------------------------------

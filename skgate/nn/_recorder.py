@@ -144,7 +144,8 @@ class GateRecorder(TorchFunctionMode):
     def _rectified(self, operation, function, args, kwargs):
         output = function(*args, **kwargs)
         event = self._event(operation, "threshold")
-        self._read(event, output.unsqueeze(-1) > 0, output)
+        if self.wanted(event.layer):
+            self._read(event, output.unsqueeze(-1) > 0, output)
         self.report(event)
         return output
 
