@@ -7,7 +7,11 @@ The way of the data is one line::
 ``import skgate`` loads no torch; `GateExtractor` does, on first use.
 """
 
+from ._binned import BinnedLayerMI, binned_layer_mi
+from ._correlation import sample_correlation
 from ._entropy import GatingEntropy, gating_entropy
+from ._gibbs import GibbsLayerMI, gibbs_layer_mi
+from ._kde import KDELayerMI, kde_layer_mi
 from ._mutual_information import GatingMI, gating_mi
 from ._states import GateLayer, GatingStates
 from ._total_correlation import TotalCorrelation, total_correlation
@@ -16,16 +20,23 @@ from .exceptions import GateCaptureWarning, SaturationWarning
 __version__ = "0.1.0"
 
 __all__ = [
+    "BinnedLayerMI",
     "GateCaptureWarning",
     "GateExtractor",
     "GateLayer",
     "GatingEntropy",
     "GatingMI",
     "GatingStates",
+    "GibbsLayerMI",
+    "KDELayerMI",
     "SaturationWarning",
     "TotalCorrelation",
+    "binned_layer_mi",
     "gating_entropy",
     "gating_mi",
+    "gibbs_layer_mi",
+    "kde_layer_mi",
+    "sample_correlation",
     "total_correlation",
 ]
 

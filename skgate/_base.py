@@ -8,9 +8,10 @@ from sklearn.utils import _safe_indexing, check_random_state
 
 from ._densities import kernel_weights, log_densities
 from ._validation import (
+    MAX_SAMPLES,
+    POSITIVE,
     HasMethods,
     Interval,
-    RealNotInt,
     StrOptions,
     _check_feature_names_in,
     check_is_fitted,
@@ -21,8 +22,6 @@ from ._validation import (
 )
 from .exceptions import warn_user
 from .pairwise import kernel_masses, resolve_device
-
-POSITIVE = Interval(Real, 0, None, closed="neither")
 
 #: Constraints on the parameters that the measures and their function twins share.
 KERNEL_CONSTRAINTS = {
@@ -44,11 +43,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
     _parameter_constraints = {
         "model": [None, HasMethods("forward"), HasMethods("extract"), HasMethods("predict")],
         **KERNEL_CONSTRAINTS,
-        "max_samples": [
-            None,
-            Interval(Integral, 1, None, closed="left"),
-            Interval(RealNotInt, 0, 1, closed="right"),
-        ],
+        "max_samples": MAX_SAMPLES,
         "random_state": ["random_state"],
     }
 

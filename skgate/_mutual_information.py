@@ -6,7 +6,14 @@ from sklearn.utils import Bunch, check_random_state
 from ._base import KERNEL_CONSTRAINTS, GatingEstimator
 from ._densities import KernelTerms
 from ._information import conditional_entropy, entropy
-from ._validation import _fit_context, as_states, check_is_fitted, check_labels, validate_params
+from ._validation import (
+    _fit_context,
+    as_states,
+    check_is_fitted,
+    check_labels,
+    known_codes,
+    validate_params,
+)
 from .pairwise import kernel_masses, resolve_device
 
 __all__ = ["GatingMI", "gating_mi"]
@@ -284,13 +291,7 @@ class GatingMI(GatingEstimator):
         if y is not None or hasattr(X, "shape"):
             check_labels(y, len(y if y is not None else X))
         states, y = self._new_states(X, y)
-        labels, codes = check_labels(y, len(states))
-        if unknown := set(labels.tolist()) - set(self.classes_.tolist()):
-            raise ValueError(
-                f"y holds the labels {sorted(unknown, key=str)}, which were not in the fitted y "
-                f"({self.classes_.tolist()}); split with StratifiedKFold so that each fold has all."
-            )
-        codes = np.searchsorted(self.classes_, labels)[codes]
+        codes = known_codes(y, len(states), self.classes_)
         weights, _ = self._kernel()
         masses = kernel_masses(
             self.states_,

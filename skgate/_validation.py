@@ -1,11 +1,12 @@
 """Input checks, and the only place that imports scikit-learn's private validators."""
 
 import sys
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -26,23 +27,40 @@ from ._states import GatingStates
 from .exceptions import warn_user
 
 __all__ = [
+    "MAX_SAMPLES",
+    "POSITIVE",
     "HasMethods",
     "Interval",
-    "RealNotInt",
     "StrOptions",
     "_check_feature_names_in",
     "_fit_context",
+    "as_layers",
     "as_states",
+    "check_activations",
     "check_consistent_length",
     "check_is_fitted",
     "check_labels",
     "check_states",
     "issparse",
+    "known_codes",
     "sample_rows",
     "type_of_target",
     "validate_data",
     "validate_params",
 ]
+
+#: Constraint on a parameter that is a positive number.
+POSITIVE = Interval(Real, 0, None, closed="neither")
+
+#: Constraint on ``max_samples``, a number of samples or a share of them.
+MAX_SAMPLES = [
+    None,
+    Interval(Integral, 1, None, closed="left"),
+    Interval(RealNotInt, 0, 1, closed="right"),
+]
+
+# float32 stays what it is; anything else becomes float64
+_FLOATS = [np.float64, np.float32]
 
 
 def check_states(estimator, X, *, threshold, reset):
@@ -63,13 +81,8 @@ def check_states(estimator, X, *, threshold, reset):
             f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they "
             "were samples. Pass GatingStates.from_arrays(X), one array a layer."
         )
+    _refuse_stream(estimator, X, "gates", "states that GateExtractor made of it")
     X = to_numpy(X)
-    data = sys.modules.get("torch.utils.data")
-    if data is not None and isinstance(X, data.Dataset | data.DataLoader):
-        raise ValueError(
-            f"Got a {type(X).__name__} and no model: what it yields are no gates. Pass "
-            f"{type(estimator).__name__}(model=...), or states that GateExtractor made of it."
-        )
     X = validate_data(estimator, X, dtype="numeric", reset=reset)
     gates = X if X.dtype == bool else X > threshold
     if reset and X.dtype.kind == "f" and len(X) > 1 and gates.all():
@@ -78,6 +91,15 @@ def check_states(estimator, X, *, threshold, reset):
             "pre-activations, or set a threshold between the values."
         )
     return GatingStates.from_arrays(gates)
+
+
+def _refuse_stream(estimator, X, what, other):
+    data = sys.modules.get("torch.utils.data")
+    if data is not None and isinstance(X, data.Dataset | data.DataLoader):
+        raise ValueError(
+            f"Got a {type(X).__name__} and no model: what it yields are no {what}. Pass "
+            f"{type(estimator).__name__}(model=...), or {other}."
+        )
 
 
 def _holds_layers(X):
@@ -104,6 +126,58 @@ def as_states(states, threshold=0.0):
         states = GatingStates.from_arrays(states, threshold=threshold)
     _require_samples(states)
     return states
+
+
+def check_activations(estimator, X, *, reset):
+    """Return ``X`` as a dict of 2-D float arrays, checked against what ``estimator`` was fitted on.
+
+    Sets ``n_features_in_`` (and ``feature_names_in_`` for a dataframe) when ``reset``.
+    """
+    name = type(estimator).__name__
+    if isinstance(X, GatingStates):
+        raise ValueError(
+            f"Got GatingStates, which hold gates; {name} needs activations: real numbers, or raw "
+            "inputs with model=...."
+        )
+    if isinstance(X, list | tuple) and _holds_layers(X):
+        raise ValueError(
+            f"{name} takes one 2-D array or a dict of them, one a layer; got a {type(X).__name__} "
+            f"of {len(X)} arrays, which scikit-learn would split as if they were samples. Pass "
+            '{"layer0": X[0], "layer1": X[1], ...}.'
+        )
+    _refuse_stream(estimator, X, "activations", "the activations themselves")
+    if not _holds_layers(X):
+        X = validate_data(estimator, to_numpy(X), dtype=_FLOATS, reset=reset)
+        return {"layer0": X}
+    layers = as_layers(X)
+    widths = {key: array.shape[1] for key, array in layers.items()}
+    if reset:
+        estimator.n_features_in_ = sum(widths.values())
+        vars(estimator).pop("feature_names_in_", None)
+    elif widths != (expected := dict(zip(estimator.layer_names_, estimator.n_units_, strict=True))):
+        raise ValueError(
+            f"X has {sum(widths.values())} features in layers {widths}, but {name} is expecting "
+            f"{estimator.n_features_in_} features as input, in layers {expected}."
+        )
+    return layers
+
+
+def as_layers(activations):
+    """Return activations, an array or a list or dict of arrays (one a layer), as a dict."""
+    if not _holds_layers(activations):
+        activations = [activations]
+    if not isinstance(activations, dict):
+        activations = {f"layer{i}": array for i, array in enumerate(activations)}
+    if not activations:
+        raise ValueError("Got a dict without layers; need one 2-D array a layer, at least one.")
+    layers = {
+        str(name): check_array(to_numpy(array), dtype=_FLOATS, input_name=f"Layer {name!r}")
+        for name, array in activations.items()
+    }
+    lengths = {name: len(array) for name, array in layers.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"Layers differ in their number of samples: {lengths}.")
+    return layers
 
 
 def _require_samples(states):
@@ -141,6 +215,23 @@ def check_labels(y, n_samples):
         )
     classes, codes = np.unique(y, return_inverse=True)
     return classes, codes.astype(np.int64)
+
+
+def known_codes(y, n_samples, classes):
+    """Return labels of new data as positions in the fitted ``classes``.
+
+    Raises
+    ------
+    ValueError
+        If a label was not there when the measure was fitted.
+    """
+    labels, codes = check_labels(y, n_samples)
+    if unknown := set(labels.tolist()) - set(classes.tolist()):
+        raise ValueError(
+            f"y holds the labels {sorted(unknown, key=str)}, which were not in the fitted y "
+            f"({classes.tolist()}); split with StratifiedKFold so that each fold has all."
+        )
+    return np.searchsorted(classes, labels)[codes]
 
 
 def sample_rows(n_samples, max_samples, random_state):

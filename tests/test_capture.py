@@ -1034,7 +1034,7 @@ def test_selection_keeps_the_gates_of_the_named_layers(case):
 
 @pytest.mark.parametrize("layers", ["enc.l", ["enc.1", "enc.l"], re.compile("nothing"), nn.GELU, 4])
 def test_unknown_layer_raises(layers):
-    with pytest.raises(ValueError, match="No gating layer matches"):
+    with pytest.raises(ValueError, match="No layer matches"):
         GateExtractor(Selectable(), layers=layers).fit(X5)
 
 

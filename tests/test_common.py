@@ -9,7 +9,15 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 import skgate
-from skgate import GateExtractor, GatingEntropy, GatingMI, TotalCorrelation
+from skgate import (
+    BinnedLayerMI,
+    GateExtractor,
+    GatingEntropy,
+    GatingMI,
+    GibbsLayerMI,
+    KDELayerMI,
+    TotalCorrelation,
+)
 
 
 def lazy_network():
@@ -20,6 +28,9 @@ ESTIMATORS = [
     GatingEntropy(),
     GatingMI(),
     TotalCorrelation(),
+    GibbsLayerMI(),
+    BinnedLayerMI(),
+    KDELayerMI(),
     GateExtractor(lazy_network()),
 ]
 IDS = [type(estimator).__name__ for estimator in ESTIMATORS]

@@ -11,7 +11,7 @@ from sklearn import config_context
 
 from skgate import GatingStates
 from skgate.pairwise import kernel_masses, resolve_device
-from skgate.pairwise._tiles import TILE_COLUMNS, tile_rows
+from skgate.pairwise._tiles import tile_rows
 
 WEIGHTS = np.array(
     [[0.3, 0, 0], [0, 0.05, 0], [0, 0, 0.03], [0.1, 0.1, 0], [0.02, 0.02, 0.02], [0, 0, 0]]
@@ -117,11 +117,11 @@ def test_threads_and_memory_settings_give_the_same_bits(rng):
 
 
 def test_tiles_fit_into_the_working_memory():
-    whole = tile_rows(1, 1)
+    whole = tile_rows(64, 1, 1)
     with config_context(working_memory=0.1):
-        assert tile_rows(1, 1) < whole
-        assert 8 * TILE_COLUMNS * 4 * tile_rows(1, 1) <= 0.1 * 2**20 * 1.3
-    assert tile_rows(20, 60) < whole
+        assert tile_rows(64, 1, 1) < whole
+        assert 8 * 64 * 4 * tile_rows(64, 1, 1) <= 0.1 * 2**20 * 1.3
+    assert tile_rows(64, 20, 60) < whole
 
 
 def test_parallel_config_governs_the_threads(rng, monkeypatch):

@@ -7,6 +7,8 @@
 holds it all together.
 """
 
+from ._activations import ActivationReader
 from ._extraction import GateExtractor, as_extractor
+from ._inputs import refuse_shuffling
 
-__all__ = ["GateExtractor", "as_extractor"]
+__all__ = ["ActivationReader", "GateExtractor", "as_extractor", "refuse_shuffling"]

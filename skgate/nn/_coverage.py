@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..exceptions import GateCaptureWarning, warn_user
 from ._layout import CONSTANT, find_layout
 
-__all__ = ["Coverage", "choose_layers", "warn_missed"]
+__all__ = ["Coverage", "choose_layers", "select", "warn_missed"]
 
 
 class Coverage(NamedTuple):
@@ -53,10 +53,7 @@ def choose_layers(two, three, layers):
         for a, b in zip(two, three, strict=True)
     ]
     gating = [event for event, (layout, _) in zip(three, found, strict=True) if layout]
-    wanted = _select(gating, layers) if gating else set()
-    if gating and not wanted:
-        names = [event.layer for event in gating]
-        raise ValueError(f"layers={layers!r} selects none of the {len(names)} layers {names}.")
+    wanted = select(gating, layers) if gating else set()
     chosen, coverage = {}, []
     for event, (layout, reason) in zip(three, found, strict=True):
         layer = layout and layout.layer(event)
@@ -72,22 +69,29 @@ def choose_layers(two, three, layers):
     return chosen, coverage
 
 
-def _select(events, layers):
-    """Return the names of the events that ``layers`` asks for."""
+def select(events, layers):
+    """Return the names of the events that ``layers`` asks for.
+
+    Raises
+    ------
+    ValueError
+        If it asks for none, or names one that there is not; the error lists what there is.
+    """
     names = [event.layer for event in events]
     if layers is None:
         return set(names)
+    asked = layers
     if isinstance(layers, slice):
-        return set(names[layers])
+        layers = names[layers]
     selected = set()
     for item in layers if isinstance(layers, list | tuple) else [layers]:
         matched = {e.layer for i, e in enumerate(events) if _matches(item, e, i, len(events))}
         if not matched:
             near = difflib.get_close_matches(str(item), names, n=3, cutoff=0.3) or names[:10]
-            raise ValueError(
-                f"No gating layer matches {item!r}; of {len(names)}, the nearest are {near}."
-            )
+            raise ValueError(f"No layer matches {item!r}; of {len(names)}, the nearest are {near}.")
         selected |= matched
+    if not selected:
+        raise ValueError(f"layers={asked!r} selects none of the {len(names)} layers {names}.")
     return selected
 
 

@@ -1,8 +1,7 @@
 """`GateExtractor`: run a module on data and keep its gating states."""
 
 import re
-import threading
-from collections.abc import Mapping
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -10,9 +9,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from .._arrays import to_numpy
 from .._states import GatingStates
 from .._validation import (
     HasMethods,
@@ -22,29 +19,16 @@ from .._validation import (
     _fit_context,
     check_consistent_length,
     check_is_fitted,
-    issparse,
     sample_rows,
-    validate_data,
 )
 from ._coverage import Coverage, choose_layers, warn_missed
-from ._inputs import (
-    Batches,
-    check_parts,
-    check_targets,
-    is_stream,
-    n_batches,
-    refuse_others,
-    shuffles,
-)
+from ._inputs import Batches, check_inputs, check_targets, refuse_shuffling
 from ._models import prepare_module
+from ._recorder import GateRecorder
 from ._store import Store
-from ._watcher import Watcher, noted
+from ._watcher import LOCK, NO_SAMPLES, Watcher, each_batch, noted
 
 __all__ = ["GateExtractor", "as_extractor"]
-
-# Modes and hooks of a module and torch's generator are shared by all threads: one runs at a time.
-_LOCK = threading.RLock()
-_NO_SAMPLES = "Found 0 sample(s) in the data while a minimum of 1 is required."
 
 
 class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
@@ -164,11 +148,11 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             none; the error lists what there is.
         """
         X = self._start(X)
-        with _LOCK:
+        with LOCK:
             with torch.random.fork_rng(devices=[]):  # as a loader draws its order
                 first = next(iter(Batches(X, self.batch_size)), None)
             if first is None:
-                raise ValueError(_NO_SAMPLES)
+                raise ValueError(NO_SAMPLES)
             self._fit_layers(first[0])
         return self
 
@@ -191,12 +175,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             If ``X`` is a shuffling loader, whose rows would lose their labels.
         """
         check_is_fitted(self)
-        if shuffles(X):
-            raise ValueError(
-                "A shuffling DataLoader was received: its order is lost, and with it which label "
-                "belongs to which row. Use shuffle=False, or extract(loader), which returns the "
-                "labels of the same pass."
-            )
+        refuse_shuffling(X)
         return self.extract(X)[0]
 
     def extract(self, X, y=None, *, max_samples=None, random_state=None):
@@ -226,7 +205,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             If ``y`` comes with a loader, or has another length than ``X``.
         """
         if self.__sklearn_is_fitted__():
-            X = self._check_inputs(X, reset=False)
+            X = check_inputs(self, X, reset=False)
         else:
             self._validate_params()
             X = self._start(X)
@@ -280,23 +259,15 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         self._seed = 0
         if self.sampling == "on" or self.random_state is not None:
             self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return self._check_inputs(X, reset=True)
-
-    def _check_inputs(self, X, *, reset):
-        refuse_others(X)
-        if is_stream(X):
-            return X
-        if isinstance(X, Mapping | tuple) and not issparse(X):
-            return check_parts(X)
-        checked = validate_data(self, to_numpy(X), reset=reset, allow_nd=True)
-        # a tensor stays where and what it is
-        return X.detach() if isinstance(X, torch.Tensor) else checked
+        return check_inputs(self, X, reset=True)
 
     def _fit_layers(self, inputs):
         """Set the module, its layers and its coverage from a first batch."""
         with noted(inputs):
             self.module_ = prepare_module(self.module, inputs, self.device, self._seed)
-            self._watcher = Watcher(self.module_, self.sampling, self.smooth, self._seed)
+            record = partial(GateRecorder, sampling=self.sampling, smooth=self.smooth)
+            train = self.sampling == "on"
+            self._watcher = Watcher(self.module_, record, train=train, seed=self._seed)
             two, three = self._watcher.rehearse(inputs)
         chosen, coverage = choose_layers(two, three, self.layers)
         if not chosen:
@@ -309,28 +280,38 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         warn_missed(coverage)
         self.coverage_ = coverage
         self._layers = [layer for layer, _ in chosen.values()]
-        self._watcher.layouts = {name: layout for name, (_, layout) in chosen.items()}
+        self._swapped = {event.layer for event in three if event.swapped}
+        self._packers = {
+            name: partial(_packed, layout=layout) for name, (_, layout) in chosen.items()
+        }
         self.layer_names_ = list(chosen)
 
     def _run(self, batches):
         """Return the states and labels of all batches; fits on the first if need be."""
         store = None
-        with _LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws its order
-            torch.manual_seed(self._seed)
-            total = n_batches(batches)
-            for inputs, labels in tqdm(
-                batches, total=total, disable=not self.verbose, desc="gating states"
-            ):
-                if not self.__sklearn_is_fitted__():
-                    self._fit_layers(inputs)
-                if store is None:
-                    store = Store(self._layers, batches.n_samples)
-                checked = batches.holds
-                store.add(self._watcher.pack(inputs, store.n_batches, checked=checked), labels)
-        if store is None:
-            raise ValueError(_NO_SAMPLES)
+
+        def add(inputs, labels):
+            nonlocal store
+            if not self.__sklearn_is_fitted__():
+                self._fit_layers(inputs)
+            if store is None:
+                store = Store(self._layers, batches.n_samples)
+            packed = self._watcher.read(
+                inputs,
+                store.n_batches,
+                self._packers,
+                checked=batches.holds,
+                swapped=self._swapped,
+            )
+            store.add(packed, labels)
+
+        each_batch(batches, add, seed=self._seed, verbose=self.verbose, desc="gating states")
         packed, labels = store.finish()
         return GatingStates(packed, self._layers), labels
+
+
+def _packed(event, layout):
+    return layout.packed(event.gates)
 
 
 def as_extractor(model, *, sampling, random_state):

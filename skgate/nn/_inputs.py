@@ -10,18 +10,18 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 
 from .._arrays import to_numpy
 from .._states import GatingStates
+from .._validation import issparse, validate_data
 
 __all__ = [
     "Batches",
     "Caster",
     "call",
-    "check_parts",
+    "check_inputs",
     "check_targets",
     "first_samples",
     "is_stream",
     "n_batches",
-    "refuse_others",
-    "shuffles",
+    "refuse_shuffling",
     "tree_map",
 ]
 
@@ -37,12 +37,17 @@ def is_stream(X):
     )
 
 
-def shuffles(X):
-    """Whether ``X`` is a loader that yields its samples in another order each time."""
+def refuse_shuffling(X):
+    """Raise for a loader that yields its samples in another order each time."""
     if not isinstance(X, DataLoader) or isinstance(X.dataset, torch.utils.data.IterableDataset):
-        return False
+        return
     sampler = X.sampler if X.batch_sampler is None else getattr(X.batch_sampler, "sampler", None)
-    return not isinstance(sampler, SequentialSampler)
+    if not isinstance(sampler, SequentialSampler):
+        raise ValueError(
+            "A shuffling DataLoader was received: its order is lost, and with it which label "
+            "belongs to which row. Use shuffle=False, or extract(loader) of a GateExtractor, which "
+            "returns the labels of the same pass."
+        )
 
 
 def tree_map(function, inputs):
@@ -171,7 +176,19 @@ class Caster:
         return tree_map(cast, inputs)
 
 
-def refuse_others(X):
+def check_inputs(estimator, X, *, reset):
+    """Return raw inputs of a module that look like some, arrays checked by scikit-learn."""
+    _refuse_others(X)
+    if is_stream(X):
+        return X
+    if isinstance(X, Mapping | tuple) and not issparse(X):
+        return _check_parts(X)
+    checked = validate_data(estimator, to_numpy(X), reset=reset, allow_nd=True)
+    # a tensor stays where and what it is
+    return X.detach() if isinstance(X, torch.Tensor) else checked
+
+
+def _refuse_others(X):
     """Raise for what looks like an input of a module and is none."""
     if isinstance(X, GatingStates):
         raise ValueError(
@@ -190,7 +207,7 @@ def refuse_others(X):
         )
 
 
-def check_parts(X):
+def _check_parts(X):
     """Return several inputs, in a mapping or tuple, checked one by one and against each other."""
     checked = tree_map(_check_part, X)
     lengths = _lengths(checked)

@@ -10,14 +10,20 @@ import torch.nn.functional as F
 from torch.overrides import resolve_name
 
 __all__ = [
+    "ACTIVATION",
     "ATTENTION",
+    "CARRYING",
     "COMPARING",
     "DROPOUT",
     "EMBEDDING",
     "HIDDEN",
+    "HOLDS_LINEAR",
+    "LINEAR",
     "NONLINEAR",
+    "PRODUCTS",
     "RANDOM",
     "RECTIFIED",
+    "SCALING",
     "SMOOTH",
     "THRESHOLD",
     "above",
@@ -251,3 +257,40 @@ RANDOM = {
     "random": None,
     "randperm": None,
 }
+
+# Linear layers ------------------------------------------------------------------------------
+
+#: Products of two tensors; linear layers where one of them is a parameter.
+PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "addmm", "einsum")
+
+#: Linear operation -> axis of its output that holds the units, from the last.
+LINEAR = {
+    "linear": -1,
+    "bilinear": -1,
+    **dict.fromkeys(PRODUCTS, -1),
+    **{f"conv{k}d": -k - 1 for k in (1, 2, 3)},
+    **{f"conv_transpose{k}d": -k - 1 for k in (1, 2, 3)},
+}
+
+#: Element-wise functions that make a layer of a linear operation.
+ACTIVATION = {*THRESHOLD, *SMOOTH, "sin", "cos", "square", "abs", "absolute", "atan", "erf"}
+
+#: Products with a number, which lead to an activation function; with a tensor they do not.
+SCALING = ("mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__",
+           "true_divide")  # fmt: skip
+
+#: Operations through which the output of a linear operation is followed.
+CARRYING = {
+    *DROPOUT,
+    *SCALING,
+    *("add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__", "__rsub__", "rsub"),
+    *("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
+      "local_response_norm"),
+    *(f"{prefix}{kind}_pool{k}d{suffix}" for prefix in ("", "adaptive_") for kind in ("max", "avg")
+      for k in (1, 2, 3) for suffix in ("", "_with_indices")),
+    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute",
+      "movedim", "swapaxes", "t", "contiguous", "clone", "to", "float", "double", "type"),
+}  # fmt: skip
+
+#: Kinds of events with linear layers inside.
+HOLDS_LINEAR = ("attention", "recurrent")

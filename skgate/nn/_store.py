@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from .._arrays import to_numpy
-
 __all__ = ["Store"]
 
 
@@ -38,7 +36,7 @@ class Store:
                 rows[self.n_rows : self.n_rows + n_new] = new
             else:
                 rows.append(new)
-        self.labels.append(to_numpy(labels))
+        self.labels.append(labels)
         self.n_rows += n_new
         self.n_batches += 1
 

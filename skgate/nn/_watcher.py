@@ -1,11 +1,20 @@
-"""A module under watch: a rehearsal to find its layers, then batches to be packed."""
+"""A module under watch: a rehearsal to find its layers, then batches to be read."""
 
 import contextlib
+import threading
 
-from ._inputs import Caster, call, first_samples, tree_map
-from ._recorder import GateRecorder, running
+import torch
+from tqdm import tqdm
 
-__all__ = ["Watcher", "noted"]
+from .._arrays import to_numpy
+from ._inputs import Caster, call, first_samples, n_batches, tree_map
+from ._recorder import running
+
+__all__ = ["LOCK", "NO_SAMPLES", "Watcher", "each_batch", "noted"]
+
+# Modes and hooks of a module and torch's generator are shared by all threads: one runs at a time.
+LOCK = threading.RLock()
+NO_SAMPLES = "Found 0 sample(s) in the data while a minimum of 1 is required."
 
 
 class Watcher:
@@ -14,19 +23,16 @@ class Watcher:
     Parameters
     ----------
     module : nn.Module
-    sampling : {"on", "off"}
-    smooth : bool
+    record : callable
+        Takes the module and options, ``report`` among them; returns a recorder, such as a
+        `GateRecorder`.
+    train : bool
+        Whether parts of the module that draw random numbers are to do so.
     seed : int
-
-    Attributes
-    ----------
-    layouts : dict of str to Layout
-        The layers to pack, once a rehearsal has shown which there are.
     """
 
-    def __init__(self, module, sampling, smooth, seed):
-        self.module, self.sampling, self.smooth, self.seed = module, sampling, smooth, seed
-        self.layouts, self._swapped = {}, set()
+    def __init__(self, module, record, *, train, seed):
+        self.module, self.record, self.train, self.seed = module, record, train, seed
 
     def rehearse(self, inputs):
         """Return the events of a run on two samples of a batch, and of one on three."""
@@ -40,11 +46,10 @@ class Watcher:
                 "The module runs other operations on two samples than on three, so that its "
                 "layers cannot be told. Take data-dependent control flow out of forward."
             )
-        self._swapped = {event.layer for event in three if event.swapped}
         return two, three
 
-    def pack(self, inputs, batch, *, checked):
-        """Return the packed gates of a batch, one array a layer.
+    def read(self, inputs, batch, convert, *, checked, **options):
+        """Return what layers did to a batch, one array a layer.
 
         Parameters
         ----------
@@ -52,38 +57,50 @@ class Watcher:
         batch : int
             Position of the batch. Each has a seed of its own, so that what it draws does not
             hang on how it was reached.
+        convert : dict of str to callable
+            The layers to read, and what makes an array of the event of each.
         checked : bool
             Whether the inputs are known to hold no NaN.
+        **options
+            Of the recorder.
         """
-        packed = {}
+        arrays = {}
 
         def keep(event):
-            if event.layer in self.layouts:
-                packed[event.layer] = self.layouts[event.layer].packed(event.gates)
+            if event.layer in convert:
+                arrays[event.layer] = convert[event.layer](event)
 
         inputs = Caster(self.module)(inputs, check=not checked)
         self._run(
             inputs,
             (self.seed + batch) % 2**31,
             report=keep,
-            wanted=self.layouts.__contains__,
-            swapped=self._swapped,
+            wanted=convert.__contains__,
+            **options,
         )
-        missing = [name for name in self.layouts if name not in packed]
+        missing = [name for name in convert if name not in arrays]
         if missing:
             raise ValueError(
                 f"Layers {missing} ran on the first samples but not on others. Take "
                 "data-dependent control flow out of forward."
             )
-        return [packed[name] for name in self.layouts]
+        return [arrays[name] for name in convert]
 
     def _run(self, inputs, seed, **options):
-        settings = {"sampling": self.sampling, "smooth": self.smooth}
-        with (
-            running(self.module, train=self.sampling == "on", seed=seed),
-            GateRecorder(self.module, **settings, **options),
-        ):
+        with running(self.module, train=self.train, seed=seed), self.record(self.module, **options):
             call(self.module, inputs)
+
+
+def each_batch(batches, consume, *, seed, verbose, desc):
+    """Call ``consume(inputs, labels)`` with each batch, the random numbers of torch set aside."""
+    with LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws its order
+        torch.manual_seed(seed)
+        total, empty = n_batches(batches), True
+        for inputs, labels in tqdm(batches, total=total, disable=not verbose, desc=desc):
+            consume(inputs, to_numpy(labels))
+            empty = False
+    if empty:
+        raise ValueError(NO_SAMPLES)
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
-"""Sums of Gaussian kernels over pairs of packed gating states, without an n x n matrix.
+"""Sums of Gaussian kernels over pairs of samples, without an n x n matrix.
 
-The seam between processors is the *row mass*. With ``D_l[j, k]`` the Hamming distance of
-samples ``j`` and ``k`` in layer ``l`` and ``W`` a matrix of weights, one row a term,
+The seam between processors is the *row mass*. With ``D_l[j, k]`` the squared distance of samples
+``j`` and ``k`` in layer ``l``, which of bits is their Hamming distance, and ``W`` a matrix of
+weights, one row a term,
 
     mass[t, g, j] = sum_k  [k in group g of j]  exp(-sum_l W[t, l] D_l[j, k])
 
 is all that an engine computes, and its logarithm all that leaves it:
 
-    packed bits --_tiles--> tiles --_cpu--> distances, exponents, sums --> log masses (t, g, j)
+    samples --_tiles--> tiles --_distances--> D --_cpu--> exponents, sums --> log masses (t, g, j)
 
 One pass over the pairs serves every row of ``W``, so that layers, prefixes, suffixes, bounds
 and bandwidths share the distances. Group 0 is all samples; then, for each labeling, the
@@ -19,7 +20,9 @@ Everything above this package is NumPy on arrays of O(n).
 
 import numpy as np
 
+from .._states import GatingStates
 from ._cpu import cross_masses, symmetric_masses
+from ._distances import Bits, Reals
 
 __all__ = ["kernel_masses", "resolve_device"]
 
@@ -39,13 +42,14 @@ def kernel_masses(states, weights, *, labelings=(), queries=None, query_labeling
 
     Parameters
     ----------
-    states : GatingStates
-        The columns ``k``; the rows ``j`` too, unless ``queries`` are given.
+    states : GatingStates, or sequence of ndarray of shape (n_samples, n_units)
+        The columns ``k``; the rows ``j`` too, unless ``queries`` are given. Bits, or an array of
+        real numbers a layer.
     weights : ndarray of shape (n_terms, n_layers)
         ``W``, finite and not negative.
     labelings : sequence of ndarray of shape (n_samples,), dtype int
         Labels of the columns; each adds a group.
-    queries : GatingStates, default=None
+    queries : as ``states``, default=None
         Other rows, of the same layers.
     query_labelings : sequence of ndarray of shape (n_queries,), dtype int
         Labels of the queries, one array a labeling.
@@ -58,6 +62,9 @@ def kernel_masses(states, weights, *, labelings=(), queries=None, query_labeling
         Natural logarithms, float64; ``-inf`` for a row without columns in its group.
     """
     weights = np.ascontiguousarray(weights, dtype=np.float64)
+    has_bits = isinstance(states, GatingStates)
+    points = Bits(states.packed) if has_bits else Reals(states, weights)
     if queries is None:
-        return symmetric_masses(states.packed, weights, labelings, n_jobs)
-    return cross_masses(queries.packed, states.packed, weights, query_labelings, labelings, n_jobs)
+        return symmetric_masses(points, weights, labelings, n_jobs)
+    rows = Bits(queries.packed) if has_bits else points.of(queries)
+    return cross_masses(rows, points, weights, query_labelings, labelings, n_jobs)

@@ -1,9 +1,9 @@
-"""The CPU engine: NumKong's distances, NumPy's exponentials and sums, a tile at a time."""
+"""The CPU engine: distances, NumPy's exponentials and sums, a tile at a time."""
 
-import numkong
 import numpy as np
 
-from ._tiles import TILE_COLUMNS, run, slices, symmetric_tasks, tile_rows
+from .._parallel import run, slices
+from ._tiles import symmetric_tasks, tile_rows
 
 # A lookup is faster than an exponential as long as its table stays in the first cache levels.
 _MAX_TABLE = 1 << 14
@@ -12,31 +12,32 @@ _MAX_TABLE = 1 << 14
 class _Kernel:
     """exp(-sum_l W[t, l] D_l) on one tile, a term at a time.
 
-    Distances are integers, so that a term of one layer reads a table of d + 1 values; terms of
-    several layers share one matrix product of the weights with the stacked distances.
+    Where distances are integers, a term of one layer reads a table of as many values as there
+    are; terms of several layers share one matrix product of the weights with the distances.
 
     Parameters
     ----------
-    widths : list of int
-        Bits of a packed row, one a layer.
+    largest : list of float
+        Largest distance, by layer, infinite where distances are no integers.
     weights : ndarray of shape (n_terms, n_layers)
-    height : int
-        Largest number of rows of a tile.
+    shape : tuple of int
+        Largest number of rows and columns of a tile.
     cutoff : float
         Exponents from here on are left out of the sums.
     """
 
-    def __init__(self, widths, weights, height, cutoff):
+    def __init__(self, largest, weights, shape, cutoff):
         self.weights, self.cutoff = weights, cutoff
         self.layer, self.table = {}, {}
         for term, row in enumerate(weights):
             layers = np.flatnonzero(row)
-            layer = layers[0] if len(layers) else 0
-            if len(layers) <= 1 and widths[layer] < _MAX_TABLE:
-                self.layer[term] = layer
-                self.table[term] = np.exp(-row[layer] * np.arange(widths[layer] + 1))
+            if len(layers) > 1:
+                continue
+            layer = self.layer[term] = layers[0] if len(layers) else 0
+            if largest[layer] < _MAX_TABLE:
+                self.table[term] = np.exp(-row[layer] * np.arange(largest[layer] + 1))
         # a fresh array of this size costs more in page faults than the arithmetic on it
-        self.buffer = np.empty((height, TILE_COLUMNS))
+        self.buffer = np.empty(shape)
 
     def __call__(self, distances):
         """Yield ``(term, kernel values)`` for the terms that add anything."""
@@ -44,18 +45,18 @@ class _Kernel:
         terms = np.flatnonzero(self.weights @ least <= self.cutoff)
         n_rows, n_columns = distances[0].shape
         values = self.buffer[:n_rows, :n_columns]
-        for term in filter(self.table.__contains__, terms):
-            # mode="clip" spares the bounds check; no distance exceeds d
+        for term in filter(self.layer.__contains__, terms):
             distance = distances[self.layer[term]]
-            yield term, np.take(self.table[term], distance, mode="clip", out=values)
-        if rest := [term for term in terms if term not in self.table]:
+            if term in self.table:
+                # mode="clip" spares the bounds check
+                yield term, np.take(self.table[term], distance, mode="clip", out=values)
+            else:
+                np.multiply(distance, -self.weights[term, self.layer[term]], out=values)
+                yield term, np.exp(values, out=values)
+        if rest := [term for term in terms if term not in self.layer]:
             exponents = _exponents(distances, self.weights[rest])
             np.exp(np.negative(exponents, out=exponents), out=exponents)
             yield from zip(rest, exponents, strict=True)
-
-
-def _distances(rows, columns):
-    return [np.asarray(numkong.hammings_packed(a, b)) for a, b in zip(rows, columns, strict=True)]
 
 
 def _exponents(distances, weights):
@@ -65,33 +66,29 @@ def _exponents(distances, weights):
     return flat.reshape(len(weights), *stacked.shape[1:])
 
 
-def _rows(packed, rows):
-    return [np.ascontiguousarray(bits[rows]) for bits in packed]
-
-
-def _pack(packed, rows):
-    return [numkong.hammings_pack(bits) for bits in _rows(packed, rows)]
-
-
-def _symmetric_task(packed, weights, labelings, rows, columns, height):
+def _symmetric_task(points, weights, labelings, rows, columns, height):
     """Return the masses that the pairs ``row <= column`` of two ranges give to both sides."""
-    n = len(packed[0])
-    cutoff = np.log(n / np.finfo(float).eps)  # each mass is 1 or more: what is left out rounds off
-    kernel = _Kernel([8 * bits.shape[1] for bits in packed], weights, height, cutoff)
+    # each mass is 1 or more: what is left out rounds off
+    cutoff = np.log(len(points) / np.finfo(float).eps)
+    kernel = _Kernel(points.largest, weights, (height, points.tile_columns), cutoff)
     shape = len(weights), 1 + len(labelings)
     to_rows = np.zeros((*shape, _length(rows)))
     to_columns = np.zeros((*shape, _length(columns)))
-    for c in slices(columns.start, columns.stop, TILE_COLUMNS):
-        column_pack = _pack(packed, c)
+    for c in slices(columns.start, columns.stop, points.tile_columns):
+        prepared = points.prepare(c)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
             # the square on the diagonal is computed whole, and counts for its rows alone
             n_above = min(r.stop, c.start) - r.start
             masks = [labels[r, None] == labels[None, c] for labels in labelings]
             into_rows = to_rows[..., r.start - rows.start : r.stop - rows.start]
             into_columns = to_columns[..., c.start - columns.start : c.stop - columns.start]
-            for term, values in kernel(_distances(_rows(packed, r), column_pack)):
+            for term, values in kernel(points.between(r, prepared)):
                 _add(values, masks, n_above, into_rows[term], into_columns[term])
     return to_rows, to_columns
+
+
+def _length(s):
+    return s.stop - s.start
 
 
 def _add(values, masks, n_above, into_rows, into_columns):
@@ -108,21 +105,17 @@ def _length(s):
     return s.stop - s.start
 
 
-def _cost(packed, weights):
-    return len(weights) + sum(bits.shape[1] for bits in packed) / 256
-
-
-def symmetric_masses(packed, weights, labelings, n_jobs):
+def symmetric_masses(points, weights, labelings, n_jobs):
     """Return the log masses of each row over all rows, each pair computed once.
 
     A row is at distance 0 from itself, so that no sum underflows. Sums are added in the
     order of the tasks, whoever computed them.
     """
-    n = len(packed[0])
-    height = tile_rows(len(packed), len(weights))
-    ranges = symmetric_tasks(n)
-    work = n * n / 2 * _cost(packed, weights)
-    tasks = [(packed, weights, labelings, *pair, height) for pair in ranges]
+    n = len(points)
+    height = tile_rows(points.tile_columns, weights.shape[1], len(weights))
+    ranges = symmetric_tasks(n, points.tile_columns)
+    work = n * n / 2 * (len(weights) + points.cost)
+    tasks = [(points, weights, labelings, *pair, height) for pair in ranges]
     masses = np.zeros((len(weights), 1 + len(labelings), n))
     for pair, sums in zip(ranges, run(_symmetric_task, tasks, n_jobs, work), strict=True):
         for side, share in zip(pair, sums, strict=True):
@@ -130,13 +123,12 @@ def symmetric_masses(packed, weights, labelings, n_jobs):
     return np.log(masses)
 
 
-def _cross_task(queries, packed, weights, query_labelings, labelings, rows):
+def _cross_task(queries, points, weights, query_labelings, labelings, rows):
     """Return the log masses of some rows over all columns, kept relative to the least exponent."""
-    row_bits = _rows(queries, rows)
     shape = len(weights), 1 + len(labelings), _length(rows)
     least, masses = np.full(shape, np.inf), np.zeros(shape)
-    for c in slices(0, len(packed[0]), TILE_COLUMNS):
-        exponents = _exponents(_distances(row_bits, _pack(packed, c)), weights)
+    for c in slices(0, len(points), points.tile_columns):
+        exponents = _exponents(queries.between(rows, points.prepare(c)), weights)
         for group in range(shape[1]):
             values = exponents  # (n_terms, n_rows, n_columns)
             if group:
@@ -152,12 +144,12 @@ def _cross_task(queries, packed, weights, query_labelings, labelings, rows):
         return np.log(masses) - np.where(np.isfinite(least), least, 0.0)
 
 
-def cross_masses(queries, packed, weights, query_labelings, labelings, n_jobs):
+def cross_masses(queries, points, weights, query_labelings, labelings, n_jobs):
     """Return the log masses of each query over all rows; no query need be among them."""
-    height = tile_rows(len(packed), 3 * len(weights))
-    work = len(queries[0]) * len(packed[0]) * _cost(packed, weights)
+    height = tile_rows(points.tile_columns, weights.shape[1], 3 * len(weights))
+    work = len(queries) * len(points) * (len(weights) + points.cost)
     tasks = [
-        (queries, packed, weights, query_labelings, labelings, rows)
-        for rows in slices(0, len(queries[0]), height)
+        (queries, points, weights, query_labelings, labelings, rows)
+        for rows in slices(0, len(queries), height)
     ]
     return np.concatenate(list(run(_cross_task, tasks, n_jobs, work)), axis=-1)

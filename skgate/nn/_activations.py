@@ -1,0 +1,276 @@
+"""`ActivationReader`: run a module on data and hand on what its linear layers put out."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .._arrays import to_numpy
+from ..exceptions import warn_user
+from . import _operations as ops
+from ._coverage import select
+from ._inputs import Batches, check_inputs, check_targets
+from ._layout import CONSTANT, Layout, find_layout
+from ._models import prepare_module
+from ._recorder import GateRecorder
+from ._watcher import Watcher, each_batch, noted
+
+__all__ = ["ActivationReader"]
+
+
+@dataclass
+class LinearEvent:
+    """One linear operation of one forward pass.
+
+    ``values`` is its output, after the activation function ``activation`` if one was applied;
+    ``output`` what it was before. Units are on the axis ``axis``, counted from the last.
+    """
+
+    layer: str
+    operation: str
+    module: torch.nn.Module
+    n_units: int
+    axis: int
+    output: torch.Tensor | None = None
+    values: torch.Tensor | None = None
+    activation: str | None = None
+
+
+class ActivationRecorder(GateRecorder):
+    """Report the linear operations of a module, each with the activation function on it.
+
+    What is done to an output on its way to an activation function is followed: normalisation,
+    dropout, pooling, addition, change of shape. Where outputs are added, the activation function
+    on the sum is that of all of them.
+
+    Parameters
+    ----------
+    module : nn.Module
+    report : callable
+        Called with each `LinearEvent`, when its values are known.
+    rehearse : bool, default=False
+        Whether to report at once, and copy what is going to be known later.
+    wanted : callable, default=None
+        Whether a layer, by name, is to be reported; all by default.
+    bare : collection of str, default=()
+        Layers whose own output is wanted, not that of an activation function.
+    missed : callable, default=None
+        Called with events of operations that have linear layers inside which cannot be seen.
+    """
+
+    def __init__(self, module, *, report, rehearse=False, wanted=None, bare=(), missed=None):
+        super().__init__(
+            module,
+            sampling="off",
+            smooth=False,
+            rehearse=rehearse,
+            report=missed or (lambda event: None),
+            wanted=lambda name: False,
+        )
+        self.tell, self.asked, self.bare = report, wanted or (lambda name: True), bare
+        self._pending = WeakTensorKeyDictionary()  # tensor -> events that it comes from
+        self._weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        operation = ops.operation_name(function)
+        sources = []
+        if operation in ops.ACTIVATION or operation in ops.CARRYING:
+            sources = self._sources(operation, args, kwargs)
+        output = super().__torch_function__(function, types, args, kwargs)
+        if operation in ops.LINEAR and self._has_weights(operation, args, kwargs):
+            self._open(operation, output)
+        elif sources and operation in ops.ACTIVATION:
+            self._close(sources, operation, output)
+        elif sources and isinstance(output, torch.Tensor):
+            self._pending[output] = sources
+        return output
+
+    def _sources(self, operation, args, kwargs):
+        """Return the open events that an operation's operands come from."""
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
+        if operation in ops.SCALING and sum(t.ndim > 0 for t in tensors) > 1:
+            return []  # a product of two tensors, as in a gated linear unit
+        found = []
+        for tensor in tensors:
+            for event in self._pending.get(tensor, []):
+                if event.activation is None and event not in found:
+                    found.append(event)
+        return found
+
+    def _has_weights(self, operation, args, kwargs):
+        """Whether one of the operands is a parameter of the module, or a view of one."""
+        if operation not in ops.PRODUCTS:
+            return True
+        operands = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
+        return any(a.untyped_storage().data_ptr() in self._weights for a in operands)
+
+    def _open(self, operation, output):
+        event = self._event(operation, "linear")
+        axis = ops.LINEAR[operation]
+        event = LinearEvent(event.layer, operation, event.module, output.shape[axis], axis)
+        if self.rehearse:
+            event.output = event.values = output.clone()
+            self.tell(event)
+        elif not self.asked(event.layer):
+            return
+        elif event.layer in self.bare:
+            event.values = output
+            self.tell(event)
+            return
+        self._pending[output] = [event]
+
+    def _close(self, events, operation, output):
+        for event in events:
+            event.activation = operation
+            event.values = output.clone() if self.rehearse else output
+            if not self.rehearse:
+                self.tell(event)
+
+
+class ActivationLayer(NamedTuple):
+    """How to read one layer: where samples and units are, and which activation function."""
+
+    name: str
+    layout: Layout
+    axis: int | None
+    activation: str | None
+
+    def array(self, event):
+        """Return activations, (n_samples, n_positions, n_units)."""
+        values = self.layout.rows(event.values)
+        n_units = values[0].numel() if self.axis is None else values.shape[self.axis]
+        values = values if self.axis is None else values.movedim(self.axis, -1)
+        values = values.reshape(len(values), -1, n_units)
+        array = np.array(to_numpy(values))  # a copy: the module may go on to work in place
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"The activations of layer {self.name!r} contain NaN or infinity, of which no "
+                "information can be measured. See whether training diverged."
+            )
+        return array
+
+
+class ActivationReader:
+    """Runs a module on raw inputs and hands on the activations of its layers, batch by batch.
+
+    Parameters
+    ----------
+    model : nn.Module or fitted estimator with a module
+    layers : as of `GateExtractor`
+    spatial : {"channels", "flatten"}
+    batch_size : int
+    """
+
+    def __init__(self, model, *, layers, spatial, batch_size):
+        self.model, self.layers, self.spatial = model, layers, spatial
+        self.batch_size = batch_size
+
+    @property
+    def activation_functions(self):
+        """Name of the activation function of each layer, None for its own output."""
+        return [layer.activation for layer in self._layers]
+
+    def n_samples(self, X):
+        """Return the number of samples, None where only the end will tell."""
+        return None if isinstance(X, DataLoader) else Batches(X, 1).n_samples
+
+    def read(self, estimator, X, y, consume, *, reset, rows=None):
+        """Call ``consume(layers, labels)`` with each batch: arrays by name, and labels or None.
+
+        Parameters
+        ----------
+        estimator : BaseEstimator
+            Whose input this is, for scikit-learn's checks.
+        X : array, tensor, dict or tuple of these, Dataset or DataLoader
+        y : array-like or None
+        consume : callable
+        reset : bool
+            Whether to find the layers, in the first batch.
+        rows : ndarray of int, default=None
+            Samples to take; not of a loader.
+        """
+        X = check_inputs(estimator, X, reset=reset)
+        y = check_targets(X, y, self.n_samples(X))
+        y = y if y is None or rows is None else y[rows]
+        batches = Batches(X, self.batch_size, rows)
+        done = Counter()
+
+        def read(inputs, labels):
+            if reset and not done["batches"]:
+                self._find_layers(inputs)
+            arrays = self._watcher.read(
+                inputs, 0, self._readers, checked=batches.holds, bare=self._bare
+            )
+            n, start = len(arrays[0]), done["samples"]
+            done.update(batches=1, samples=n)
+            if y is not None:
+                labels = y[start : start + n]
+            consume(dict(zip(self._readers, arrays, strict=True)), labels)
+
+        each_batch(batches, read, seed=0, verbose=0, desc="activations")
+
+    def _find_layers(self, inputs):
+        with noted(inputs):
+            module = prepare_module(self.model, inputs, "auto", 0)
+            missed = {}
+            note = {"missed": lambda event: missed.setdefault(event.layer, event)}
+            self._watcher = Watcher(
+                module, partial(ActivationRecorder, **note), train=False, seed=0
+            )
+            two, three = self._watcher.rehearse(inputs)
+            self._watcher.record = ActivationRecorder
+        self._warn_hidden(missed.values())
+        self._layers = self._choose(two, three, type(module).__name__)
+        self._readers = {layer.name: layer.array for layer in self._layers}
+        self._bare = {layer.name for layer in self._layers if layer.activation is None}
+
+    def _choose(self, two, three, name):
+        """Return the layers that were asked for, from the events of two runs."""
+        found, reasons = [], []
+        for a, b in zip(two, three, strict=True):
+            layout, reason = find_layout(a, b)
+            if layout:
+                found.append((b, layout))
+            elif reason != CONSTANT:
+                reasons.append(f"{b.layer}: {reason}")
+        if not found:
+            raise ValueError(
+                f"{name} has no linear or convolutional layer whose output could be read"
+                + (f" ({'; '.join(reasons)})." if reasons else ".")
+            )
+        if reasons:
+            warn_user("Not among the layers:\n  " + "\n  ".join(reasons))
+        last = found[-1][0]
+        if last.activation:  # the output layer is read before anything is done to its logits
+            last.values, last.activation = last.output, None
+        wanted = select([event for event, _ in found], self.layers)
+        return [self._layer(e, layout) for e, layout in found if e.layer in wanted]
+
+    def _layer(self, event, layout):
+        axis = None
+        if self.spatial == "channels":
+            shape = layout.rows(event.values).shape  # (n_samples, ...)
+            axes = [i for i in range(1, len(shape)) if shape[i] == event.n_units]
+            usual = len(shape) + event.axis
+            axis = usual if usual in axes else axes[0] if len(axes) == 1 else None
+            if axis is None:
+                warn_user(
+                    f"Layer {event.layer!r}: which axis of its activations, of shape "
+                    f"{tuple(shape[1:])}, holds its {event.n_units} units cannot be told. Each "
+                    "unit and position counts as a unit, as with spatial='flatten'."
+                )
+        return ActivationLayer(event.layer, layout, axis, event.activation)
+
+    def _warn_hidden(self, events):
+        hidden = [f"{e.layer}: {e.operation}" for e in events if e.kind in ops.HOLDS_LINEAR]
+        if hidden:
+            warn_user(
+                "Linear layers inside these operations cannot be seen and are not measured:\n  "
+                + "\n  ".join(hidden)
+            )
