@@ -14,6 +14,7 @@ from ._validation import (
     Interval,
     StrOptions,
     _check_feature_names_in,
+    _num_samples,
     check_is_fitted,
     check_labels,
     check_states,
@@ -96,7 +97,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             states, y = (states, y) if rows is None else (states[rows], _take(y, rows))
         else:
             if y is not None:
-                self._labels(y, len(y))  # before the model runs
+                self._labels(y, _num_samples(y))  # before the model runs
             elif hasattr(X, "shape") or isinstance(X, dict | tuple):
                 self._labels(None, 0)  # nothing that could bring labels of its own
             self.extractor_ = as_extractor(self.model, self._sampling, random_state)

@@ -14,6 +14,7 @@ from ._validation import (
     Interval,
     StrOptions,
     _check_feature_names_in,
+    _num_samples,
     check_activations,
     check_is_fitted,
     check_labels,
@@ -57,7 +58,7 @@ class LayerEstimator(TransformerMixin, BaseEstimator):
                 )
             return
         if y is not None:
-            check_labels(y, len(y))
+            check_labels(y, _num_samples(y))
         elif hasattr(X, "shape") or isinstance(X, dict | tuple):
             check_labels(None, 0)  # nothing that could bring labels of its own
         from . import nn
@@ -66,10 +67,10 @@ class LayerEstimator(TransformerMixin, BaseEstimator):
             self.model, layers=self.layers, spatial=self.spatial, batch_size=self.batch_size
         )
 
-    def _read(self, X, y, consume, *, reset, rows=None):
+    def _read(self, X, y, consume, *, reset, draw=None):
         """Call ``consume(layers, labels)`` with activations of a batch, by name, and their labels.
 
-        With a model, of some ``rows`` of ``X`` alone.
+        Returns whether only the rows that ``draw`` gives for a number of samples were read.
 
         Sets ``layer_names_`` and ``n_units_`` when ``reset``.
         """
@@ -83,9 +84,10 @@ class LayerEstimator(TransformerMixin, BaseEstimator):
         if self.model is None:
             layers = check_activations(self, X, reset=reset)
             named({name: array[:, None] for name, array in layers.items()}, y)
-        else:
-            self._reader.read(self, X, y, named, reset=reset, rows=rows)
-            self.activation_functions_ = self._reader.activation_functions
+            return False
+        drawn = self._reader.read(self, X, y, named, reset=reset, draw=draw)
+        self.activation_functions_ = self._reader.activation_functions
+        return drawn
 
     def _read_rows(self, X, function):
         """Return ``function(layers)``, rows of features, of all batches of new data in order."""
@@ -104,16 +106,14 @@ class LayerEstimator(TransformerMixin, BaseEstimator):
         ``draw`` takes a number of samples and returns the rows to keep, or None for all. A model
         runs on these alone, unless a loader tells the number only in the end.
         """
-        n = None if self.model is None or draw is None else self._reader.n_samples(X)
-        rows = None if n is None else draw(n)
         batches = []
-        self._read(X, y, lambda *batch: batches.append(batch), reset=reset, rows=rows)
+        drawn = self._read(X, y, lambda *batch: batches.append(batch), reset=reset, draw=draw)
         parts, labels = zip(*batches, strict=True)
         layers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if any(label is None for label in labels):
             check_labels(None, 0)
         labels = labels[0] if len(labels) == 1 else np.concatenate(labels)
-        if draw is not None and n is None:
+        if draw is not None and not drawn:
             n = len(layers[self.layer_names_[0]])
             check_labels(labels, n)
             if (rows := draw(n)) is not None:

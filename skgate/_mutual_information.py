@@ -8,6 +8,7 @@ from ._densities import KernelTerms
 from ._information import conditional_entropy, entropy
 from ._validation import (
     _fit_context,
+    _num_samples,
     as_states,
     check_is_fitted,
     check_labels,
@@ -289,7 +290,7 @@ class GatingMI(GatingEstimator):
         """
         check_is_fitted(self)
         if y is not None or hasattr(X, "shape"):
-            check_labels(y, len(y if y is not None else X))
+            check_labels(y, _num_samples(y if y is not None else X))
         states, y = self._new_states(X, y)
         codes = known_codes(y, len(states), self.classes_)
         weights, _ = self._kernel()

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_feature_names_in,
+    _num_samples,
     check_consistent_length,
     check_is_fitted,
     validate_data,
@@ -34,6 +35,7 @@ __all__ = [
     "StrOptions",
     "_check_feature_names_in",
     "_fit_context",
+    "_num_samples",
     "as_layers",
     "as_states",
     "check_activations",
@@ -146,15 +148,17 @@ def check_activations(estimator, X, *, reset):
             '{"layer0": X[0], "layer1": X[1], ...}.'
         )
     _refuse_stream(estimator, X, "activations", "the activations themselves")
-    if not _holds_layers(X):
-        X = validate_data(estimator, to_numpy(X), dtype=_FLOATS, reset=reset)
-        return {"layer0": X}
-    layers = as_layers(X)
+    if _holds_layers(X):
+        layers = as_layers(X)
+    else:
+        layers = {"layer0": validate_data(estimator, to_numpy(X), dtype=_FLOATS, reset=reset)}
     widths = {key: array.shape[1] for key, array in layers.items()}
-    if reset:
+    if reset and _holds_layers(X):
         estimator.n_features_in_ = sum(widths.values())
         vars(estimator).pop("feature_names_in_", None)
-    elif widths != (expected := dict(zip(estimator.layer_names_, estimator.n_units_, strict=True))):
+    elif not reset and widths != (
+        expected := dict(zip(estimator.layer_names_, estimator.n_units_, strict=True))
+    ):
         raise ValueError(
             f"X has {sum(widths.values())} features in layers {widths}, but {name} is expecting "
             f"{estimator.n_features_in_} features as input, in layers {expected}."

@@ -33,6 +33,9 @@ ESTIMATORS = [
     KDELayerMI(),
     GateExtractor(lazy_network()),
 ]
+WITH_A_MODEL = [
+    measure(lazy_network()) for measure in (GatingMI, GibbsLayerMI, BinnedLayerMI, KDELayerMI)
+]
 IDS = [type(estimator).__name__ for estimator in ESTIMATORS]
 
 pytestmark = [
@@ -52,7 +55,7 @@ def test_no_public_estimator_is_left_out():
     assert public == set(IDS)
 
 
-@parametrize_with_checks(ESTIMATORS)
+@parametrize_with_checks(ESTIMATORS + WITH_A_MODEL)
 def test_estimator_checks(estimator, check):
     check(estimator)
 

@@ -176,12 +176,10 @@ class ActivationReader:
         """Name of the activation function of each layer, None for its own output."""
         return [layer.activation for layer in self._layers]
 
-    def n_samples(self, X):
-        """Return the number of samples, None where only the end will tell."""
-        return None if isinstance(X, DataLoader) else Batches(X, 1).n_samples
-
-    def read(self, estimator, X, y, consume, *, reset, rows=None):
+    def read(self, estimator, X, y, consume, *, reset, draw=None):
         """Call ``consume(layers, labels)`` with each batch: arrays by name, and labels or None.
+
+        Returns whether ``draw`` was heeded, which it is where the number of samples is known.
 
         Parameters
         ----------
@@ -192,11 +190,14 @@ class ActivationReader:
         consume : callable
         reset : bool
             Whether to find the layers, in the first batch.
-        rows : ndarray of int, default=None
-            Samples to take; not of a loader.
+        draw : callable, default=None
+            Takes a number of samples and returns the rows to read, None for all.
         """
         X = check_inputs(estimator, X, reset=reset)
-        y = check_targets(X, y, self.n_samples(X))
+        n_samples = Batches(X, 1).n_samples
+        y = check_targets(X, y, n_samples)
+        can_draw = draw is not None and n_samples is not None and not isinstance(X, DataLoader)
+        rows = draw(n_samples) if can_draw else None
         y = y if y is None or rows is None else y[rows]
         batches = Batches(X, self.batch_size, rows)
         done = Counter()
@@ -214,6 +215,7 @@ class ActivationReader:
             consume(dict(zip(self._readers, arrays, strict=True)), labels)
 
         each_batch(batches, read, seed=0, verbose=0, desc="activations")
+        return can_draw
 
     def _find_layers(self, inputs):
         with noted(inputs):
