@@ -4,12 +4,11 @@ import copy
 from numbers import Integral
 
 import numpy as np
-from scipy.sparse import csc_array
-from scipy.special import entr, softmax
+from scipy.special import softmax
 from sklearn.utils import Bunch
 
+from ._gibbs_sums import GibbsSums, information_plane
 from ._layer_base import LAYER_CONSTRAINTS, LayerEstimator, as_samples
-from ._parallel import run, slices
 from ._validation import (
     StrOptions,
     _fit_context,
@@ -21,95 +20,6 @@ from ._validation import (
 )
 
 __all__ = ["GibbsLayerMI", "gibbs_layer_mi"]
-
-_BLOCK = 1 << 18  # activations that are float64 at once
-_TASKS = 16
-
-
-class _Sums:
-    """Sums over samples, by class, from which all information of one layer follows.
-
-    Attributes
-    ----------
-    counts, entropies : ndarray of shape (n_classes,)
-        Number of samples, and sum of H(T|X=x) over them, nats.
-    probabilities : ndarray of shape (n_classes, n_units)
-        Sum of P(T|x).
-    """
-
-    def __init__(self, n_units):
-        self.counts = np.zeros(0)
-        self.entropies = np.zeros(0)
-        self.probabilities = np.zeros((0, n_units))
-
-    def reorder(self, positions, n_classes):
-        """Put the classes at new positions among ``n_classes``."""
-        for name, sums in list(vars(self).items()):
-            grown = np.zeros((n_classes, *sums.shape[1:]))
-            grown[positions] = sums
-            setattr(self, name, grown)
-
-    def add(self, activations, codes, n_jobs):
-        """Add samples, (n_samples, n_units), of the classes ``codes``."""
-        (n, n_units), n_classes = activations.shape, len(self.counts)
-        self.counts += np.bincount(codes, minlength=n_classes)
-        step = max(-(-n // _TASKS), _BLOCK // n_units)
-        tasks = [(activations[r], codes[r], n_classes) for r in slices(0, n, step)]
-        for entropies, probabilities in run(_sums, tasks, n_jobs, activations.size):
-            self.entropies += entropies
-            self.probabilities += probabilities
-
-    def given_class(self):
-        """Return P(T|Y), (n_classes, n_units)."""
-        return self.probabilities / self.counts[:, None]
-
-    def class_weights(self, class_weight):
-        """Return p_m, the empirical prior or the same for all classes."""
-        if class_weight == "uniform":
-            return np.full(len(self.counts), 1 / len(self.counts))
-        return self.counts / self.counts.sum()
-
-    def information(self, class_weight):
-        """Return I(X;T), I(Y;T) and I(X_bar;T) in nats."""
-        weights, given = self.class_weights(class_weight), self.given_class()
-        total = entr(weights @ given).sum()
-        given_y = weights @ entr(given).sum(axis=1)
-        given_x = weights @ (self.entropies / self.counts)
-        return total - given_x, total - given_y, given_y - given_x
-
-
-def _sums(activations, codes, n_classes):
-    """Return the sums of H(T|x), (n_classes,), and of P(T|x), (n_classes, n_units)."""
-    n, n_units = activations.shape
-    height = max(1, _BLOCK // n_units)
-    buffers = np.empty((2, min(n, height), n_units))
-    entropies, probabilities = np.zeros(n_classes), np.zeros((n_classes, n_units))
-    for rows in slices(0, n, height):
-        shifted, values = buffers[:, : rows.stop - rows.start]
-        shifted[:] = activations[rows]
-        shifted -= shifted.max(axis=1, keepdims=True)
-        np.exp(shifted, out=values)
-        z = values.sum(axis=1)  # (n_rows,)
-        # H = -sum p log p with log p = shifted - log z; each term is of one sign
-        entropy = np.log(z) - np.vecdot(values, shifted) / z
-        own = codes[rows]
-        entropies += np.bincount(own, entropy, n_classes)
-        membership = csc_array((1 / z, own, np.arange(len(own) + 1)), shape=(n_classes, len(own)))
-        probabilities += membership @ values
-    return entropies, probabilities
-
-
-def _information(sums, class_weight, base):
-    """Return what `gibbs_layer_mi` does, without names, from the sums of each layer."""
-    values = np.array([layer.information(class_weight) for layer in sums]) / np.log(base)
-    mi_x, mi_y, mi_xbar = values.T
-    return Bunch(
-        mi_x=mi_x,
-        mi_y=mi_y,
-        mi_xbar=mi_xbar,
-        network_mi_x=float(mi_xbar[0] + mi_y[-1]),
-        network_mi_y=float(mi_y[-1]),
-    )
 
 
 @validate_params(
@@ -166,11 +76,11 @@ def gibbs_layer_mi(activations, y, *, class_weight="prior", base=2, n_jobs=None)
     layers = as_layers(activations)
     n_samples = len(next(iter(layers.values())))
     classes, codes = check_labels(y, n_samples)
-    sums = [_Sums(array.shape[1]) for array in layers.values()]
+    sums = [GibbsSums(array.shape[1]) for array in layers.values()]
     for layer, array in zip(sums, layers.values(), strict=True):
         layer.reorder([], len(classes))
         layer.add(array, codes, n_jobs)
-    result = _information(sums, class_weight, base)
+    result = information_plane(sums, class_weight, base)
     return Bunch(**result, layer_names=list(layers), classes=classes)
 
 
@@ -342,7 +252,7 @@ class GibbsLayerMI(LayerEstimator):
             new, codes = check_labels(labels, len(next(iter(layers.values()))))
             known, classes = classes, np.union1d(classes, new) if len(classes) else new
             for name, activations in layers.items():
-                layer = sums.setdefault(name, _Sums(activations.shape[-1]))
+                layer = sums.setdefault(name, GibbsSums(activations.shape[-1]))
                 layer.reorder(np.searchsorted(classes, known), len(classes))
                 layer.add(
                     *as_samples(activations, np.searchsorted(classes, new)[codes]), self.n_jobs
@@ -350,7 +260,7 @@ class GibbsLayerMI(LayerEstimator):
 
         self._read(X, y, add, reset=reset)
         self._sums, self.classes_ = sums, classes
-        self._set_result(_information(sums.values(), self.class_weight, self.base))
+        self._set_result(information_plane(sums.values(), self.class_weight, self.base))
         return self
 
     def transform(self, X):
@@ -404,7 +314,7 @@ class GibbsLayerMI(LayerEstimator):
         """
         check_is_fitted(self)
         *_, fitted = self._sums.values()
-        new = _Sums(fitted.probabilities.shape[1])
+        new = GibbsSums(fitted.probabilities.shape[1])
         new.reorder([], len(self.classes_))
 
         def add(layers, labels):
