@@ -101,10 +101,6 @@ def _add(values, masks, n_above, into_rows, into_columns):
         into_columns[group] += ones[:n_above] @ own[:n_above]
 
 
-def _length(s):
-    return s.stop - s.start
-
-
 def symmetric_masses(points, weights, labelings, n_jobs):
     """Return the log masses of each row over all rows, each pair computed once.
 
