@@ -34,6 +34,6 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
 }
-html_sidebars = {"index": [], "performance": [], "models": [], "quantities": []}
+html_sidebars = {"index": [], "layers": [], "models": [], "performance": [], "quantities": []}
 html_show_sourcelink = False
 html_copy_source = False
