@@ -157,7 +157,7 @@ class BinnedLayerMI(LayerEstimator):
 
     .. math::
 
-        P(T=c) = rac1n \sum_j 1[t_j \in c], \qquad I(X;T) = H(T), \qquad
+        P(T=c) = \frac1n \sum_j 1[t_j \in c], \qquad I(X;T) = H(T), \qquad
         I(Y;T) = H(T) - \sum_m p_m H(T \mid Y=m).
 
     T is a function of X, so that H(T|X) = 0. Both values depend on ``bin_size`` more than on the
