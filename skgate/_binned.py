@@ -70,15 +70,21 @@ def _keys(activations, bin_size):
     coefficients = np.random.default_rng(0).integers(0, 2**64, (2, activations.shape[1]), np.uint64)
     coefficients |= np.uint64(1)
     keys = np.empty((len(activations), 2), np.uint64)
-    for rows in slices(0, len(activations), max(1, _BLOCK // activations.shape[1])):
-        bins = np.floor(activations[rows] / np.float64(bin_size))
-        if not (np.abs(bins) < 2**62).all():
+    height = max(1, _BLOCK // activations.shape[1])
+    # made once: fresh arrays of this size cost more in page faults than the arithmetic on them
+    quotients = np.empty((height, activations.shape[1]))
+    numbers = np.empty(quotients.shape, np.int64)
+    for rows in slices(0, len(activations), height):
+        bins, whole = quotients[: rows.stop - rows.start], numbers[: rows.stop - rows.start]
+        np.floor(np.divide(activations[rows], bin_size, out=bins, dtype=np.float64), out=bins)
+        if max(-bins.min(), bins.max()) >= 2**62:
             raise ValueError(
                 f"bin_size={bin_size} is too small: activations reach "
                 f"{np.abs(activations).max():.3g}, more than 2^62 bins from 0."
             )
-        bins = bins.astype(np.int64).view(np.uint64)  # (n_rows, n_units)
-        keys[rows] = np.stack([np.vecdot(bins, c) for c in coefficients], axis=1)
+        np.copyto(whole, bins, casting="unsafe")
+        for column, c in zip(keys[rows].T, coefficients, strict=True):
+            np.einsum("ij,j->i", whole.view(np.uint64), c, out=column)
     return keys
 
 

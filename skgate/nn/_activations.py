@@ -165,6 +165,11 @@ class ActivationReader:
     layers : as of `GateExtractor`
     spatial : {"channels", "flatten"}
     batch_size : int
+
+    Attributes
+    ----------
+    has_both_ends : bool
+        Whether the first and the last layer of the module are among those that are read.
     """
 
     def __init__(self, model, *, layers, spatial, batch_size):
@@ -252,6 +257,7 @@ class ActivationReader:
         if last.activation:  # the output layer is read before anything is done to its logits
             last.values, last.activation = last.output, None
         wanted = select([event for event, _ in found], self.layers)
+        self.has_both_ends = {found[0][0].layer, last.layer} <= wanted
         return [self._layer(e, layout) for e, layout in found if e.layer in wanted]
 
     def _layer(self, event, layout):
