@@ -45,8 +45,8 @@ def refuse_shuffling(X):
     if not isinstance(sampler, SequentialSampler):
         raise ValueError(
             "A shuffling DataLoader was received: its order is lost, and with it which label "
-            "belongs to which row. Use shuffle=False. (What takes the labels of the same pass takes "
-            "any order: fit and score of a measure, extract of a GateExtractor.)"
+            "belongs to which row. Use shuffle=False. (Methods that take labels from the same pass "
+            "accept any order: fit and score of a measure, extract of a GateExtractor.)"
         )
 
 
