@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 
 SCALES = {"upper": 2.0, "lower": 8.0}
 
@@ -80,3 +81,152 @@ def log_likelihood(query, layers, bandwidths, bound="upper"):
     pairs = zip(query, weights, strict=True)
     log_norm = sum(len(q) * math.log1p(math.exp(-w)) for q, w in pairs)
     return (log_sum - math.log(len(exponents)) - log_norm) / math.log(2)
+
+
+# Activations of layers ---------------------------------------------------------------------------
+
+
+def plogp(probabilities):
+    """Entropy in bits of one distribution."""
+    return -math.fsum(p * math.log2(p) for p in probabilities if p > 0)
+
+
+def gibbs_distribution(row):
+    top = max(float(t) for t in row)
+    values = [math.exp(float(t) - top) for t in row]
+    total = math.fsum(values)
+    return [v / total for v in values]
+
+
+def class_weights(y, class_weight):
+    """Weight of each class, by label."""
+    counts = Counter(y)
+    if class_weight == "uniform":
+        return {label: 1 / len(counts) for label in counts}
+    return {label: count / len(y) for label, count in counts.items()}
+
+
+def _mean_rows(rows):
+    return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def gibbs(activations, y, class_weight="prior"):
+    """I(X;T), I(Y;T), I(X_bar;T) in bits, each from its own definition."""
+    y = list(y)
+    weights = class_weights(y, class_weight)
+    distributions = [gibbs_distribution(row) for row in activations]
+    of_class = {
+        label: [p for p, other in zip(distributions, y, strict=True) if other == label]
+        for label in weights
+    }
+    given = {label: _mean_rows(rows) for label, rows in of_class.items()}
+    marginal = [
+        math.fsum(weights[label] * given[label][i] for label in weights)
+        for i in range(len(distributions[0]))
+    ]
+    given_y = math.fsum(w * plogp(given[label]) for label, w in weights.items())
+    given_x = math.fsum(
+        w / len(of_class[label]) * plogp(p) for label, w in weights.items() for p in of_class[label]
+    )
+    total = plogp(marginal)
+    return total - given_x, total - given_y, given_y - given_x
+
+
+def gibbs_score(fitted, fitted_y, activations, y, class_weight="prior"):
+    """Mean of sum_n P(n|x) log2 P(n|y)/P(n), the latter two of other samples."""
+    fitted_y, y = list(fitted_y), list(y)
+    weights = class_weights(fitted_y, class_weight)
+    given = {}
+    for label in weights:
+        rows = [row for row, other in zip(fitted, fitted_y, strict=True) if other == label]
+        given[label] = _mean_rows([gibbs_distribution(row) for row in rows])
+    gains = {label: [] for label in y}
+    for row, label in zip(activations, y, strict=True):
+        gain = 0.0
+        for i, p in enumerate(gibbs_distribution(row)):
+            marginal = math.fsum(w * given[m][i] for m, w in weights.items())
+            gain += p * math.log2(given[label][i] / marginal)
+        gains[label].append(gain)
+    if class_weight == "uniform":
+        return math.fsum(math.fsum(g) / len(g) for g in gains.values()) / len(gains)
+    return math.fsum(math.fsum(g) for g in gains.values()) / len(y)
+
+
+def _cells(activations, bin_size):
+    return [tuple(math.floor(float(t) / bin_size) for t in row) for row in activations]
+
+
+def binned(activations, y, bin_size):
+    """I(X;T) and I(Y;T) in bits of binned activations."""
+    y, cells = list(y), _cells(activations, bin_size)
+    total = plogp(count / len(cells) for count in Counter(cells).values())
+    given = 0.0
+    for label, count in Counter(y).items():
+        own = Counter(cell for cell, other in zip(cells, y, strict=True) if other == label)
+        given += count / len(y) * plogp(c / count for c in own.values())
+    return total, total - given
+
+
+def binned_score(fitted, fitted_y, activations, y, bin_size):
+    """Mean of log2 of the smoothed p(y|c) over p(y)."""
+    cells = Counter(_cells(fitted, bin_size))
+    pairs = Counter(zip(_cells(fitted, bin_size), fitted_y, strict=True))
+    classes = Counter(fitted_y)
+    total = 0.0
+    for cell, label in zip(_cells(activations, bin_size), y, strict=True):
+        prior = classes[label] / len(fitted_y)
+        total += math.log2((pairs[cell, label] + prior) / (cells[cell] + 1) / prior)
+    return total / len(y)
+
+
+def squared_distance(a, b):
+    return math.fsum((float(s) - float(t)) ** 2 for s, t in zip(a, b, strict=True))
+
+
+def log_kernel_mean(row, activations, noise_variance, bound="upper"):
+    """log2 of the mean over other samples of exp(-|t - t_k|^2 / (2 or 8) sigma^2)."""
+    scale = SCALES[bound] * noise_variance
+    exponents = [-squared_distance(row, other) / scale for other in activations]
+    top = max(exponents)
+    total = math.fsum(math.exp(e - top) for e in exponents)
+    return (top + math.log(total / len(exponents))) / math.log(2)
+
+
+def kde(activations, y, noise_variance, bound="upper"):
+    """I(X;T) and I(Y;T) in bits by kernel density."""
+    y = list(y)
+    total = given = 0.0
+    for row, label in zip(activations, y, strict=True):
+        own = [other for other, m in zip(activations, y, strict=True) if m == label]
+        total -= log_kernel_mean(row, activations, noise_variance, bound) / len(y)
+        given -= log_kernel_mean(row, own, noise_variance, bound) / len(y)
+    return total, total - given
+
+
+def kde_score(fitted, fitted_y, activations, y, noise_variance, bound="upper"):
+    """Mean of log2 p(t|y)/p(t) under the density of other samples."""
+    total = 0.0
+    for row, label in zip(activations, y, strict=True):
+        own = [other for other, m in zip(fitted, fitted_y, strict=True) if m == label]
+        total += log_kernel_mean(row, own, noise_variance, bound)
+        total -= log_kernel_mean(row, fitted, noise_variance, bound)
+    return total / len(y)
+
+
+def correlation(a, b):
+    """Pearson correlation of two vectors."""
+    a, b = [float(s) for s in a], [float(t) for t in b]
+    mean_a, mean_b = math.fsum(a) / len(a), math.fsum(b) / len(b)
+    product = math.fsum((s - mean_a) * (t - mean_b) for s, t in zip(a, b, strict=True))
+    norms = squared_distance(a, [mean_a] * len(a)) * squared_distance(b, [mean_b] * len(b))
+    return product / math.sqrt(norms)
+
+
+def sample_correlation(activations, y):
+    """Means of R over pairs of the same and of different classes, then of |R|."""
+    values = {True: [], False: []}
+    for j, k in itertools.permutations(range(len(y)), 2):
+        values[bool(y[j] == y[k])].append(correlation(activations[j], activations[k]))
+    signed = [math.fsum(v) / len(v) for v in (values[True], values[False])]
+    absolute = [math.fsum(map(abs, v)) / len(v) for v in (values[True], values[False])]
+    return [*signed, *absolute]

@@ -4,18 +4,28 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from skgate import (
+    BinnedLayerMI,
     GateExtractor,
     GatingEntropy,
     GatingMI,
     GatingStates,
+    GibbsLayerMI,
+    KDELayerMI,
     TotalCorrelation,
+    binned_layer_mi,
     gating_entropy,
+    gibbs_layer_mi,
+    kde_layer_mi,
+    sample_correlation,
 )
 
 MEASURES = [GatingEntropy, GatingMI, TotalCorrelation]
+LAYER_MEASURES = [GibbsLayerMI, BinnedLayerMI, KDELayerMI]
+LAYER_FUNCTIONS = [gibbs_layer_mi, binned_layer_mi, kde_layer_mi, sample_correlation]
 Y = np.array([0, 1] * 5)
 GOOD = np.random.default_rng(0).normal(size=(10, 4))
 
@@ -36,7 +46,7 @@ BAD_ARRAYS = [
 ]
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *LAYER_MEASURES])
 @pytest.mark.parametrize(("X", "message"), BAD_ARRAYS)
 def test_arrays_that_hold_no_gates(measure, X, message):
     with pytest.raises((ValueError, TypeError), match=message):
@@ -49,7 +59,7 @@ def test_arrays_that_no_module_takes(X):
         GateExtractor(network()).fit(X[0])
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *LAYER_MEASURES])
 def test_three_axes(measure):
     with pytest.raises(ValueError, match="dim 3"):
         measure().fit(np.ones((10, 4, 2)), Y)
@@ -219,3 +229,226 @@ def test_warnings_point_at_the_line_of_the_user(recwarn):
     GatingEntropy().fit(np.random.default_rng(0).normal(size=(20, 500)))
     gating_entropy(np.random.default_rng(0).normal(size=(20, 500)))
     assert [warning.filename for warning in recwarn] == [__file__] * 2
+
+
+# Activations of layers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", LAYER_FUNCTIONS)
+@pytest.mark.parametrize(("X", "message"), BAD_ARRAYS)
+def test_arrays_that_hold_no_activations(function, X, message):
+    for given in (X, {"a": GOOD, "b": X}):
+        with pytest.raises((ValueError, TypeError), match=message):
+            function(given, Y)
+
+
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+def test_a_layer_that_holds_no_activations_is_named(measure):
+    with pytest.raises(ValueError, match="Layer 'b' contains NaN"):
+        measure().fit({"a": GOOD, "b": np.full((10, 2), np.nan)}, Y)
+    with pytest.raises(ValueError, match=r"number of samples: \{'a': 10, 'b': 9\}"):
+        measure().fit({"a": GOOD, "b": GOOD[1:]}, Y)
+    with pytest.raises(ValueError, match="at least one"):
+        measure().fit({}, Y)
+
+
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+@pytest.mark.parametrize("X", [[GOOD, GOOD], (GOOD, GOOD), [torch.ones(10, 4)]])
+def test_activations_in_a_list_are_sent_to_a_dict(measure, X):
+    with pytest.raises(
+        ValueError, match=r'split as if they were samples\. Pass \{"layer0": X\[0\]'
+    ):
+        measure().fit(X, Y)
+
+
+@pytest.mark.parametrize("use", [*(m().fit for m in LAYER_MEASURES), *LAYER_FUNCTIONS])
+def test_gating_states_are_no_activations(use):
+    states = GatingStates.from_arrays(GOOD)
+    for given in (states, {"a": states}):
+        with pytest.raises(ValueError, match="GatingStates"):
+            use(given, Y)
+
+
+@pytest.mark.parametrize("use", [*(m().fit for m in LAYER_MEASURES), *LAYER_FUNCTIONS])
+def test_streams_are_no_activations(use):
+    dataset = torch.utils.data.TensorDataset(torch.tensor(GOOD), torch.tensor(Y))
+    for stream in (dataset, torch.utils.data.DataLoader(dataset)):
+        with pytest.raises(ValueError, match="activations"):
+            use(stream, Y)
+
+
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+def test_streams_of_activations_need_a_model(measure):
+    dataset = torch.utils.data.TensorDataset(torch.tensor(GOOD), torch.tensor(Y))
+    for stream in (dataset, torch.utils.data.DataLoader(dataset)):
+        with pytest.raises(ValueError, match=rf"no model.*{measure.__name__}\(model=\.\.\.\)"):
+            measure().fit(stream)
+
+
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+def test_layers_need_a_model(measure):
+    for layers in ("layer0", 0, [0], slice(1)):
+        with pytest.raises(ValueError, match=r"model is None\. Leave layers out"):
+            measure(layers=layers).fit(GOOD, Y)
+
+
+BAD_LABELS = [
+    (None, "requires y"),
+    (np.linspace(0, 1, 10), "continuous.*qcut"),
+    (Y[:7], "inconsistent numbers of samples"),
+    (np.array([0, 1, np.nan] + [0] * 7), "NaN"),
+    (np.eye(2)[Y], r"shape \(10, 2\).*argmax"),
+]
+
+
+@pytest.mark.parametrize(("y", "message"), BAD_LABELS)
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+def test_labels_that_are_none_before_any_work(measure, y, message):
+    ran = []
+    model = network()
+    model.register_forward_hook(lambda *_: ran.append(1))
+    for use in (measure(model).fit, measure().fit):
+        with pytest.raises(ValueError, match=message):
+            use(GOOD, y)
+    assert not ran
+
+
+@pytest.mark.parametrize(("y", "message"), BAD_LABELS)
+@pytest.mark.parametrize("function", LAYER_FUNCTIONS)
+def test_labels_that_are_none_of_given_activations(function, y, message):
+    with pytest.raises(ValueError, match=message):
+        function(GOOD, y)
+
+
+@pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+@pytest.mark.parametrize("model", [None, "network"])
+def test_labels_that_were_not_there(measure, model):
+    fitted = measure(network() if model else None).fit(GOOD, Y)
+    with pytest.raises(ValueError, match=r"labels \[5\], which were not in the fitted y"):
+        fitted.score(GOOD, np.where(Y == 1, 5, 0))
+    with pytest.raises(ValueError, match=r"labels \['a', 'b'\]"):
+        fitted.score(GOOD, list("ab" * 5))
+    with pytest.raises(ValueError, match="requires y"):
+        fitted.score(GOOD)
+    with pytest.raises(ValueError, match="inconsistent"):
+        fitted.score(GOOD, Y[:3])
+
+
+@pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+@pytest.mark.parametrize("method", ["transform", "score"])
+def test_other_activations_than_those_fitted(measure, method):
+    fitted = measure().fit({"a": GOOD, "b": GOOD[:, :3]}, Y)
+    labels = (Y,) if method == "score" else ()
+    others = [
+        {"a": GOOD, "c": GOOD[:, :3]},
+        {"a": GOOD},
+        {"a": GOOD, "b": GOOD},
+        {"a": GOOD, "b": GOOD[:, :3], "c": GOOD},
+        np.hstack([GOOD, GOOD[:, :3]]),
+        GOOD,
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match="expecting 7 features as input"):
+            getattr(fitted, method)(other, *labels)
+    fitted = measure().fit(GOOD, Y)
+    for other in ({"a": GOOD}, {"layer0": GOOD[:, 1:]}, GOOD[:, 1:]):
+        with pytest.raises(ValueError, match="expecting 4 features as input"):
+            getattr(fitted, method)(other, *labels)
+
+
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+def test_unfitted_measures_of_layers(measure):
+    for use in (measure().transform, measure().score, measure(network()).transform):
+        with pytest.raises(NotFittedError):
+            use(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("measure", "params"),
+    [
+        *((m, {"base": 1}) for m in LAYER_MEASURES),
+        *((m, {"model": 3}) for m in LAYER_MEASURES),
+        *((m, {"spatial": "positions"}) for m in LAYER_MEASURES),
+        *((m, {"batch_size": 0}) for m in LAYER_MEASURES),
+        *((m, {"layers": 1.5}) for m in LAYER_MEASURES),
+        (GibbsLayerMI, {"class_weight": "balanced"}),
+        (GibbsLayerMI, {"class_weight": None}),
+        (GibbsLayerMI, {"n_jobs": "all"}),
+        (BinnedLayerMI, {"bin_size": 0}),
+        (BinnedLayerMI, {"bin_size": -1.0}),
+        (BinnedLayerMI, {"bin_size": np.inf}),
+        (BinnedLayerMI, {"bin_size": np.nan}),
+        (KDELayerMI, {"noise_variance": 0.0}),
+        (KDELayerMI, {"noise_variance": -2}),
+        (KDELayerMI, {"noise_variance": np.inf}),
+        (KDELayerMI, {"bound": "middle"}),
+        (KDELayerMI, {"max_samples": 0}),
+        (KDELayerMI, {"max_samples": 1.5}),
+        (KDELayerMI, {"device": "gpu"}),
+        (KDELayerMI, {"n_jobs": "all"}),
+    ],
+)
+def test_parameters_of_layer_measures_out_of_range(measure, params):
+    (name,) = params
+    with pytest.raises(ValueError, match=f"'{name}' parameter of {measure.__name__}"):
+        measure(**params).fit(GOOD, Y)
+
+
+def test_parameters_of_functions_out_of_range():
+    with pytest.raises(ValueError, match="'bin_size' parameter of binned_layer_mi"):
+        binned_layer_mi(GOOD, Y, bin_size=0)
+    with pytest.raises(ValueError, match="'noise_variance' parameter of kde_layer_mi"):
+        kde_layer_mi(GOOD, Y, noise_variance=0)
+    with pytest.raises(ValueError, match="'class_weight' parameter of gibbs_layer_mi"):
+        gibbs_layer_mi(GOOD, Y, class_weight="balanced")
+
+
+@pytest.mark.parametrize("bin_size", [1e-19, 1e-300, 5e-324])
+def test_bins_too_small_to_be_counted(bin_size, recwarn):
+    for use in (BinnedLayerMI(bin_size=bin_size).fit, partial_binned(bin_size)):
+        with pytest.raises(ValueError, match=rf"bin_size={bin_size} is too small: .* 2\^62 bins"):
+            use(GOOD, Y)
+    assert [str(w.message) for w in recwarn] == []
+
+
+def partial_binned(bin_size):
+    return lambda X, y: binned_layer_mi(X, y, bin_size=bin_size)
+
+
+@pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
+def test_layer_measures_on_cuda_without_an_engine():
+    for use in (KDELayerMI(device="cuda").fit, lambda X, y: kde_layer_mi(X, y, device="cuda")):
+        with pytest.raises(RuntimeError, match="Use device='auto' or device='cpu'"):
+            use(GOOD, Y)
+
+
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+def test_models_that_no_layer_measure_takes(measure):
+    with pytest.raises(TypeError, match=r"instance, Linear\(\.\.\.\)"):
+        measure(nn.Linear).fit(GOOD, Y)
+    with pytest.raises(ValueError, match="script module"):
+        measure(torch.jit.trace(network(), torch.ones(2, 4))).fit(GOOD, Y)
+    with pytest.raises(ValueError, match="Got GatingStates"):
+        measure(network()).fit(GatingStates.from_arrays(GOOD), Y)
+    with pytest.raises(ValueError, match="iterator"):
+        measure(network()).fit(iter([GOOD]), Y)
+    with pytest.raises(ValueError, match="list of tuples"):
+        measure(network()).fit(list(zip(GOOD, Y, strict=True)), Y)
+    with pytest.raises(RuntimeError) as caught:
+        measure(network()).fit(GOOD[:, :3], Y)
+    assert "batch of shape (10, 3)" in caught.value.__notes__[0]
+
+
+@pytest.mark.filterwarnings("default::skgate.SaturationWarning")
+def test_warnings_of_layer_measures_point_at_the_line_of_the_user(recwarn):
+    X = np.random.default_rng(0).normal(size=(20, 30)) * 100
+    y = np.arange(20) % 2
+    for measure in (BinnedLayerMI(), KDELayerMI()):
+        measure.fit(X, y)
+        measure.fit({"a": X}, y)
+    binned_layer_mi(X, y)
+    kde_layer_mi(X, y)
+    sample_correlation(np.ones((20, 3)), y)
+    assert [warning.filename for warning in recwarn] == [__file__] * 7

@@ -163,6 +163,182 @@ def test_nothing_of_size_n_squared_is_allocated(rng):
     assert peak < n * n / 2  # bytes: an eighth of the distances alone
 
 
+# Real numbers --------------------------------------------------------------------------------
+
+FLOAT_WEIGHTS = np.array([[0.3, 0, 0], [0, 0.02, 0], [0, 0, 0.4], [0.1, 0.01, 0.2], [0, 0, 0]])
+
+
+def random_layers(rng, n, widths=(1, 40, 16)):
+    return [rng.normal(size=(n, d)) * rng.uniform(0.1, 3, d) for d in widths]
+
+
+def float_masses(queries, layers, weights, query_labelings, labelings):
+    """Log masses from differences of all pairs, in extended precision where there is one."""
+    exponents = 0
+    for index, (a, b) in enumerate(zip(queries, layers, strict=True)):
+        a, b = np.asarray(a, np.longdouble), np.asarray(b, np.longdouble)
+        distances = np.stack([((row - b) ** 2).sum(axis=1) for row in a])
+        exponents = exponents + weights[:, index, None, None] * distances
+    groups = [np.ones(exponents.shape[1:], bool)]
+    groups += [q[:, None] == c for q, c in zip(query_labelings, labelings, strict=True)]
+    masses = []
+    for group in groups:
+        own = np.where(group, exponents, np.inf)
+        least = own.min(axis=2, keepdims=True)
+        shift = np.where(np.isfinite(least), least, 0)
+        with np.errstate(divide="ignore"):
+            masses.append(np.log(np.exp(shift - own).sum(axis=2)) - shift[..., 0])
+    return np.stack(masses, axis=1).astype(np.float64)
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 255, 256, 257, 600])
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_masses_of_real_numbers_are_those_of_all_pairs(rng, n, n_jobs):
+    layers = random_layers(rng, n)
+    y, z = rng.integers(0, 4, n), rng.integers(0, 2, n)
+    masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y, z], n_jobs=n_jobs)
+    expected = float_masses(layers, layers, FLOAT_WEIGHTS, [y, z], [y, z])
+    np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_queries", [1, 64, 300])
+def test_queries_of_real_numbers_are_those_of_all_pairs(rng, n_queries):
+    layers, queries = random_layers(rng, 270), random_layers(rng, n_queries)
+    y, z = rng.integers(0, 3, 270), rng.integers(0, 4, n_queries)  # label 3 has no columns
+    masses = kernel_masses(
+        layers, FLOAT_WEIGHTS, labelings=[y], queries=queries, query_labelings=[z], n_jobs=2
+    )
+    expected = float_masses(queries, layers, FLOAT_WEIGHTS, [z], [y])
+    np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-11)
+    assert np.isneginf(masses[:, 1, z == 3]).all()
+
+
+@pytest.mark.parametrize("d", [1, 2, 15, 16, 17, 18, 64, 300])
+@pytest.mark.parametrize("shift", [0.0, 1e3, 1e6])
+def test_any_number_of_units_any_distance_from_the_origin(rng, d, shift):
+    X = rng.normal(size=(90, d)) + shift
+    weights = np.array([[1 / d]])
+    masses = kernel_masses([X], weights)
+    np.testing.assert_allclose(
+        masses, float_masses([X], [X], weights, [], []), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("d", [3, 16, 17, 100])
+@pytest.mark.parametrize("norm", [1.0, 1e3, 1e5])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_tight_clusters_far_apart(rng, d, norm, dtype):
+    centres = rng.normal(size=(4, d)) * norm / np.sqrt(d)
+    X = np.repeat(centres, 30, axis=0) + 1e-2 * rng.normal(size=(120, d)) / np.sqrt(d)
+    X = X.astype(dtype)
+    weights = np.array([[1 / (2 * 1e-4)]])  # a noise as small as a cluster
+    queries = X[::7] + np.asarray(1e-3, dtype)
+    symmetric = kernel_masses([X], weights)
+    np.testing.assert_allclose(
+        symmetric, float_masses([X], [X], weights, [], []), rtol=1e-9, atol=1e-9
+    )
+    cross = kernel_masses([X], weights, queries=[queries])
+    expected = float_masses([queries], [X], weights, [], [])
+    np.testing.assert_allclose(cross, expected, rtol=1e-9, atol=1e-8)
+
+
+def test_a_few_samples_far_away_do_not_cost_digits(rng):
+    # the first tile is near the mean; the last ones are two clusters far from it
+    X = rng.normal(size=(600, 40)) * 0.1
+    X[300:450] += 1e5
+    X[450:] -= 1e5
+    weights = np.array([[0.5]])
+    np.testing.assert_allclose(
+        kernel_masses([X], weights), float_masses([X], [X], weights, [], []), rtol=1e-8, atol=1e-8
+    )
+
+
+def test_no_rounding_makes_a_mass_exceed_the_number_of_rows(rng):
+    X = np.repeat(30 * rng.normal(size=(2, 50)), 400, axis=0)
+    masses = kernel_masses([X], np.array([[1.0]]))
+    assert (masses <= np.log(400)).all()
+    np.testing.assert_allclose(masses, np.log(400), rtol=0, atol=1e-9)
+
+
+def test_queries_far_from_the_columns_keep_their_digits(rng):
+    # the columns are near one another, so that products would do for them
+    X = rng.normal(size=(80, 40))
+    queries = X[:20] + 1e4
+    y = rng.integers(0, 2, 80)
+    weights = np.array([[0.5]])
+    masses = kernel_masses([X], weights, labelings=[y], queries=[queries], query_labelings=[y[:20]])
+    expected = float_masses([queries], [X], weights, [y[:20]], [y])
+    gains = np.diff(masses[0], axis=0), np.diff(expected[0], axis=0)
+    np.testing.assert_allclose(*gains, rtol=1e-5, atol=1e-5)
+
+
+def test_real_numbers_that_are_bits_have_the_masses_of_bits(rng):
+    states = random_states(rng, 300)
+    y = rng.integers(0, 3, 300)
+    layers = [np.asarray(states.select(name), dtype=float) for name in states.layer_names]
+    np.testing.assert_allclose(
+        kernel_masses(layers, WEIGHTS, labelings=[y]),
+        kernel_masses(states, WEIGHTS, labelings=[y]),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_real_numbers_of_less_precision_count_as_their_values(rng, dtype):
+    layers = [array.astype(dtype) for array in random_layers(rng, 130)]
+    exact = [array.astype(np.float64) for array in layers]
+    np.testing.assert_allclose(
+        kernel_masses(layers, FLOAT_WEIGHTS), kernel_masses(exact, FLOAT_WEIGHTS), rtol=1e-12
+    )
+
+
+def test_equal_rows_of_real_numbers_have_no_distance(rng):
+    for d in (3, 50):
+        X = np.repeat(rng.normal(size=(2, d)) * [[0], [1e8]], 300, axis=0)
+        masses = kernel_masses([X], np.array([[1e3]]))
+        np.testing.assert_allclose(masses, np.log(300), rtol=0, atol=1e-13)
+
+
+def test_threads_and_processes_give_the_same_bits_of_real_numbers(rng):
+    layers = random_layers(rng, 1500)
+    y = rng.integers(0, 3, 1500)
+    expected = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y], n_jobs=1)
+    queries = [array[:400] for array in layers]
+    cross = kernel_masses(layers, FLOAT_WEIGHTS, queries=queries, n_jobs=1)
+    for n_jobs in (2, 4):
+        masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y], n_jobs=n_jobs)
+        np.testing.assert_array_equal(masses, expected)
+        masses = kernel_masses(layers, FLOAT_WEIGHTS, queries=queries, n_jobs=n_jobs)
+        np.testing.assert_array_equal(masses, cross)
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y])
+        np.testing.assert_array_equal(masses, expected)
+
+
+@pytest.mark.parametrize("megabytes", [0.1, 1, 1.6])
+def test_memory_settings_do_not_change_masses_of_real_numbers(rng, megabytes):
+    X, y = rng.normal(size=(900, 20)), rng.integers(0, 3, 900)
+    expected = kernel_masses([X], np.array([[0.1]]), labelings=[y])
+    with config_context(working_memory=megabytes):
+        masses = kernel_masses([X], np.array([[0.1]]), labelings=[y])
+    np.testing.assert_allclose(masses, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("d", [8, 64])
+def test_nothing_of_size_n_squared_is_allocated_for_real_numbers(rng, d):
+    import tracemalloc
+
+    n = 4000
+    X = rng.normal(size=(n, d))
+    tracemalloc.start()
+    kernel_masses([X], np.array([[0.1]]))
+    kernel_masses([X], np.array([[0.1]]), queries=[X])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < n * n  # bytes: an eighth of the distances alone
+
+
 def test_cuda_says_what_is_missing():
     with pytest.raises(RuntimeError, match="no CUDA engine"):
         resolve_device("cuda")

@@ -12,14 +12,25 @@ import torch
 from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import skgate
-from skgate import GateExtractor, GatingEntropy, GatingMI, GatingStates, TotalCorrelation
+from skgate import (
+    BinnedLayerMI,
+    GateExtractor,
+    GatingEntropy,
+    GatingMI,
+    GatingStates,
+    GibbsLayerMI,
+    KDELayerMI,
+    TotalCorrelation,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 
@@ -267,3 +278,115 @@ def test_skorch_nets_and_slice_datasets(net, data):
     )
     with pytest.raises(Exception, match="FrozenEstimator"):
         GatingEntropy(clone(classifier)).fit(X)
+
+
+# Measures of layers --------------------------------------------------------------------------
+
+LAYER_MEASURES = [GibbsLayerMI, BinnedLayerMI, KDELayerMI]
+
+
+@pytest.fixture
+def activations(rng):
+    y = rng.integers(0, 3, 240)
+    return 2 * np.eye(4)[y] + rng.normal(size=(240, 4)), y
+
+
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+def test_a_scaler_in_front_of_a_measure(activations, measure):
+    X, y = activations
+    pipeline = make_pipeline(StandardScaler(), measure()).fit(X, y)
+    scaled = StandardScaler().fit_transform(X)
+    direct = measure().fit(scaled, y)
+    assert_allclose(pipeline[-1].mi_y_, direct.mi_y_, rtol=1e-12)
+    assert_allclose(pipeline.transform(X), direct.transform(scaled), rtol=1e-12)
+    assert_allclose(pipeline.score(X, y), direct.score(scaled, y), rtol=1e-12)
+    assert list(pipeline.get_feature_names_out()) == list(direct.get_feature_names_out())
+
+
+@pytest.mark.parametrize("measure", LAYER_MEASURES)
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_cross_validation_of_layer_measures(net, data, activations, measure, n_jobs):
+    X, y = activations
+    cv = StratifiedKFold(3)
+    result = cross_validate(measure(), X, y, cv=cv, n_jobs=n_jobs, return_train_score=True)
+    expected = []
+    for train, test in cv.split(X, y):
+        expected.append(measure().fit(X[train], y[train]).score(X[test], y[test]))
+    assert_allclose(result["test_score"], expected, rtol=1e-12)
+    assert (result["train_score"] > 0).all()
+    raw, labels = data
+    scores = cross_val_score(measure(net), raw, labels, cv=3, n_jobs=n_jobs)
+    with torch.no_grad():
+        logits = net(torch.tensor(raw)).numpy()
+    assert_allclose(scores, cross_val_score(measure(), logits, labels, cv=3), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("measure", "grid"),
+    [
+        (KDELayerMI, {"noise_variance": [1e-3, 0.1, 1.0, 1e4]}),
+        (BinnedLayerMI, {"bin_size": [1e-3, 1.0, 2.0, 1e4]}),
+    ],
+)
+def test_grid_search_finds_the_resolution_that_predicts(activations, measure, grid, rng):
+    X, y = activations
+    (values,) = grid.values()
+    search = GridSearchCV(measure(), grid, cv=3, n_jobs=2).fit(X, y)
+    scores = search.cv_results_["mean_test_score"]
+    assert np.isfinite(scores).all()
+    assert 0 < search.best_index_ < 3
+    assert 0.1 < search.best_score_ < np.log2(3)
+    # the plug-in on the same samples is largest where it says nothing
+    fine, coarse = (measure(**{next(iter(grid)): v}).fit(X, y).mi_y_[0] for v in values[:2])
+    assert fine >= coarse
+    shuffled = GridSearchCV(measure(), grid, cv=3).fit(X, rng.permutation(y))
+    assert shuffled.best_score_ < 0.02
+
+
+def test_gibbs_probabilities_as_features(net, data, activations):
+    X, y = activations
+    pipeline = make_pipeline(GibbsLayerMI(), LogisticRegression())
+    assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.6
+    raw, labels = data
+    pipeline = make_pipeline(GibbsLayerMI(net), LogisticRegression()).fit(raw, labels)
+    assert pipeline[-1].n_features_in_ == 12 + 7 + 3
+    assert pipeline.predict(raw).shape == labels.shape
+    search = GridSearchCV(
+        make_pipeline(GibbsLayerMI(net), LogisticRegression()),
+        {"gibbslayermi__class_weight": ["prior", "uniform"]},
+        cv=3,
+    ).fit(raw, labels)
+    # the probabilities are those of the samples, whatever the classes weigh
+    assert len(set(search.cv_results_["mean_test_score"])) == 1
+
+
+def test_slice_datasets_and_layer_measures(net, data):
+    pytest.importorskip("skorch")
+    from skorch.helper import SliceDataset
+
+    X, y = data
+    dataset = Labelled(X, y)
+    for measure in LAYER_MEASURES:
+        scores = cross_val_score(
+            measure(net), SliceDataset(dataset, idx=0), SliceDataset(dataset, idx=1), cv=3
+        )
+        assert_allclose(scores, cross_val_score(measure(net), X, y, cv=3), rtol=1e-6)
+
+
+def test_layer_measures_are_shown(net):
+    for measure in LAYER_MEASURES:
+        assert measure.__name__ in estimator_html_repr(measure(net))
+        assert measure.__name__ in repr(measure(net))
+
+
+def test_measuring_activations_does_not_load_torch():
+    code = (
+        "import sys, skgate, skgate.datasets; X, y, _ = skgate.datasets.make_oriented_images(8, 4);"
+        "skgate.GibbsLayerMI().fit(X, y).score(X, y); skgate.BinnedLayerMI().fit(X, y);"
+        "skgate.KDELayerMI().fit(X, y); skgate.sample_correlation(X, y);"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
