@@ -76,7 +76,9 @@ def _keys(activations, bin_size):
     numbers = np.empty(quotients.shape, np.int64)
     for rows in slices(0, len(activations), height):
         bins, whole = quotients[: rows.stop - rows.start], numbers[: rows.stop - rows.start]
-        np.floor(np.divide(activations[rows], bin_size, out=bins, dtype=np.float64), out=bins)
+        with np.errstate(over="ignore"):
+            np.divide(activations[rows], bin_size, out=bins, dtype=np.float64)
+        np.floor(bins, out=bins)
         if max(-bins.min(), bins.max()) >= 2**62:
             raise ValueError(
                 f"bin_size={bin_size} is too small: activations reach "

@@ -170,9 +170,10 @@ def kernel_weights(bandwidths, bound):
     """Return the exponent that a unit of distance costs: a half or an eighth of the inverse.
 
     A bandwidth of 0 is that of gates that do not vary, or of a layer that is not in a term: its
-    distances cost nothing.
+    distances cost nothing. One so small that any distance is infinite stays finite, for 0 times it.
     """
     scale = _BOUND_SCALE[bound]
+    bandwidths = np.where(bandwidths > 0, np.maximum(bandwidths, 1e-200), 0.0)
     return np.divide(scale, bandwidths, out=np.zeros_like(bandwidths), where=bandwidths > 0)
 
 

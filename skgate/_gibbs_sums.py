@@ -83,7 +83,10 @@ def _sums(activations, codes, n_classes):
     for rows in slices(0, n, height):
         shifted, values = buffers[:, : rows.stop - rows.start]
         shifted[:] = activations[rows]
-        shifted -= shifted.max(axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            shifted -= shifted.max(axis=1, keepdims=True)
+        if not np.isfinite(shifted.min()):  # a difference of the largest numbers there are
+            np.maximum(shifted, np.finfo(np.float64).min, out=shifted)
         np.exp(shifted, out=values)
         z = values.sum(axis=1)  # (n_rows,)
         # H = -sum p log p with log p = shifted - log z; each term is of one sign

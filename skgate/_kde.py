@@ -255,8 +255,8 @@ class KDELayerMI(LayerEstimator):
         layers, y = self._collect(X, y, reset=True, draw=draw)
         self.classes_, codes = check_labels(y, len(next(iter(layers.values()))))
         self._samples = [as_samples(array, codes) for array in layers.values()]
-        weights = _weights(self.noise_variance, self.bound)
-        self._set_result(_plane(layers, self._samples, weights, self.base, self.n_jobs))
+        self._weights = _weights(self.noise_variance, self.bound)
+        self._set_result(_plane(layers, self._samples, self._weights, self.base, self.n_jobs))
         return self
 
     def transform(self, X):
@@ -279,11 +279,12 @@ class KDELayerMI(LayerEstimator):
 
     def _surprisals(self, layers):
         columns = []
-        weights = _weights(self.noise_variance, self.bound)
         for (fitted, _), activations in zip(self._samples, layers.values(), strict=True):
             n, n_positions, n_units = activations.shape
             queries = [activations.reshape(-1, n_units)]
-            masses = kernel_masses([fitted], weights, queries=queries, n_jobs=self.n_jobs)[0, 0]
+            masses = kernel_masses([fitted], self._weights, queries=queries, n_jobs=self.n_jobs)[
+                0, 0
+            ]
             columns.append((np.log(len(fitted)) - masses).reshape(n, n_positions).mean(axis=1))
         return np.stack(columns, axis=1) / np.log(self.base)
 
@@ -318,7 +319,7 @@ class KDELayerMI(LayerEstimator):
         fitted, fitted_codes = self._samples[-1]
         total, given = kernel_masses(
             [fitted],
-            _weights(self.noise_variance, self.bound),
+            self._weights,
             labelings=[fitted_codes],
             queries=[activations],
             query_labelings=[codes],

@@ -194,7 +194,7 @@ def plane_of_masses(layers, log_masses, codes, ceilings, base):
     )
     within = np.array([np.mean(np.log(np.bincount(own)[own])) for own in codes])
     varies = (ceilings > 0) | np.array([len(own) == 1 for own in codes])
-    saturated = varies & ((total >= 0.99 * ceilings) | (given >= 0.99 * within))
+    saturated = varies & ((total >= 0.99 * ceilings) | (within > 0) & (given >= 0.99 * within))
     if saturated.any():
         lines = "\n  ".join(
             f"{name}: I(X;T) {value / unit:.2f}, ceiling {ceiling / unit:.2f}; given Y "

@@ -83,7 +83,11 @@ def check_states(estimator, X, *, threshold, reset):
             f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they "
             "were samples. Pass GatingStates.from_arrays(X), one array a layer."
         )
-    _refuse_stream(estimator, X, "gates", "states that GateExtractor made of it")
+    if _is_stream(X):
+        raise ValueError(
+            f"Got a {type(X).__name__} and no model: what it yields are no gates. Pass "
+            f"{type(estimator).__name__}(model=...), or states that GateExtractor made of it."
+        )
     X = to_numpy(X)
     X = validate_data(estimator, X, dtype="numeric", reset=reset)
     gates = X if X.dtype == bool else X > threshold
@@ -95,13 +99,9 @@ def check_states(estimator, X, *, threshold, reset):
     return GatingStates.from_arrays(gates)
 
 
-def _refuse_stream(estimator, X, what, other):
+def _is_stream(X):
     data = sys.modules.get("torch.utils.data")
-    if data is not None and isinstance(X, data.Dataset | data.DataLoader):
-        raise ValueError(
-            f"Got a {type(X).__name__} and no model: what it yields are no {what}. Pass "
-            f"{type(estimator).__name__}(model=...), or {other}."
-        )
+    return data is not None and isinstance(X, data.Dataset | data.DataLoader)
 
 
 def _holds_layers(X):
@@ -133,37 +133,34 @@ def as_states(states, threshold=0.0):
 def check_activations(estimator, X, *, reset):
     """Return ``X`` as a dict of 2-D float arrays, checked against what ``estimator`` was fitted on.
 
-    Sets ``n_features_in_`` (and ``feature_names_in_`` for a dataframe) when ``reset``.
+    The layers of a dict are in the fitted order. Sets ``n_features_in_`` (and
+    ``feature_names_in_`` for a dataframe) when ``reset``.
     """
     name = type(estimator).__name__
-    if isinstance(X, GatingStates):
-        raise ValueError(
-            f"Got GatingStates, which hold gates; {name} needs activations: real numbers, or raw "
-            "inputs with model=...."
-        )
     if isinstance(X, list | tuple) and _holds_layers(X):
         raise ValueError(
             f"{name} takes one 2-D array or a dict of them, one a layer; got a {type(X).__name__} "
             f"of {len(X)} arrays, which scikit-learn would split as if they were samples. Pass "
             '{"layer0": X[0], "layer1": X[1], ...}.'
         )
-    _refuse_stream(estimator, X, "activations", "the activations themselves")
     if _holds_layers(X):
         layers = as_layers(X)
+        if reset:
+            estimator.n_features_in_ = sum(array.shape[1] for array in layers.values())
+            vars(estimator).pop("feature_names_in_", None)
     else:
+        _refuse_no_activations(X, name)
         layers = {"layer0": validate_data(estimator, to_numpy(X), dtype=_FLOATS, reset=reset)}
+    if reset:
+        return layers
     widths = {key: array.shape[1] for key, array in layers.items()}
-    if reset and _holds_layers(X):
-        estimator.n_features_in_ = sum(widths.values())
-        vars(estimator).pop("feature_names_in_", None)
-    elif not reset and widths != (
-        expected := dict(zip(estimator.layer_names_, estimator.n_units_, strict=True))
-    ):
+    expected = dict(zip(estimator.layer_names_, estimator.n_units_, strict=True))
+    if widths != expected:
         raise ValueError(
             f"X has {sum(widths.values())} features in layers {widths}, but {name} is expecting "
             f"{estimator.n_features_in_} features as input, in layers {expected}."
         )
-    return layers
+    return {key: layers[key] for key in expected}
 
 
 def as_layers(activations):
@@ -172,16 +169,33 @@ def as_layers(activations):
         activations = [activations]
     if not isinstance(activations, dict):
         activations = {f"layer{i}": array for i, array in enumerate(activations)}
-    if not activations:
-        raise ValueError("Got a dict without layers; need one 2-D array a layer, at least one.")
-    layers = {
-        str(name): check_array(to_numpy(array), dtype=_FLOATS, input_name=f"Layer {name!r}")
-        for name, array in activations.items()
-    }
+    names = [str(name) for name in activations]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            "A dict of layers needs at least one 2-D array, and names that differ; got the names "
+            f"{names}."
+        )
+    layers = {}
+    for name, array in zip(names, activations.values(), strict=True):
+        _refuse_no_activations(array)
+        layers[name] = check_array(to_numpy(array), dtype=_FLOATS, input_name=f"Layer {name!r}")
     lengths = {name: len(array) for name, array in layers.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"Layers differ in their number of samples: {lengths}.")
     return layers
+
+
+def _refuse_no_activations(X, measure="GibbsLayerMI"):
+    if isinstance(X, GatingStates):
+        raise ValueError(
+            "Got GatingStates, which hold gates, where activations are needed: arrays of real "
+            f"numbers, one a layer, or raw inputs with {measure}(model=...)."
+        )
+    if _is_stream(X):
+        raise ValueError(
+            f"Got a {type(X).__name__} and no model: what it yields are no activations. Pass "
+            f"{measure}(model=...), or arrays of activations, one a layer."
+        )
 
 
 def _require_samples(states):

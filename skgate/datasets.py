@@ -1,6 +1,6 @@
 """Data of known entropy, on which estimates of information can be judged."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -14,17 +14,18 @@ __all__ = ["make_oriented_images"]
     {
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "size": [Interval(Integral, 2, None, closed="left")],
+        "noise_variance": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
     },
     prefer_skip_nested_validation=True,
 )
-def make_oriented_images(n_samples=512, size=32, *, random_state=None):
+def make_oriented_images(n_samples=512, size=32, *, noise_variance=1.0, random_state=None):
     r"""Return noisy images of one pattern in four orientations, with two labels.
 
     Pixel (i, j) of the pattern is ``size * min(i, j) / (size - |i - j|)``. It is shown in turn as
     it is, turned by 180 degrees, mirrored left to right, and mirrored top to bottom; the label is
-    0, 1, 0, 1. Each pixel then gets Gaussian noise of variance 1 around the mean of the pattern,
-    and each image is standardised. The orientation is all that there is to know of an image, so
+    0, 1, 0, 1. Each pixel then gets Gaussian noise around the mean of the pattern, and each image
+    is standardised. The orientation is all that there is to know of an image, so
     that H(X) = 2 bits and H(Y) = 1 bit, if ``n_samples`` is a multiple of four.
 
     Parameters
@@ -33,6 +34,8 @@ def make_oriented_images(n_samples=512, size=32, *, random_state=None):
         Number of images.
     size : int, default=32
         Height and width of an image.
+    noise_variance : float, default=1.0
+        Variance of the noise of a pixel.
     random_state : int, RandomState instance or None, default=None
         Seed of the noise.
 
@@ -64,7 +67,7 @@ def make_oriented_images(n_samples=512, size=32, *, random_state=None):
     views = np.stack([pattern, pattern[::-1, ::-1], pattern[:, ::-1], pattern[::-1]])
     orientation = np.arange(n_samples) % 4
     X = views[orientation].reshape(n_samples, -1)
-    X += check_random_state(random_state).normal(pattern.mean(), 1.0, X.shape)
+    X += check_random_state(random_state).normal(pattern.mean(), np.sqrt(noise_variance), X.shape)
     X -= X.mean(axis=1, keepdims=True)
     X /= X.std(axis=1, keepdims=True)
     return X, orientation % 2, orientation

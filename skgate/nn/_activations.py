@@ -46,7 +46,8 @@ class ActivationRecorder(GateRecorder):
 
     What is done to an output on its way to an activation function is followed: normalisation,
     dropout, pooling, addition, change of shape. Where outputs are added, the activation function
-    on the sum is that of all of them.
+    on the sum is that of all of them. A product of an output with what an activation function made
+    of it, such as ``z * sigmoid(z)``, is one activation function.
 
     Parameters
     ----------
@@ -73,46 +74,53 @@ class ActivationRecorder(GateRecorder):
             wanted=lambda name: False,
         )
         self.tell, self.asked, self.bare = report, wanted or (lambda name: True), bare
-        self._pending = WeakTensorKeyDictionary()  # tensor -> events that it comes from
+        self._origins = WeakTensorKeyDictionary()  # tensor -> events that it comes from
+        self._activated = WeakTensorKeyDictionary()  # the same, through an activation function
         self._weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         operation = ops.operation_name(function)
-        sources = []
-        if operation in ops.ACTIVATION or operation in ops.CARRYING:
-            sources = self._sources(operation, args, kwargs)
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
+        # before it runs: in place, it makes another thing of its input
+        origins = self._found(self._origins, tensors)
+        activated = self._found(self._activated, tensors)
         output = super().__torch_function__(function, types, args, kwargs)
-        if operation in ops.LINEAR and self._has_weights(operation, args, kwargs):
-            self._open(operation, output)
-        elif sources and operation in ops.ACTIVATION:
-            self._close(sources, operation, output)
-        elif sources and isinstance(output, torch.Tensor):
-            self._pending[output] = sources
+        if isinstance(output, torch.Tensor):
+            if operation in ops.LINEAR:
+                self._open(operation, tensors, output)
+            elif origins or activated:
+                self._follow(operation, tensors, origins, activated, output)
         return output
 
-    def _sources(self, operation, args, kwargs):
-        """Return the open events that an operation's operands come from."""
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
-        if operation in ops.SCALING and sum(t.ndim > 0 for t in tensors) > 1:
-            return []  # a product of two tensors, as in a gated linear unit
-        found = []
-        for tensor in tensors:
-            for event in self._pending.get(tensor, []):
-                if event.activation is None and event not in found:
-                    found.append(event)
-        return found
+    @staticmethod
+    def _found(events_of, tensors):
+        return list({id(e): e for t in tensors for e in events_of.get(t, [])}.values())
 
-    def _has_weights(self, operation, args, kwargs):
-        """Whether one of the operands is a parameter of the module, or a view of one."""
-        if operation not in ops.PRODUCTS:
-            return True
-        operands = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
-        return any(a.untyped_storage().data_ptr() in self._weights for a in operands)
+    def _follow(self, operation, tensors, origins, activated, output):
+        """Note what became of linear outputs: an activation, or another form of themselves."""
+        if operation in ("max", "min") and len(tensors) > 1:
+            operation += "imum"
+        if operation in ops.SCALING and sum(t.numel() > 1 for t in tensors) > 1:
+            self._close([e for e in activated if e in origins], operation, output)
+        elif operation in ops.ACTIVATION:
+            self._close([e for e in origins if e.activation is None], operation, output)
+            self._activated[output] = origins + activated
+        elif operation in ops.CARRYING:
+            self._origins[output], self._activated[output] = origins, activated
 
-    def _open(self, operation, output):
-        event = self._event(operation, "linear")
+    def _is_weight(self, tensor):
+        """Whether a tensor is a parameter of the module, or a view of one."""
+        return tensor.untyped_storage().data_ptr() in self._weights
+
+    def _open(self, operation, operands, output):
         axis = ops.LINEAR[operation]
+        if operation in ops.PRODUCTS:
+            if not any(map(self._is_weight, operands)):
+                return
+            left, right = map(self._is_weight, operands[-2:])  # before them, addmm has its bias
+            axis = -2 if left and not right and output.ndim > 1 else -1
+        event = self._event(operation, "linear")
         event = LinearEvent(event.layer, operation, event.module, output.shape[axis], axis)
         if self.rehearse:
             event.output = event.values = output.clone()
@@ -123,11 +131,12 @@ class ActivationRecorder(GateRecorder):
             event.values = output
             self.tell(event)
             return
-        self._pending[output] = [event]
+        self._origins[output] = [event]
 
     def _close(self, events, operation, output):
         for event in events:
-            event.activation = operation
+            # a product with what its own activation function gave is another one
+            event.activation = f"x * {event.activation}" if event.activation else operation
             event.values = output.clone() if self.rehearse else output
             if not self.rehearse:
                 self.tell(event)
@@ -226,12 +235,11 @@ class ActivationReader:
         with noted(inputs):
             module = prepare_module(self.model, inputs, "auto", 0)
             missed = {}
-            note = {"missed": lambda event: missed.setdefault(event.layer, event)}
-            self._watcher = Watcher(
-                module, partial(ActivationRecorder, **note), train=False, seed=0
+            record = partial(
+                ActivationRecorder, missed=lambda event: missed.setdefault(event.layer, event)
             )
-            two, three = self._watcher.rehearse(inputs)
-            self._watcher.record = ActivationRecorder
+            two, three = Watcher(module, record, train=False, seed=0).rehearse(inputs)
+            self._watcher = Watcher(module, ActivationRecorder, train=False, seed=0)
         self._warn_hidden(missed.values())
         self._layers = self._choose(two, three, type(module).__name__)
         self._readers = {layer.name: layer.array for layer in self._layers}
@@ -276,7 +284,7 @@ class ActivationReader:
         return ActivationLayer(event.layer, layout, axis, event.activation)
 
     def _warn_hidden(self, events):
-        hidden = [f"{e.layer}: {e.operation}" for e in events if e.kind in ops.HOLDS_LINEAR]
+        hidden = [f"{e.layer}: {e.operation}" for e in events if e.operation in ops.HOLDS_LINEAR]
         if hidden:
             warn_user(
                 "Linear layers inside these operations cannot be seen and are not measured:\n  "

@@ -193,7 +193,7 @@ def _refuse_others(X):
     if isinstance(X, GatingStates):
         raise ValueError(
             "Got GatingStates where a module takes its inputs. Pass raw inputs, or leave the "
-            "model out: GatingEntropy().fit(states)."
+            "model out of a measure of gates: GatingEntropy().fit(states)."
         )
     if isinstance(X, Iterator):
         raise ValueError(

@@ -261,7 +261,8 @@ RANDOM = {
 # Linear layers ------------------------------------------------------------------------------
 
 #: Products of two tensors; linear layers where one of them is a parameter.
-PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "addmm", "einsum")
+PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "addmm", "bmm", "baddbmm", "einsum",
+            "inner", "tensordot")  # fmt: skip
 
 #: Linear operation -> axis of its output that holds the units, from the last.
 LINEAR = {
@@ -273,7 +274,7 @@ LINEAR = {
 }
 
 #: Element-wise functions that make a layer of a linear operation.
-ACTIVATION = {*THRESHOLD, *SMOOTH, "sin", "cos", "square", "abs", "absolute", "atan", "erf"}
+ACTIVATION = {*THRESHOLD, *SMOOTH, "sin", "cos", "square", "atan", "erf"}
 
 #: Products with a number, which lead to an activation function; with a tensor they do not.
 SCALING = ("mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__",
@@ -289,8 +290,10 @@ CARRYING = {
     *(f"{prefix}{kind}_pool{k}d{suffix}" for prefix in ("", "adaptive_") for kind in ("max", "avg")
       for k in (1, 2, 3) for suffix in ("", "_with_indices")),
     *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute",
-      "movedim", "swapaxes", "t", "contiguous", "clone", "to", "float", "double", "type"),
+      "movedim", "swapaxes", "t", "__get__", "contiguous", "clone", "to", "type", "half", "bfloat16",
+      "float", "double", "neg", "__neg__", "pad", "pixel_shuffle"),
 }  # fmt: skip
 
-#: Kinds of events with linear layers inside.
-HOLDS_LINEAR = ("attention", "recurrent")
+#: Operations with linear layers inside that cannot be seen.
+HOLDS_LINEAR = ("multi_head_attention_forward", "rnn_tanh", "rnn_tanh_cell", "rnn_relu",
+                "rnn_relu_cell", "lstm", "lstm_cell", "gru", "gru_cell")  # fmt: skip

@@ -78,7 +78,7 @@ def _symmetric_task(points, weights, labelings, rows, columns, height):
         prepared = points.prepare(c)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
             # the square on the diagonal is computed whole, and counts for its rows alone
-            n_above = min(r.stop, c.start) - r.start
+            n_above = max(0, min(r.stop, c.start) - r.start)
             masks = [labels[r, None] == labels[None, c] for labels in labelings]
             into_rows = to_rows[..., r.start - rows.start : r.stop - rows.start]
             into_columns = to_columns[..., c.start - columns.start : c.stop - columns.start]
