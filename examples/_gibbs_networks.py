@@ -88,11 +88,11 @@ def fits(logits, y):
     return (own > logits.max(axis=2)).all(axis=1)
 
 
-def load_images(name):
+def load_images(name, scale="standardised"):
     """Return all training images of "mnist" or "fashion_mnist" as rows, and their labels.
 
     They come from the folder that SKGATE_DATA names, or else from OpenML. Each image is given mean
-    0 and deviation 1, as in the paper's released code.
+    0 and deviation 1, as in the paper's released code, or all are put in [0, 1] or in [-1, 1].
     """
     folder = os.environ.get("SKGATE_DATA")
     if folder is None:
@@ -102,7 +102,10 @@ def load_images(name):
     else:
         with np.load(Path(folder) / f"{name}.npz") as data:
             X, y = data["x_train"], data["y_train"]
-    X = X.reshape(len(X), -1).astype(np.float32)
-    X -= X.mean(axis=1, keepdims=True)
-    X /= X.std(axis=1, keepdims=True)
+    X = X.reshape(len(X), -1).astype(np.float32) / 255
+    if scale == "standardised":
+        X -= X.mean(axis=1, keepdims=True)
+        X /= X.std(axis=1, keepdims=True)
+    elif scale == "[-1, 1]":
+        X = 2 * X - 1
     return X, y.astype(np.int64)
