@@ -4,7 +4,7 @@ The way of the data is one line::
 
     torch module - nn/ -> GatingStates - pairwise/ -> row masses - _information -> attributes
 
-``import skgate`` loads no torch; `GateExtractor` does, on first use.
+``import skgate`` loads no torch; `GateExtractor` and `layer_activations` do, on first use.
 """
 
 from ._binned import BinnedLayerMI, binned_layer_mi
@@ -36,11 +36,12 @@ __all__ = [
     "gating_mi",
     "gibbs_layer_mi",
     "kde_layer_mi",
+    "layer_activations",
     "sample_correlation",
     "total_correlation",
 ]
 
-_NEEDS_TORCH = {"GateExtractor"}
+_NEEDS_TORCH = {"GateExtractor", "layer_activations"}
 
 
 def __getattr__(name):

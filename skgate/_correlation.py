@@ -32,7 +32,7 @@ def sample_correlation(activations, y, *, return_matrices=False):
     Parameters
     ----------
     activations : array-like of shape (n_samples, n_units), or list or dict of these
-        Activation vectors, one array a layer.
+        Activation vectors, one array a layer, as :func:`layer_activations` returns them.
     y : array-like of shape (n_samples,)
         Class labels.
     return_matrices : bool, default=False

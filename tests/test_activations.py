@@ -16,7 +16,13 @@ from test_module_restored import assert_unchanged, build, snapshot
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from skgate import BinnedLayerMI, GibbsLayerMI, KDELayerMI, gibbs_layer_mi
+from skgate import (
+    BinnedLayerMI,
+    GibbsLayerMI,
+    KDELayerMI,
+    gibbs_layer_mi,
+    layer_activations,
+)
 from skgate.nn import ActivationReader
 
 MEASURES = [GibbsLayerMI, BinnedLayerMI, KDELayerMI]
@@ -1060,3 +1066,20 @@ def test_measures_whose_fit_failed_pickle():
         with pytest.raises(RuntimeError):
             broken.fit(X4, Y)
         assert repr(pickle.loads(pickle.dumps(broken))) == repr(broken)
+
+
+def test_activations_are_handed_out_as_the_measures_read_them():
+    net = double(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 4)))
+    activations = layer_activations(net, IMAGES, batch_size=4)
+    x = torch.tensor(IMAGES)
+    assert_allclose(activations["0"], net[:2](x).flatten(1).detach(), **TIGHT)
+    assert_allclose(activations["3"], net(x).detach(), **TIGHT)
+    assert list(layer_activations(net, IMAGES, layers="3")) == ["3"]
+    whole = GibbsLayerMI(net, spatial="flatten").fit(IMAGES, Y)
+    assert_allclose(gibbs_layer_mi(activations, Y).mi_x, whole.mi_x_, **TIGHT)
+
+
+def test_activations_of_a_shuffling_loader_are_refused():
+    loader = DataLoader(TensorDataset(torch.tensor(X4)), shuffle=True)
+    with pytest.raises(ValueError, match="order is lost"):
+        layer_activations(double(nn.Linear(4, 2)), loader)

@@ -7,8 +7,14 @@
 holds it all together.
 """
 
-from ._activations import ActivationReader
+from ._activations import ActivationReader, layer_activations
 from ._extraction import GateExtractor, as_extractor
 from ._inputs import refuse_shuffling
 
-__all__ = ["ActivationReader", "GateExtractor", "as_extractor", "refuse_shuffling"]
+__all__ = [
+    "ActivationReader",
+    "GateExtractor",
+    "as_extractor",
+    "layer_activations",
+    "refuse_shuffling",
+]

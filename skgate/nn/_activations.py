@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch.utils.data import DataLoader
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -14,13 +15,13 @@ from .._arrays import to_numpy
 from ..exceptions import warn_user
 from . import _operations as ops
 from ._coverage import select
-from ._inputs import Batches, check_inputs, check_targets
+from ._inputs import Batches, check_inputs, check_targets, refuse_shuffling
 from ._layout import CONSTANT, Layout, find_layout
 from ._models import prepare_module
 from ._recorder import GateRecorder
 from ._watcher import Watcher, each_batch, noted
 
-__all__ = ["ActivationReader"]
+__all__ = ["ActivationReader", "layer_activations"]
 
 
 @dataclass
@@ -290,3 +291,46 @@ class ActivationReader:
                 "Linear layers inside these operations cannot be seen and are not measured:\n  "
                 + "\n  ".join(hidden)
             )
+
+
+def layer_activations(model, X, *, layers=None, batch_size=256):
+    """Return the activations of a model's layers, as the measures of layers read them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or fitted estimator with a module
+        Read is the output of every linear and convolutional layer, in the order in which they
+        run, after the activation function that follows it if there is one; of the last of them,
+        the output itself. The module comes back as it was.
+    X : array, tensor, dict or tuple of these, Dataset or DataLoader
+        Raw inputs of the model; a loader must not shuffle.
+    layers : None, str, type, re.Pattern, slice, or sequence of these, default=None
+        Layers to read, as of :class:`GateExtractor`; all by default.
+    batch_size : int, default=256
+        Samples that go through the model at once. A ``DataLoader`` has its own.
+
+    Returns
+    -------
+    activations : dict of str to ndarray of shape (n_samples, n_units)
+        By name of the layer; positions of a layer that has some are units.
+
+    Raises
+    ------
+    ValueError
+        If ``X`` is not as described, activations are not finite, or ``layers`` names none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skgate import layer_activations
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    >>> activations = layer_activations(net, torch.randn(100, 4))
+    >>> {name: array.shape for name, array in activations.items()}
+    {'0': (100, 8), '2': (100, 2)}
+    """
+    refuse_shuffling(X)
+    reader = ActivationReader(model, layers=layers, spatial="flatten", batch_size=batch_size)
+    batches = []
+    reader.read(BaseEstimator(), X, None, lambda arrays, _: batches.append(arrays), reset=True)
+    return {name: np.concatenate([b[name] for b in batches])[:, 0] for name in batches[0]}
