@@ -1,7 +1,7 @@
 """Information of layers by binning: `BinnedLayerMI` and its twin `binned_layer_mi`."""
 
 import numpy as np
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, check_random_state
 
 from ._layer_base import LAYER_CONSTRAINTS, LayerEstimator, as_samples, plane_of_masses
 from ._parallel import slices
@@ -26,17 +26,19 @@ class _Cells:
     Parameters
     ----------
     activations : ndarray of shape (n_samples, n_units)
-    codes : ndarray of shape (n_samples,), dtype int
+    codes, null_codes : ndarray of shape (n_samples,), dtype int
+        Labels, and labels shuffled.
     n_classes : int
     bin_size : float
 
     Attributes
     ----------
-    log_masses : ndarray of shape (2, n_samples)
-        Logarithms of the number of samples in the same cell, of all and of the same class.
+    log_masses : ndarray of shape (3, n_samples)
+        Logarithms of the number of samples in the same cell: of all, of the same class, and of the
+        same shuffled label.
     """
 
-    def __init__(self, activations, codes, n_classes, bin_size):
+    def __init__(self, activations, codes, null_codes, n_classes, bin_size):
         self.bin_size, self.n_classes = bin_size, n_classes
         keys = _keys(activations, bin_size)
         cells, first = _group(keys)
@@ -45,7 +47,9 @@ class _Cells:
         self.pairs, pair, self.pair_sizes = np.unique(
             cells * n_classes + codes, return_inverse=True, return_counts=True
         )
-        self.log_masses = np.log([self.sizes[cells], self.pair_sizes[pair]])
+        null_pair = np.unique(cells * n_classes + null_codes, return_inverse=True)[1]
+        null_sizes = np.bincount(null_pair)[null_pair]
+        self.log_masses = np.log([self.sizes[cells], self.pair_sizes[pair], null_sizes])
 
     def count(self, activations):
         """Return the cells of new samples, -1 where no fitted one is, and its number of these."""
@@ -103,10 +107,11 @@ def _group(keys):
         "y": "no_validation",
         "bin_size": [POSITIVE],
         "base": LAYER_CONSTRAINTS["base"],
+        "random_state": ["random_state"],
     },
     prefer_skip_nested_validation=True,
 )
-def binned_layer_mi(activations, y, *, bin_size=2.0, base=2):
+def binned_layer_mi(activations, y, *, bin_size=2.0, base=2, random_state=None):
     """Return the information plane of activations at hand, by binning them.
 
     The function twin of :class:`BinnedLayerMI`.
@@ -120,12 +125,14 @@ def binned_layer_mi(activations, y, *, bin_size=2.0, base=2):
     bin_size : float, default=2.0
         See :class:`BinnedLayerMI`, as for all parameters below.
     base : float, default=2
+    random_state : int, RandomState instance or None, default=None
+        Seed of the shuffled labels.
 
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
-        ``mi_x``, ``mi_y``, ``ceilings``, ``saturated``, ``layer_names`` and ``classes``, as the
-        attributes of :class:`BinnedLayerMI`.
+        ``mi_x``, ``mi_y``, ``null_mi_y``, ``ceilings``, ``saturated``, ``layer_names`` and
+        ``classes``, as the attributes of :class:`BinnedLayerMI`.
 
     Raises
     ------
@@ -148,13 +155,17 @@ def binned_layer_mi(activations, y, *, bin_size=2.0, base=2):
     """
     layers = as_layers(activations)
     classes, codes = check_labels(y, len(next(iter(layers.values()))))
-    cells = [_Cells(array, codes, len(classes), bin_size) for array in layers.values()]
-    return Bunch(**_plane(layers, cells, [codes] * len(cells), base), classes=classes)
+    null_codes = check_random_state(random_state).permutation(codes)
+    samples = [(array, codes, null_codes) for array in layers.values()]
+    cells = [_Cells(*sample, len(classes), bin_size) for sample in samples]
+    return Bunch(**_plane(layers, cells, samples, base), classes=classes)
 
 
-def _plane(names, cells, codes, base):
+def _plane(names, cells, samples, base):
+    _, codes, null_codes = zip(*samples, strict=True)
     ceilings = np.log([len(own) for own in codes])
-    return plane_of_masses(list(names), [c.log_masses for c in cells], codes, ceilings, base)
+    masses = [c.log_masses for c in cells]
+    return plane_of_masses(list(names), masses, codes, null_codes, ceilings, base)
 
 
 class BinnedLayerMI(LayerEstimator):
@@ -187,11 +198,15 @@ class BinnedLayerMI(LayerEstimator):
         Base of the logarithm; 2 gives bits.
     batch_size : int, default=256
         Samples that go through ``model`` at once.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the shuffled labels.
 
     Attributes
     ----------
     mi_x_, mi_y_ : ndarray of shape (n_layers,)
         I(X;T) and I(Y;T), in units of ``base``.
+    null_mi_y_ : ndarray of shape (n_layers,)
+        I(Y;T) with the labels shuffled once: only what exceeds it is information about the label.
     ceilings_ : ndarray of shape (n_layers,)
         log n, above which I(X;T) cannot be.
     saturated_ : ndarray of shape (n_layers,), dtype bool
@@ -229,7 +244,11 @@ class BinnedLayerMI(LayerEstimator):
     (array([4.99]), array([1.12]), array([False]))
     """
 
-    _parameter_constraints = {**LAYER_CONSTRAINTS, "bin_size": [POSITIVE]}
+    _parameter_constraints = {
+        **LAYER_CONSTRAINTS,
+        "bin_size": [POSITIVE],
+        "random_state": ["random_state"],
+    }
 
     def __init__(
         self,
@@ -240,6 +259,7 @@ class BinnedLayerMI(LayerEstimator):
         spatial="flatten",
         base=2,
         batch_size=256,
+        random_state=None,
     ):
         self.model = model
         self.bin_size = bin_size
@@ -247,6 +267,7 @@ class BinnedLayerMI(LayerEstimator):
         self.spatial = spatial
         self.base = base
         self.batch_size = batch_size
+        self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -266,10 +287,11 @@ class BinnedLayerMI(LayerEstimator):
         self._start(X, y)
         layers, y = self._collect(X, y, reset=True)
         self.classes_, codes = check_labels(y, len(next(iter(layers.values()))))
-        samples = [as_samples(array, codes) for array in layers.values()]
-        self._cells = [_Cells(*pair, len(self.classes_), self.bin_size) for pair in samples]
+        null_codes = check_random_state(self.random_state).permutation(codes)
+        samples = [as_samples(array, codes, null_codes) for array in layers.values()]
+        self._cells = [_Cells(*sample, len(self.classes_), self.bin_size) for sample in samples]
         self._class_counts = np.bincount(codes)
-        self._set_result(_plane(layers, self._cells, [own for _, own in samples], self.base))
+        self._set_result(_plane(layers, self._cells, samples, self.base))
         return self
 
     def transform(self, X):

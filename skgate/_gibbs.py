@@ -140,7 +140,8 @@ class GibbsLayerMI(LayerEstimator):
         I(X;T), I(Y;T) and their difference, in units of ``base``.
     network_mi_x_, network_mi_y_ : float
         I(X;T_net) and I(Y;T_net), from the first layer and the last, which are those of ``X`` or
-        of ``model``; NaN if ``layers`` leaves one of them out.
+        of ``model``, in the order in which they run; NaN if the layer was left out by ``layers`` or
+        cannot be seen.
     layer_names_ : list of str
     n_units_ : list of int
         Number of units of each layer.
@@ -262,8 +263,11 @@ class GibbsLayerMI(LayerEstimator):
         self._read(X, y, add, reset=reset)
         self._sums, self.classes_ = sums, classes
         self._set_result(information_plane(sums.values(), self.class_weight, self.base))
-        if self.model is not None and not self._reader.has_both_ends:
-            self.network_mi_x_ = self.network_mi_y_ = np.nan
+        if self.model is not None:
+            if not (self._reader.has_first and self._reader.has_last):
+                self.network_mi_x_ = np.nan
+            if not self._reader.has_last:
+                self.network_mi_y_ = np.nan
         return self
 
     def transform(self, X):

@@ -3,7 +3,7 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, check_random_state
 
 from ._densities import kernel_weights
 from ._layer_base import LAYER_CONSTRAINTS, LayerEstimator, as_samples, plane_of_masses
@@ -33,11 +33,24 @@ _CONSTRAINTS = {
 
 
 @validate_params(
-    {"activations": "no_validation", "y": "no_validation", **_CONSTRAINTS},
+    {
+        "activations": "no_validation",
+        "y": "no_validation",
+        **_CONSTRAINTS,
+        "random_state": ["random_state"],
+    },
     prefer_skip_nested_validation=True,
 )
 def kde_layer_mi(
-    activations, y, *, noise_variance=2.0, bound="upper", base=2, device="auto", n_jobs=None
+    activations,
+    y,
+    *,
+    noise_variance=2.0,
+    bound="upper",
+    base=2,
+    device="auto",
+    n_jobs=None,
+    random_state=None,
 ):
     """Return the information plane of activations at hand, from their kernel density.
 
@@ -55,12 +68,14 @@ def kde_layer_mi(
     base : float, default=2
     device : {"auto", "cpu", "cuda"}, default="auto"
     n_jobs : int, default=None
+    random_state : int, RandomState instance or None, default=None
+        Seed of the shuffled labels.
 
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
-        ``mi_x``, ``mi_y``, ``ceilings``, ``saturated``, ``layer_names`` and ``classes``, as the
-        attributes of :class:`KDELayerMI`.
+        ``mi_x``, ``mi_y``, ``null_mi_y``, ``ceilings``, ``saturated``, ``layer_names`` and
+        ``classes``, as the attributes of :class:`KDELayerMI`.
 
     Raises
     ------
@@ -86,7 +101,8 @@ def kde_layer_mi(
     resolve_device(device)
     layers = as_layers(activations)
     classes, codes = check_labels(y, len(next(iter(layers.values()))))
-    samples = [(array, codes) for array in layers.values()]
+    null_codes = check_random_state(random_state).permutation(codes)
+    samples = [(array, codes, null_codes) for array in layers.values()]
     return Bunch(
         **_plane(layers, samples, _weights(noise_variance, bound), base, n_jobs), classes=classes
     )
@@ -99,13 +115,14 @@ def _weights(noise_variance, bound):
 def _plane(names, samples, weights, base, n_jobs):
     # layers with positions differ in their number of rows: each has a pass of its own
     masses = [
-        kernel_masses([array], weights, labelings=[codes], n_jobs=n_jobs)[0]
-        for array, codes in samples
+        kernel_masses([array], weights, labelings=labelings, n_jobs=n_jobs)[0]
+        for array, *labelings in samples
     ]
-    logs = np.log([len(codes) for _, codes in samples])
-    spread = np.array([array.var(axis=0, dtype=np.float64).sum() for array, _ in samples])
+    arrays, codes, null_codes = zip(*samples, strict=True)
+    logs = np.log([len(own) for own in codes])
+    spread = np.array([array.var(axis=0, dtype=np.float64).sum() for array in arrays])
     ceilings = np.minimum(2 * weights[0, 0] * spread, logs)  # the mean exponent: Jensen
-    return plane_of_masses(list(names), masses, [codes for _, codes in samples], ceilings, base)
+    return plane_of_masses(list(names), masses, codes, null_codes, ceilings, base)
 
 
 class KDELayerMI(LayerEstimator):
@@ -152,12 +169,14 @@ class KDELayerMI(LayerEstimator):
         Number of threads for the pairs; ``None`` is 1 unless in a
         :func:`joblib.parallel_config` context.
     random_state : int, RandomState instance or None, default=None
-        Seed of the drawn samples.
+        Seed of the drawn samples and of the shuffled labels.
 
     Attributes
     ----------
     mi_x_, mi_y_ : ndarray of shape (n_layers,)
         I(X;T) and I(Y;T), in units of ``base``.
+    null_mi_y_ : ndarray of shape (n_layers,)
+        I(Y;T) with the labels shuffled once: only what exceeds it is information about the label.
     ceilings_ : ndarray of shape (n_layers,)
         The lower of log n and the mean exponent of the kernel, above which I(X;T) cannot be.
     saturated_ : ndarray of shape (n_layers,), dtype bool
@@ -249,12 +268,15 @@ class KDELayerMI(LayerEstimator):
         resolve_device(self.device)
         self._start(X, y)
 
+        random_state = check_random_state(self.random_state)
+
         def draw(n_samples):
-            return sample_rows(n_samples, self.max_samples, self.random_state)
+            return sample_rows(n_samples, self.max_samples, random_state)
 
         layers, y = self._collect(X, y, reset=True, draw=draw)
         self.classes_, codes = check_labels(y, len(next(iter(layers.values()))))
-        self._samples = [as_samples(array, codes) for array in layers.values()]
+        null_codes = random_state.permutation(codes)
+        self._samples = [as_samples(array, codes, null_codes) for array in layers.values()]
         self._weights = _weights(self.noise_variance, self.bound)
         self._set_result(_plane(layers, self._samples, self._weights, self.base, self.n_jobs))
         return self
@@ -279,7 +301,7 @@ class KDELayerMI(LayerEstimator):
 
     def _surprisals(self, layers):
         columns = []
-        for (fitted, _), activations in zip(self._samples, layers.values(), strict=True):
+        for (fitted, *_), activations in zip(self._samples, layers.values(), strict=True):
             n, n_positions, n_units = activations.shape
             queries = [activations.reshape(-1, n_units)]
             masses = kernel_masses([fitted], self._weights, queries=queries, n_jobs=self.n_jobs)[
@@ -316,7 +338,7 @@ class KDELayerMI(LayerEstimator):
         *_, activations = layers.values()
         codes = known_codes(y, len(activations), self.classes_)
         activations, codes = as_samples(activations, codes)
-        fitted, fitted_codes = self._samples[-1]
+        fitted, fitted_codes, _ = self._samples[-1]
         total, given = kernel_masses(
             [fitted],
             self._weights,

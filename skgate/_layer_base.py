@@ -160,13 +160,13 @@ class LayerEstimator(TransformerMixin, BaseEstimator):
         return tags
 
 
-def as_samples(activations, codes):
-    """Return (n_samples, n_positions, n_units) as (n, n_units), and the labels of these rows."""
+def as_samples(activations, *labelings):
+    """Return (n_samples, n_positions, n_units) as (n, n_units), and labels of these rows."""
     n_positions, n_units = activations.shape[1:]
-    return activations.reshape(-1, n_units), np.repeat(codes, n_positions)
+    return activations.reshape(-1, n_units), *(np.repeat(codes, n_positions) for codes in labelings)
 
 
-def plane_of_masses(layers, log_masses, codes, ceilings, base):
+def plane_of_masses(layers, log_masses, codes, null_codes, ceilings, base):
     """Return I(X;T) and I(Y;T) of deterministic layers from row masses, and flag ceilings.
 
     A mass is the number of samples that look like one: those of its cell, or the sum of its kernel
@@ -175,23 +175,24 @@ def plane_of_masses(layers, log_masses, codes, ceilings, base):
     Parameters
     ----------
     layers : list of str
-    log_masses : list of ndarray of shape (2, n)
-        Over all samples and over those of the same class, one array a layer.
-    codes : list of ndarray of shape (n,)
-        Labels of the samples that each layer has.
+    log_masses : list of ndarray of shape (3, n)
+        Over all samples, over those of the same class, and over those of the same shuffled label,
+        one array a layer.
+    codes, null_codes : list of ndarray of shape (n,)
+        Labels, and shuffled labels, of the samples that each layer has.
     ceilings : ndarray of shape (n_layers,), nats
     base : float
 
     Returns
     -------
     result : Bunch
-        ``mi_x``, ``mi_y``, ``ceilings``, ``saturated`` and ``layer_names``.
+        ``mi_x``, ``mi_y``, ``null_mi_y``, ``ceilings``, ``saturated`` and ``layer_names``.
     """
     unit = np.log(base)
     total = np.array([entropy(masses[0]) for masses in log_masses])
-    given = np.array(
-        [conditional_entropy(masses[1], own) for masses, own in zip(log_masses, codes, strict=True)]
-    )
+    rows = list(zip(log_masses, codes, null_codes, strict=True))
+    given = np.array([conditional_entropy(masses[1], own) for masses, own, _ in rows])
+    given_null = np.array([conditional_entropy(masses[2], null) for masses, _, null in rows])
     within = np.array([np.mean(np.log(np.bincount(own)[own])) for own in codes])
     varies = (ceilings > 0) | np.array([len(own) == 1 for own in codes])
     saturated = varies & ((total >= 0.99 * ceilings) | (within > 0) & (given >= 0.99 * within))
@@ -208,6 +209,7 @@ def plane_of_masses(layers, log_masses, codes, ceilings, base):
     return Bunch(
         mi_x=total / unit,
         mi_y=(total - given) / unit,
+        null_mi_y=(total - given_null) / unit,
         ceilings=ceilings / unit,
         saturated=saturated,
         layer_names=layers,

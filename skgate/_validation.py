@@ -214,7 +214,8 @@ def check_labels(y, n_samples):
     if y is None:
         raise ValueError(
             "This measure requires y to be passed, but the target y is None: one class label a "
-            "sample, as y or from a Dataset or DataLoader that yields (inputs, label)."
+            "sample, as y or from a Dataset or DataLoader that yields (inputs, label). Without "
+            "labels, y=np.zeros(n_samples) gives the information about the input."
         )
     y = np.asarray(to_numpy(y))
     if y.ndim == 2 and y.shape[1] > 1:

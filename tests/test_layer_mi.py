@@ -808,3 +808,22 @@ def test_classes_of_one_member_have_no_ceiling_to_sit_at(name):
     assert_allclose(result.mi_x, 1, rtol=1e-6)
     assert not result.saturated.any()
     assert not result_of(name, np.zeros((4, 2)), np.arange(4)).saturated.any()
+
+
+@pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
+@pytest.mark.parametrize(
+    "measure", [BinnedLayerMI(bin_size=1.0), KDELayerMI(noise_variance=0.5)], ids=["bins", "kde"]
+)
+def test_shuffled_labels_stand_beside_the_information_about_the_label(measure):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 400)
+    layers = {
+        "knows": rng.normal(size=(400, 3)) + 3 * np.eye(4)[y, :3],
+        "tells all apart": 50 * rng.normal(size=(400, 9)),
+    }
+    measure = clone(measure).set_params(random_state=1).fit(layers, y)
+    assert measure.mi_y_[0] > measure.null_mi_y_[0] + 0.5
+    assert_allclose(measure.null_mi_y_[1], measure.mi_y_[1], rtol=1e-3)  # a number without meaning
+    shuffled = np.random.RandomState(1).permutation(y)
+    again = clone(measure).fit(layers, shuffled)
+    assert_allclose(again.mi_y_, measure.null_mi_y_, rtol=1e-12)

@@ -178,8 +178,8 @@ class ActivationReader:
 
     Attributes
     ----------
-    has_both_ends : bool
-        Whether the first and the last layer of the module are among those that are read.
+    has_first, has_last : bool
+        Whether the first, and the last, layer of the module are among those that are read.
     """
 
     def __init__(self, model, *, layers, spatial, batch_size):
@@ -243,6 +243,7 @@ class ActivationReader:
             self._watcher = Watcher(module, ActivationRecorder, train=False, seed=0)
         self._warn_hidden(missed.values())
         self._layers = self._choose(two, three, type(module).__name__)
+        self.has_first &= not any(e.operation in ops.HOLDS_LINEAR for e in missed.values())
         self._readers = {layer.name: layer.array for layer in self._layers}
         self._bare = {layer.name for layer in self._layers if layer.activation is None}
 
@@ -266,7 +267,7 @@ class ActivationReader:
         if last.activation:  # the output layer is read before anything is done to its logits
             last.values, last.activation = last.output, None
         wanted = select([event for event, _ in found], self.layers)
-        self.has_both_ends = {found[0][0].layer, last.layer} <= wanted
+        self.has_first, self.has_last = found[0][0].layer in wanted, last.layer in wanted
         return [self._layer(e, layout) for e, layout in found if e.layer in wanted]
 
     def _layer(self, event, layout):
