@@ -92,7 +92,12 @@ def ours(n_jobs):
 
         return lambda n: (
             gating_entropy(
-                states[:n], alpha=alpha, bandwidth="variance", base=np.e, n_jobs=n_jobs
+                states[:n],
+                alpha=alpha,
+                bandwidth="variance",
+                base=np.e,
+                standard_errors=False,
+                n_jobs=n_jobs,
             ).entropy
         )
 

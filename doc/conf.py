@@ -34,6 +34,8 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
 }
-html_sidebars = {"index": [], "layers": [], "models": [], "performance": [], "quantities": []}
+html_sidebars = {
+    page: [] for page in ["index", "densities", "layers", "models", "performance", "quantities"]
+}
 html_show_sourcelink = False
 html_copy_source = False

@@ -9,10 +9,12 @@ The way of the data is one line::
 
 from ._binned import BinnedLayerMI, binned_layer_mi
 from ._correlation import sample_correlation
+from ._curve import entropy_curve
 from ._entropy import GatingEntropy, gating_entropy
 from ._gibbs import GibbsLayerMI, gibbs_layer_mi
 from ._kde import KDELayerMI, kde_layer_mi
 from ._mutual_information import GatingMI, gating_mi
+from ._permutation import permutation_test
 from ._states import GateLayer, GatingStates
 from ._total_correlation import TotalCorrelation, total_correlation
 from .exceptions import GateCaptureWarning, SaturationWarning
@@ -32,11 +34,13 @@ __all__ = [
     "SaturationWarning",
     "TotalCorrelation",
     "binned_layer_mi",
+    "entropy_curve",
     "gating_entropy",
     "gating_mi",
     "gibbs_layer_mi",
     "kde_layer_mi",
     "layer_activations",
+    "permutation_test",
     "sample_correlation",
     "total_correlation",
 ]

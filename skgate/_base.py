@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import _safe_indexing, check_random_state
 
+from ._cross_fitting import mixture
 from ._densities import kernel_weights, log_densities
 from ._validation import (
     MAX_SAMPLES,
@@ -24,9 +25,8 @@ from ._validation import (
 from .exceptions import warn_user
 from .pairwise import kernel_masses, resolve_device
 
-#: Constraints on the parameters that the measures and their function twins share.
+#: Constraints on the parameters of the kernel density.
 KERNEL_CONSTRAINTS = {
-    "density": [StrOptions({"kde"})],
     "alpha": [StrOptions({"auto"}), POSITIVE],
     "bandwidth": [StrOptions({"variance", "n_gates"}), POSITIVE],
     "bound": [StrOptions({"upper", "lower"})],
@@ -37,13 +37,20 @@ KERNEL_CONSTRAINTS = {
     "n_jobs": [None, Integral],
 }
 
+#: Constraints on the parameters that the measures and their function twins share.
+DENSITY_CONSTRAINTS = {
+    "density": [StrOptions({"kde", "product", "chow-liu", "autoregressive"})],
+    "cv": [None, Interval(Integral, 2, None, closed="left")],
+    **KERNEL_CONSTRAINTS,
+}
+
 
 class GatingEstimator(TransformerMixin, BaseEstimator):
     """Base of the estimators that measure gating states."""
 
     _parameter_constraints = {
         "model": [None, HasMethods("forward"), HasMethods("extract"), HasMethods("predict")],
-        **KERNEL_CONSTRAINTS,
+        **DENSITY_CONSTRAINTS,
         "max_samples": MAX_SAMPLES,
         "random_state": ["random_state"],
     }
@@ -58,6 +65,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         model=None,
         *,
         density="kde",
+        cv=5,
         alpha="auto",
         bandwidth="variance",
         bound="upper",
@@ -71,6 +79,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
     ):
         self.model = model
         self.density = density
+        self.cv = cv
         self.alpha = alpha
         self.bandwidth = bandwidth
         self.bound = bound
@@ -83,8 +92,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     def _kernel_params(self):
-        names = ("density", "alpha", "bandwidth", "bound", "joint", "base", "device", "n_jobs")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in DENSITY_CONSTRAINTS if name != "threshold"}
 
     def _fit_states(self, X, y):
         """Set ``states_`` and return ``(classes, codes)`` of the labels, or ``(None, None)``."""
@@ -142,6 +150,9 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
 
     def _log_likelihoods(self, states):
         """Return log densities of each layer and of all jointly, (n_layers + 1, n), nats."""
+        if self.density_ is not None:
+            logs = self.density_.log_likelihoods(states)[[*self.density_.spans.layers, -1]]
+            return mixture(logs, self.density_.priors)
         weights, support = self._kernel()
         masses = kernel_masses(self.states_, weights, queries=states, n_jobs=self.n_jobs)[:, 0]
         return log_densities(masses, weights, support, len(self.states_), self.states_, states)
@@ -168,6 +179,8 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
     def score_samples(self, X):
         r"""Return the log-likelihood of each sample under the joint density of all layers.
 
+        Of the kernel density, that is
+
         .. math::
 
             \log \hat p(\sigma) = \log \frac1n \sum_k K(\sigma, \sigma_k)
@@ -184,8 +197,8 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         Returns
         -------
         log_likelihoods : ndarray of shape (n_samples,)
-            In units of ``base``; higher is better. ``-inf`` for a state that differs from
-            fitted gates none of which varied.
+            In units of ``base``; higher is better. Of the kernel density, ``-inf`` for a state
+            that differs from fitted gates none of which varied.
         """
         states = self._new_rows(X)
         return self._log_likelihoods(states)[-1] / np.log(self.base)
@@ -235,7 +248,12 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         return tags
 
     def _set_result(self, result):
-        """Set each item of a function twin's result as a fitted attribute."""
+        """Set each item of a function twin's result as a fitted attribute, in place of all others.
+
+        ``density_`` is the fitted density, None for that of the kernel, which is ``states_``.
+        """
+        for name in ("bandwidth_", "bandwidths_", "density_"):
+            vars(self).pop(name, None)
         for name, value in result.items():
             setattr(self, f"{name}_", value)
 

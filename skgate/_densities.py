@@ -13,7 +13,7 @@ import numpy as np
 
 from .exceptions import SaturationWarning, warn_user
 
-__all__ = ["AUTO_ALPHA", "KernelTerms", "as_scalar", "kernel_weights", "log_densities"]
+__all__ = ["AUTO_ALPHA", "KernelTerms", "Spans", "as_scalar", "kernel_weights", "log_densities"]
 
 #: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}
@@ -21,6 +21,42 @@ AUTO_ALPHA = {True: 0.04, False: 0.01}
 _BOUND_SCALE = {"upper": 0.5, "lower": 0.125}
 _SATURATED = 0.99
 _GIVEN = " given Y"
+
+
+class Spans:
+    """Ranges of layers that are terms of a measure: each layer, prefixes, suffixes, all of them.
+
+    Parameters
+    ----------
+    n_layers : int
+    ranges : bool, default=False
+        Whether prefixes and suffixes are among them.
+
+    Attributes
+    ----------
+    edges : ndarray of shape (n_terms, 2)
+        First layer, and the one after the last.
+    layers, prefixes, suffixes : ndarray of shape (n_layers,)
+        Positions of the terms of one layer, of the layers up to one, of the layers from one on.
+    whole : int
+        Position of the term of all layers.
+    support : ndarray of shape (n_terms, n_layers), dtype bool
+    """
+
+    def __init__(self, n_layers, ranges=False):
+        spans = [(i, i + 1) for i in range(n_layers)]
+        if ranges:
+            spans += [(0, i) for i in range(2, n_layers)]
+            spans += [(i, n_layers) for i in range(1, n_layers - 1)]
+        spans += [(0, n_layers)] if n_layers > 1 else []
+        place = {span: i for i, span in enumerate(spans)}
+        self.layers = np.arange(n_layers)
+        self.whole = place[0, n_layers]
+        firsts = self.layers if ranges else []
+        self.prefixes = np.array([place[0, i + 1] for i in firsts], dtype=int)
+        self.suffixes = np.array([place[i, n_layers] for i in firsts], dtype=int)
+        self.edges = np.array(spans)
+        self.support = (self.edges[:, :1] <= self.layers) & (self.layers < self.edges[:, 1:])
 
 
 class KernelTerms:
@@ -38,8 +74,8 @@ class KernelTerms:
 
     Attributes
     ----------
-    layers, prefixes, suffixes : ndarray of shape (n_layers,)
-        Positions of the terms of one layer, of the layers up to one, of the layers from one on.
+    spans : Spans
+        The terms; its positions are attributes here too.
     weights : ndarray of shape (n_combinations * n_terms, n_layers)
     bandwidths : ndarray of shape (n_alphas, n_terms)
     """
@@ -50,40 +86,27 @@ class KernelTerms:
         self.variances = np.array([np.sum(a * (1 - a)) for a in self.rates])
         self.n_samples = len(states)
         self.names = [*states.layer_names, "all layers together"]
-        self._set_terms(n_layers, ranges)
+        self.spans = Spans(n_layers, ranges)
+        self.support = self.spans.support
+        self.layers, self.prefixes = self.spans.layers, self.spans.prefixes
+        self.suffixes, self.whole = self.spans.suffixes, self.spans.whole
         alphas = list(alpha) if _is_sequence(alpha) else [alpha]
         bounds = list(bound) if _is_sequence(bound) else [bound]
         self.has_alphas = _is_sequence(alpha)
         self.lead = (len(alphas),) * _is_sequence(alpha) + (len(bounds),) * _is_sequence(bound)
-        pairs = [self._bandwidths(states, a, bandwidth, joint) for a in alphas]
+        self.bandwidth, self.joint, self.n_bounds = bandwidth, joint, len(bounds)
+        self.layer_alphas = [_layer_alphas(states, a) for a in alphas]
+        pairs = [self._bandwidths(states, a, bandwidth, joint) for a in self.layer_alphas]
         # (n_alphas, n_terms, n_layers) and (n_alphas, n_terms)
         per_layer, self.bandwidths = (np.stack(part) for part in zip(*pairs, strict=True))
         weights = np.stack([kernel_weights(per_layer, b) for b in bounds], axis=1)
         self.weights = (weights * self.support).reshape(-1, n_layers)
 
-    def _set_terms(self, n_layers, ranges):
-        spans = [(i, i + 1) for i in range(n_layers)]
-        if ranges:
-            spans += [(0, i) for i in range(2, n_layers)]
-            spans += [(i, n_layers) for i in range(1, n_layers - 1)]
-        spans += [(0, n_layers)] if n_layers > 1 else []
-        place = {span: i for i, span in enumerate(spans)}
-        self.layers = np.arange(n_layers)
-        self.whole = place[0, n_layers]
-        if ranges:
-            self.prefixes = np.array([place[0, i + 1] for i in range(n_layers)])
-            self.suffixes = np.array([place[i, n_layers] for i in range(n_layers)])
-        edges = np.array(spans)
-        self.support = (edges[:, :1] <= self.layers) & (self.layers < edges[:, 1:])
-
-    def _bandwidths(self, states, alpha, bandwidth, joint):
+    def _bandwidths(self, states, alphas, bandwidth, joint):
         """Return sigma0^2 by term and layer, and the one of each term."""
         if isinstance(bandwidth, str):
-            alphas = [
-                AUTO_ALPHA[layer.spatial] if alpha == "auto" else alpha for layer in states.layers
-            ]
             spread = self.variances if bandwidth == "variance" else np.array(states.n_gates)
-            own = np.array(alphas) * spread  # (n_layers,)
+            own = alphas * spread  # (n_layers,)
             summed = self.support @ own
         else:
             own = np.full(len(states.layers), float(bandwidth))
@@ -91,6 +114,23 @@ class KernelTerms:
         if joint == "product":
             return np.broadcast_to(own, self.support.shape), summed
         return np.repeat(summed[:, None], len(own), axis=1), summed
+
+    def spreads(self, rates):
+        """Return what bandwidths are proportional to at some activation rates.
+
+        Returns
+        -------
+        spreads : ndarray of shape (n_directions, n_weights)
+            That of all layers, or under a product kernel the one of each layer.
+        """
+        if self.bandwidth != "variance":
+            return np.ones((1, len(self.weights)))
+        variances = np.array([np.sum(a * (1 - a)) for a in rates])
+        if self.joint == "product":
+            # a layer that is not in a term has no weight there, whatever it is multiplied by
+            return np.repeat(variances[:, None], len(self.weights), axis=1)
+        summed = np.stack([self.support @ (alphas * variances) for alphas in self.layer_alphas])
+        return np.repeat(summed[:, None], self.n_bounds, axis=1).reshape(1, -1)
 
     def shaped(self, values):
         """Split the first axis, (n_combinations * n_terms, ...), into (*lead, n_terms, ...)."""
@@ -157,6 +197,12 @@ class KernelTerms:
         return f"{name} ({value:.2f} of {ceiling:.2f} {unit}, {reason})"
 
 
+def _layer_alphas(states, alpha):
+    return np.array(
+        [AUTO_ALPHA[layer.spatial] if alpha == "auto" else alpha for layer in states.layers]
+    )
+
+
 def as_scalar(values):
     """Return an array without axes as a float, any other as it is."""
     return float(values) if values.ndim == 0 else values
@@ -215,8 +261,8 @@ def _warn_saturated(messages, n_samples):
         "Saturated: these entropies are within 1% of the ceiling of their estimator "
         f"(n = {n_samples} samples):\n  {lines}\n"
         "They would be the same for other states and say nothing about the network, and neither "
-        "does an information or a total correlation made from them. At log n, take more samples "
-        "or a larger alpha; at Var/bandwidth, a smaller alpha. Between the two, alpha only moves "
-        "the number.",
+        "does an information or a total correlation made from them. A density='autoregressive', "
+        "'chow-liu' or 'product' has no such ceiling. At log n, more samples or a larger alpha "
+        "help too, at Var/bandwidth a smaller one; between the two, alpha only moves the number.",
         SaturationWarning,
     )

@@ -17,8 +17,18 @@ __all__ = [
     "entropy",
     "independent_entropy",
     "independent_log_masses",
+    "jackknife_error",
+    "mean_and_error",
     "sample_independent",
 ]
+
+
+def mean_and_error(values):
+    """Return means along the last axis, and their standard errors; NaN for a single value."""
+    n = values.shape[-1]
+    if n == 1:
+        return values[..., 0], np.full(values.shape[:-1], np.nan)
+    return values.mean(axis=-1), values.std(axis=-1, ddof=1) / np.sqrt(n)
 
 
 def entropy(log_masses):
@@ -31,6 +41,15 @@ def conditional_entropy(own_log_masses, codes):
     """Return H(.|Y) in nats from log masses over the rows of the same class."""
     sizes = np.bincount(codes)[codes]  # n_{y_j}
     return np.mean(np.log(sizes) - own_log_masses, axis=-1)
+
+
+def jackknife_error(left_out, n_samples):
+    """Return the standard error of an estimate, from its values without each part (last axis)."""
+    n_parts = left_out.shape[-1]
+    if n_parts == 1:
+        return np.full(left_out.shape[:-1], np.nan)
+    size = n_samples // n_parts
+    return np.sqrt((n_samples - size) / size * left_out.var(axis=-1))
 
 
 def independent_entropy(log_expectations):

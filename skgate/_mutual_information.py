@@ -1,11 +1,15 @@
 """I(X;Σ) and I(X;Σ;Y): `GatingMI` and its twin `gating_mi`."""
 
+from functools import partial
+
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ._base import KERNEL_CONSTRAINTS, GatingEstimator
-from ._densities import KernelTerms
-from ._information import conditional_entropy, entropy
+from ._base import DENSITY_CONSTRAINTS, GatingEstimator
+from ._cross_fitting import cross_fit, draw_seed, information, mixture, own_class
+from ._densities import KernelTerms, Spans
+from ._information import conditional_entropy, entropy, jackknife_error, mean_and_error
+from ._jackknife import jackknife
 from ._validation import (
     _fit_context,
     _num_samples,
@@ -24,7 +28,7 @@ __all__ = ["GatingMI", "gating_mi"]
     {
         "states": "no_validation",
         "y": "no_validation",
-        **KERNEL_CONSTRAINTS,
+        **DENSITY_CONSTRAINTS,
         "random_state": ["random_state"],
     },
     prefer_skip_nested_validation=True,
@@ -34,6 +38,7 @@ def gating_mi(
     y,
     *,
     density="kde",
+    cv=5,
     alpha="auto",
     bandwidth="variance",
     bound="upper",
@@ -54,8 +59,9 @@ def gating_mi(
         Gates read with sampling removed; a list or dict holds one array a layer.
     y : array-like of shape (n_samples,)
         Class labels.
-    density : {"kde"}, default="kde"
+    density : {"kde", "product", "chow-liu", "autoregressive"}, default="kde"
         See :class:`GatingEntropy`, as for all parameters below.
+    cv : int or None, default=5
     alpha : "auto" or float, default="auto"
     bandwidth : {"variance", "n_gates"} or float, default="variance"
     bound : {"upper", "lower"}, default="upper"
@@ -101,22 +107,35 @@ def gating_mi(
     resolve_device(device)
     states = as_states(states, threshold)
     classes, codes = check_labels(y, len(states))
-    null_codes = check_random_state(random_state).permutation(codes)
+    random_state = check_random_state(random_state)
+    null_codes = random_state.permutation(codes)
+    if density != "kde":
+        seed = draw_seed(random_state)
+        fit = partial(cross_fit, states, kind=density, cv=cv, seed=seed, n_jobs=n_jobs)
+        return Bunch(**_fitted_mi(fit, states, codes, null_codes, base), classes=classes)
     terms = KernelTerms(
         states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint, ranges=True
     )
-    masses = kernel_masses(states, terms.weights, labelings=[codes, null_codes], n_jobs=n_jobs)
+    masses, left_out = jackknife(
+        states, terms.weights, terms.spreads, labelings=[codes, null_codes], n_jobs=n_jobs
+    )
     total = entropy(masses[:, 0])
     given = conditional_entropy(masses[:, 1], codes)
     null = total - conditional_entropy(masses[:, 2], null_codes)
+    total_error = jackknife_error(left_out[:, 0], len(states))
+    error = jackknife_error(left_out[:, 0] - left_out[:, 1], len(states))
     saturated = terms.flag_saturated(total, base, given=given, codes=codes)
     unit = np.log(base)
     return Bunch(
         mi_x=float(total[terms.whole] / unit),
+        mi_x_se=float(total_error[terms.whole] / unit),
         mi_xy=float((total - given)[terms.whole] / unit),
+        mi_xy_se=float(error[terms.whole] / unit),
         null_mi_xy=float(null[terms.whole] / unit),
         layer_mi_x=total[terms.layers] / unit,
+        layer_mi_x_se=total_error[terms.layers] / unit,
         layer_mi_xy=(total - given)[terms.layers] / unit,
+        layer_mi_xy_se=error[terms.layers] / unit,
         layer_null_mi_xy=null[terms.layers] / unit,
         suffix_mi_xy=(total - given)[terms.suffixes] / unit,
         suffix_null_mi_xy=null[terms.suffixes] / unit,
@@ -128,6 +147,40 @@ def gating_mi(
         suffix_saturated=saturated[terms.suffixes],
         **terms.reported_bandwidths(),
     )
+
+
+def _fitted_mi(fit, states, codes, null_codes, base):
+    spans, unit = Spans(len(states.layers), ranges=True), np.log(base)
+    fitted, logs = fit(codes, spans)
+    priors = fitted.priors
+    total = -mixture(logs, priors) / unit  # (n_terms, n)
+    given = -own_class(logs, codes) / unit
+    mi_x, mi_x_error = mean_and_error(total)
+    mi_xy, mi_xy_error = mean_and_error(total - given)
+    _, logs = fit(null_codes, spans)
+    null = information(logs, null_codes, priors).mean(axis=1) / unit
+    layers, suffixes, whole = spans.layers, spans.suffixes, spans.whole
+    nothing = np.zeros(len(layers), bool)
+    return {
+        "mi_x": float(mi_x[whole]),
+        "mi_x_se": float(mi_x_error[whole]),
+        "mi_xy": float(mi_xy[whole]),
+        "mi_xy_se": float(mi_xy_error[whole]),
+        "null_mi_xy": float(null[whole]),
+        "layer_mi_x": mi_x[layers],
+        "layer_mi_x_se": mi_x_error[layers],
+        "layer_mi_xy": mi_xy[layers],
+        "layer_mi_xy_se": mi_xy_error[layers],
+        "layer_null_mi_xy": null[layers],
+        "suffix_mi_xy": mi_xy[suffixes],
+        "suffix_null_mi_xy": null[suffixes],
+        "conditional_entropy": float(given[whole].mean()),
+        "layer_conditional_entropies": given[layers].mean(axis=1),
+        "ceilings": np.array(states.n_gates) * np.log(2) / unit,
+        "saturated": nothing,
+        "suffix_saturated": nothing,
+        "density": fitted,
+    }
 
 
 class GatingMI(GatingEstimator):
@@ -144,14 +197,28 @@ class GatingMI(GatingEstimator):
     difference bounds nothing, but cannot exceed H(Y). Beside each value stands the one
     that shuffled labels give: only what exceeds it is information about the label.
 
+    A fitted density is one for each class, drawn together as far as unseen samples ask for it, and
+
+    .. math::
+
+        I(X;\Sigma;Y) = \operatorname{mean} \log \frac{\hat p_y(\sigma)}{\hat p(\sigma)}, \qquad
+        \hat p = \sum_m p_m \hat p_m,
+
+    over samples it was not fitted to: in expectation a lower bound, and never more than H(Y).
+
     Parameters
     ----------
     model : None, torch.nn.Module, GateExtractor or fitted estimator with a module, default=None
         Network whose gates are measured; ``X`` then holds its raw inputs. A module is read
         with ``sampling="off"``; an extractor must have it off. ``None``: ``X`` holds the gates,
         or pre-activations.
-    density : {"kde"}, default="kde"
-        Density of the states.
+    density : {"kde", "product", "chow-liu", "autoregressive"}, default="kde"
+        Density of the states. The kernel density has the ceilings that wide layers sit at. The
+        others are fitted and have none: units that are independent, a forest in which a gate
+        depends on one other, or a regression of each gate on all before it.
+    cv : int or None, default=5
+        Number of folds: a fitted density is asked about samples that it was not fitted to. ``None``
+        asks it about its own, and gives too low an entropy. The kernel density has no folds.
     alpha : "auto" or float, default="auto"
         Scale of the bandwidth. ``"auto"``: 0.04 for gates that have spatial positions, 0.01
         for the rest.
@@ -184,6 +251,9 @@ class GatingMI(GatingEstimator):
         The same with the labels shuffled once.
     layer_mi_x_, layer_mi_xy_, layer_null_mi_xy_ : ndarray of shape (n_layers,)
         The three of each layer.
+    mi_x_se_, mi_xy_se_, layer_mi_x_se_, layer_mi_xy_se_ : float and ndarray of shape (n_layers,)
+        Standard errors: by the jackknife over 16 parts of the samples for the kernel density, over
+        the samples for fitted ones, which are taken as given. NaN for one sample.
     suffix_mi_xy_, suffix_null_mi_xy_ : ndarray of shape (n_layers,)
         I(X;Σ;Y) of the layers from each one on, and with the labels shuffled.
     conditional_entropy_ : float
@@ -197,10 +267,12 @@ class GatingMI(GatingEstimator):
         Layers whose entropy, or entropy given the label, is within 1% of its ceiling.
     suffix_saturated_ : ndarray of shape (n_layers,), dtype bool
         The same of the suffixes, the first of which is the whole network.
+    density_ : FittedDensity or None
+        The density of all samples; None for the kernel density.
     bandwidth_ : float
-        :math:`\sigma_0^2` of all layers concatenated.
+        :math:`\sigma_0^2` of all layers concatenated; only of the kernel density.
     bandwidths_ : ndarray of shape (n_layers,)
-        :math:`\sigma_0^2` of each layer.
+        :math:`\sigma_0^2` of each layer; likewise.
     layer_names_ : list of str
     states_ : GatingStates
         The states that were measured.
@@ -254,7 +326,7 @@ class GatingMI(GatingEstimator):
         result = gating_mi(
             self.states_, codes, random_state=self.random_state, **self._kernel_params()
         )
-        self._set_result({**result, "classes": classes})
+        self._set_result({"density": None, **result, "classes": classes})
         self._codes = codes
         return self
 
@@ -293,6 +365,9 @@ class GatingMI(GatingEstimator):
             check_labels(y, _num_samples(y if y is not None else X))
         states, y = self._new_states(X, y)
         codes = known_codes(y, len(states), self.classes_)
+        if self.density_ is not None:
+            logs = self.density_.log_likelihoods(states)[self.density_.spans.whole]
+            return float(information(logs, codes, self.density_.priors).mean() / np.log(self.base))
         weights, _ = self._kernel()
         masses = kernel_masses(
             self.states_,

@@ -5,13 +5,15 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ._base import KERNEL_CONSTRAINTS, GatingEstimator
-from ._densities import KernelTerms
+from ._base import DENSITY_CONSTRAINTS, GatingEstimator
+from ._cross_fitting import cross_fit, draw_seed, own_class
+from ._densities import KernelTerms, Spans
 from ._information import (
     conditional_entropy,
     entropy,
     independent_entropy,
     independent_log_masses,
+    mean_and_error,
     sample_independent,
 )
 from ._states import GatingStates
@@ -38,7 +40,7 @@ _REFERENCE_CONSTRAINTS = {
     {
         "states": "no_validation",
         "y": "no_validation",
-        **KERNEL_CONSTRAINTS,
+        **DENSITY_CONSTRAINTS,
         **_REFERENCE_CONSTRAINTS,
     },
     prefer_skip_nested_validation=True,
@@ -48,6 +50,7 @@ def total_correlation(
     y=None,
     *,
     density="kde",
+    cv=5,
     alpha="auto",
     bandwidth="variance",
     bound="upper",
@@ -71,8 +74,9 @@ def total_correlation(
         one array a layer.
     y : array-like of shape (n_samples,), default=None
         Class labels; they add the total correlation given the label.
-    density : {"kde"}, default="kde"
+    density : {"kde", "product", "chow-liu", "autoregressive"}, default="kde"
         See :class:`TotalCorrelation`, as for all parameters below.
+    cv : int or None, default=5
     alpha : "auto" or float, default="auto"
     bandwidth : {"variance", "n_gates"} or float, default="variance"
     bound : {"upper", "lower"}, default="upper"
@@ -117,6 +121,8 @@ def total_correlation(
     resolve_device(device)
     states = as_states(states, threshold)
     codes = None if y is None else check_labels(y, len(states))[1]
+    if density != "kde":
+        return _fitted_total_correlation(states, codes, density, cv, base, n_jobs, random_state)
     terms = KernelTerms(states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint)
     random_state = check_random_state(random_state)
     n_synthetic = len(states) if n_synthetic is None else n_synthetic
@@ -155,6 +161,51 @@ def total_correlation(
     )
 
 
+def _fitted_total_correlation(states, codes, density, cv, base, n_jobs, random_state):
+    spans = Spans(len(states.layers))
+    options = {"cv": cv, "seed": draw_seed(random_state), "n_jobs": n_jobs}
+    everyone = np.zeros(len(states), int)
+    fitted, logs = cross_fit(states, everyone, spans, kind=density, **options)
+    # a tree inside a unit, as the forest has it, so that what it misses does not count as TC
+    reference = "units" if density == "chow-liu" else "product"
+    _, independent = cross_fit(states, everyone, spans, kind=reference, **options)
+    logs, independent = logs[..., 0], independent[..., 0]  # (n_terms, n)
+    logs_given = independent_given = np.full_like(logs, np.nan)
+    if codes is not None:
+        logs_given, independent_given = (
+            own_class(cross_fit(states, codes, spans, kind=kind, **options)[1], codes)
+            for kind in (density, reference)
+        )
+    unit = np.log(base)
+    tc, tc_error = mean_and_error((logs - independent) / unit)
+    h, h_error = mean_and_error(-logs / unit)
+    c, tc_given = (
+        -independent.mean(axis=1) / unit,
+        (logs_given - independent_given).mean(axis=1) / unit,
+    )
+    c_given, h_given = -independent_given.mean(axis=1) / unit, -logs_given.mean(axis=1) / unit
+    layers, whole = spans.layers, spans.whole
+    return Bunch(
+        total_correlation=float(tc[whole]),
+        total_correlation_se=float(tc_error[whole]),
+        layer_total_correlations=tc[layers],
+        layer_total_correlations_se=tc_error[layers],
+        independent_entropy=float(c[whole]),
+        independent_entropies=c[layers],
+        entropy=float(h[whole]),
+        entropy_se=float(h_error[whole]),
+        layer_entropies=h[layers],
+        layer_entropies_se=h_error[layers],
+        conditional_total_correlation=float(tc_given[whole]),
+        conditional_total_correlations=tc_given[layers],
+        conditional_independent_entropies=c_given[layers],
+        conditional_entropies=h_given[layers],
+        ceilings=np.array(states.n_gates) * np.log(2) / unit,
+        saturated=np.zeros(len(layers), bool),
+        density=fitted,
+    )
+
+
 def _by_class(states, codes, expectations):
     """Return ``expectations`` of each row under its own class, class after class."""
     order = np.argsort(codes, kind="stable")
@@ -183,14 +234,23 @@ class TotalCorrelation(GatingEstimator):
     window of max pooling, the two thresholds of ReLU6) depend on each other by construction;
     the units are what is taken as independent, not the gates.
 
+    With a fitted density, H is that of :class:`GatingEntropy`, C that of independent units fitted
+    likewise, and TC is their difference, in expectation a lower bound. A forest cannot hold a
+    window of max pooling, so that its C has a tree inside each window.
+
     Parameters
     ----------
     model : None, torch.nn.Module, GateExtractor or fitted estimator with a module, default=None
         Network whose gates are measured; ``X`` then holds its raw inputs, and sampling inside
         a module, such as dropout, is on. An extractor is used as it is set, with sampling off by
         default. ``None``: ``X`` holds the gates, or pre-activations.
-    density : {"kde"}, default="kde"
-        Density of the states.
+    density : {"kde", "product", "chow-liu", "autoregressive"}, default="kde"
+        Density of the states. The kernel density has the ceilings that wide layers sit at. The
+        others are fitted and have none: units that are independent, a forest in which a gate
+        depends on one other, or a regression of each gate on all before it.
+    cv : int or None, default=5
+        Number of folds: a fitted density is asked about samples that it was not fitted to. ``None``
+        asks it about its own, and gives too low an entropy. The kernel density has no folds.
     alpha : "auto" or float, default="auto"
         Scale of the bandwidth. ``"auto"``: 0.04 for gates that have spatial positions, 0.01
         for the rest.
@@ -233,6 +293,9 @@ class TotalCorrelation(GatingEstimator):
         H of all layers.
     layer_entropies_ : ndarray of shape (n_layers,)
         H of each layer.
+    total_correlation_se_, layer_total_correlations_se_, entropy_se_, layer_entropies_se_ : float \
+and ndarray of shape (n_layers,)
+        Standard errors over the samples; only of a fitted density, which is taken as given.
     conditional_total_correlation_ : float
         TC(Σ|Y) of all layers (Eq. 21). These four are NaN if no ``y`` was given.
     conditional_total_correlations_ : ndarray of shape (n_layers,)
@@ -244,10 +307,12 @@ class TotalCorrelation(GatingEstimator):
     saturated_ : ndarray of shape (n_layers,), dtype bool
         Layers whose entropy is within 1% of its ceiling; their TC is then no less than C minus
         that ceiling, whatever the states.
+    density_ : FittedDensity or None
+        The density of all samples; None for the kernel density.
     bandwidth_ : float
-        :math:`\sigma_0^2` of all layers concatenated.
+        :math:`\sigma_0^2` of all layers concatenated; only of the kernel density.
     bandwidths_ : ndarray of shape (n_layers,)
-        :math:`\sigma_0^2` of each layer.
+        :math:`\sigma_0^2` of each layer; likewise.
     layer_names_ : list of str
     states_ : GatingStates
         The states that were measured.
@@ -284,6 +349,7 @@ class TotalCorrelation(GatingEstimator):
         model=None,
         *,
         density="kde",
+        cv=5,
         alpha="auto",
         bandwidth="variance",
         bound="upper",
@@ -300,6 +366,7 @@ class TotalCorrelation(GatingEstimator):
         super().__init__(
             model,
             density=density,
+            cv=cv,
             alpha=alpha,
             bandwidth=bandwidth,
             bound=bound,
@@ -338,5 +405,5 @@ class TotalCorrelation(GatingEstimator):
             random_state=self.random_state,
             **self._kernel_params(),
         )
-        self._set_result(result)
+        self._set_result({"density": None, **result})
         return self

@@ -230,3 +230,154 @@ def sample_correlation(activations, y):
     signed = [math.fsum(v) / len(v) for v in (values[True], values[False])]
     absolute = [math.fsum(map(abs, v)) / len(v) for v in (values[True], values[False])]
     return [*signed, *absolute]
+
+
+# Densities that do not saturate -------------------------------------------------------------------
+
+
+def binary_entropy(rate):
+    return -sum(p * math.log2(p) for p in (rate, 1 - rate) if p > 0)
+
+
+def product_entropy(gates):
+    """C in bits: the sum of the gates' own entropies, at their observed rates."""
+    rates = [sum(map(int, column)) / len(gates) for column in zip(*gates, strict=True)]
+    return sum(binary_entropy(rate) for rate in rates)
+
+
+def pair_counts(gates, a, b):
+    """2 x 2 table of how often gates a and b take each pair of values."""
+    table = [[0, 0], [0, 0]]
+    for row in gates:
+        table[int(row[a])][int(row[b])] += 1
+    return table
+
+
+def mutual_information(gates, a, b):
+    """I(a; b) in nats at the observed rates."""
+    table, n = pair_counts(gates, a, b), len(gates)
+    total = 0.0
+    for u, v in itertools.product((0, 1), (0, 1)):
+        if table[u][v]:
+            other = sum(table[u]) * (table[0][v] + table[1][v])
+            total += table[u][v] / n * math.log(table[u][v] * n / other)
+    return total
+
+
+def forest_edges(gates, y=None):
+    """Edges of the maximum spanning forest (Kruskal), without those that may be chance.
+
+    With labels, the information is that given the label.
+    """
+    y = [0] * len(gates) if y is None else list(y)
+    n, d = len(gates), len(gates[0])
+    classes = [[row for row, label in zip(gates, y, strict=True) if label == c] for c in set(y)]
+    pairs = {}
+    for a, b in itertools.combinations(range(d), 2):
+        pairs[a, b] = sum(len(own) / n * mutual_information(own, a, b) for own in classes)
+    least = math.log(d * (d - 1) / 2) / n if d > 1 else 0.0
+    tree_of, edges = list(range(d)), []
+    for (a, b), information in sorted(pairs.items(), key=lambda item: -item[1]):
+        if tree_of[a] != tree_of[b] and information > least:
+            edges.append((a, b))
+            old, new = tree_of[b], tree_of[a]
+            tree_of = [new if tree == old else tree for tree in tree_of]
+    return edges
+
+
+def _share(gates, y, label, shrinkage, values, smoothing):
+    """Smoothed share of some values of gates, in a class drawn towards all by ``shrinkage``."""
+
+    def hits(rows):
+        return sum(all(int(row[i]) == v for i, v in values.items()) for row in rows)
+
+    pooled = (hits(gates) + smoothing) / (len(gates) + 1)
+    if math.isinf(shrinkage):
+        return pooled
+    own = [row for row, other in zip(gates, y, strict=True) if other == label]
+    return (hits(own) + shrinkage * pooled) / (len(own) + shrinkage)
+
+
+def forest_log_likelihood(query, gates, edges, y=None, label=None, shrinkage=math.inf):
+    """log2 p of one state under the smoothed forest of some gates, in a class if there are some."""
+    total = 0.0
+    for i, value in enumerate(query):
+        total += math.log2(_share(gates, y, label, shrinkage, {i: int(value)}, 0.5))
+    for a, b in edges:
+        u, v = int(query[a]), int(query[b])
+        joint = _share(gates, y, label, shrinkage, {a: u, b: v}, 0.25)
+        one = _share(gates, y, label, shrinkage, {a: u}, 0.5)
+        other = _share(gates, y, label, shrinkage, {b: v}, 0.5)
+        total += math.log2(joint / (one * other))
+    return total
+
+
+def solve(matrix, vector):
+    """Solution of a linear system, by elimination."""
+    rows = [[*map(float, row), float(v)] for row, v in zip(matrix, vector, strict=True)]
+    n = len(rows)
+    for i in range(n):
+        pivot = max(range(i, n), key=lambda r: abs(rows[r][i]))
+        rows[i], rows[pivot] = rows[pivot], rows[i]
+        for r in range(i + 1, n):
+            factor = rows[r][i] / rows[i][i]
+            rows[r] = [x - factor * z for x, z in zip(rows[r], rows[i], strict=True)]
+    x = [0.0] * n
+    for i in reversed(range(n)):
+        known = sum(rows[i][j] * x[j] for j in range(i + 1, n))
+        x[i] = (rows[i][n] - known) / rows[i][i]
+    return x
+
+
+def ridge_predictions(queries, gates, ridge, y=None, labels=None, label_ridge=math.inf):
+    """Predictions less rates, one explicit ridge regression per gate on all before it.
+
+    ``y`` are the labels of ``gates``, coded 0, 1, ...; ``labels`` those of the queries. Columns of
+    labels precede the gates.
+    """
+    n, d = len(gates), len(gates[0])
+    rates = [(sum(int(row[i]) for row in gates) + 0.5) / (n + 1) for i in range(d)]
+    scale = sum(a * (1 - a) for a in rates) / d
+    classes = sorted(set(y)) if y is not None and math.isfinite(label_ridge) else []
+    priors = [sum(other == c for other in y) / n for c in classes] if classes else []
+
+    def columns(row, label):
+        indicators = [(label == c) - p for c, p in zip(classes, priors, strict=True)]
+        return indicators + [int(g) - a for g, a in zip(row, rates, strict=True)]
+
+    data = [columns(row, y[j] if classes else None) for j, row in enumerate(gates)]
+    rows = [columns(row, labels[j] if classes else None) for j, row in enumerate(queries)]
+    predictions = [[] for _ in rows]
+    for i in range(len(classes), len(classes) + d):
+        before = range(i)
+        gram = [[math.fsum(r[a] * r[b] for r in data) / n for b in before] for a in before]
+        for a in before:
+            gram[a][a] += scale * (label_ridge if a < len(classes) else ridge)
+        target = [math.fsum(r[a] * r[i] for r in data) / n for a in before]
+        weights = solve(gram, target)
+        for row, found in zip(rows, predictions, strict=True):
+            found.append(sum(w * row[a] for w, a in zip(weights, before, strict=True)))
+    return predictions
+
+
+def logistic_log_likelihood(query, predictions, intercepts, slopes):
+    """log2 p of one state, gate by gate."""
+    total = 0.0
+    for gate, x, a, b in zip(query, predictions, intercepts, slopes, strict=True):
+        z = a + b * x
+        total -= math.log2(1 + math.exp(-z if gate else z))
+    return total
+
+
+# Standard errors ----------------------------------------------------------------------------------
+
+
+def jackknife_error(statistic, parts):
+    """Standard error from recomputing a statistic of rows without each of some parts of them."""
+    left_out = []
+    for part in parts:
+        rows = [j for other in parts if other is not part for j in other]
+        left_out.append(statistic(sorted(rows)))
+    g = len(parts)
+    mean = sum(left_out) / g
+    return math.sqrt((g - 1) / g * sum((x - mean) ** 2 for x in left_out))

@@ -36,6 +36,11 @@ ESTIMATORS = [
 WITH_A_MODEL = [
     measure(lazy_network()) for measure in (GatingMI, GibbsLayerMI, BinnedLayerMI, KDELayerMI)
 ]
+WITH_A_DENSITY = [
+    measure(density=density, cv=2, random_state=0)
+    for measure in (GatingEntropy, GatingMI, TotalCorrelation)
+    for density in ("product", "chow-liu", "autoregressive")
+]
 IDS = [type(estimator).__name__ for estimator in ESTIMATORS]
 
 pytestmark = [
@@ -55,7 +60,7 @@ def test_no_public_estimator_is_left_out():
     assert public == set(IDS)
 
 
-@parametrize_with_checks(ESTIMATORS + WITH_A_MODEL)
+@parametrize_with_checks(ESTIMATORS + WITH_A_MODEL + WITH_A_DENSITY)
 def test_estimator_checks(estimator, check):
     check(estimator)
 

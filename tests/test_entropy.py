@@ -76,11 +76,11 @@ def test_a_curve_over_alpha_and_bound_is_one_estimate_each(states):
 
 def test_a_curve_makes_one_pass(states, monkeypatch):
     calls = []
-    from skgate import _entropy
+    from skgate import _jackknife
 
-    original = _entropy.kernel_masses
+    original = _jackknife.part_masses
     monkeypatch.setattr(
-        _entropy, "kernel_masses", lambda *a, **k: calls.append(a) or original(*a, **k)
+        _jackknife, "part_masses", lambda *a, **k: calls.append(a) or original(*a, **k)
     )
     gating_entropy(states, alpha=[0.1, 0.2, 0.5], bound=["lower", "upper"])
     assert len(calls) == 1

@@ -54,3 +54,27 @@ def test_each_figure_of_the_gibbs_paper_gets_a_verdict():
     statements = {line[10:]: line[4:8].strip() for line in done.stdout.splitlines()}
     assert statements["Gibbs: no mean over starts is above 2"] == "yes"
     assert {"yes", "NO"} <= set(statements.values())
+
+
+def test_densities_prints_values_and_verdicts_and_writes_them(tmp_path):
+    output = tmp_path / "tables.inc"
+    options = ["--epochs", "0", "2", "--samples", "200", "--output", str(output)]
+    done = run(*options, script="plot_densities.py")
+    assert done.returncode == 0, done.stderr
+    text = output.read_text(encoding="utf-8")
+    assert text in done.stdout
+    lines = [line.split() for line in text.splitlines()]
+    first = [line for line in lines if line[:2] == ["1", "128"]]
+    values = {tuple(line[2:5]): list(map(float, line[5:7])) for line in first[:8]}
+    for density in ("kde", "product", "chow-liu", "autoregressive"):
+        pairs = zip(values[density, "in", "sample"], values[density, "held", "out"], strict=True)
+        assert all(a < b for a, b in pairs)
+    verdicts = {line[2]: " ".join(line[-3:]) for line in first[8:]}
+    assert verdicts["kde"].endswith("saturated")
+    assert verdicts["autoregressive"].endswith(("falls", "rises", "move"))
+
+
+def test_densities_says_where_data_are_missing():
+    done = run("--network", "resnet20", script="plot_densities.py")
+    assert done.returncode != 0
+    assert "SKGATE_DATA" in done.stderr

@@ -23,8 +23,9 @@ import numpy as np
 from .._states import GatingStates
 from ._cpu import cross_masses, symmetric_masses
 from ._distances import Bits, Reals
+from ._tiles import N_PARTS, column_parts
 
-__all__ = ["kernel_masses", "resolve_device"]
+__all__ = ["N_PARTS", "kernel_masses", "part_masses", "resolve_device"]
 
 
 def resolve_device(device):
@@ -65,6 +66,31 @@ def kernel_masses(states, weights, *, labelings=(), queries=None, query_labeling
     has_bits = isinstance(states, GatingStates)
     points = Bits(states.packed) if has_bits else Reals(states, weights)
     if queries is None:
-        return symmetric_masses(points, weights, labelings, n_jobs)
+        everyone = np.zeros(len(points), int)
+        # a row is at distance 0 from itself, so that no sum underflows
+        return np.log(symmetric_masses(points, weights, labelings, everyone, n_jobs)[:, :, 0])
     rows = Bits(queries.packed) if has_bits else points.of(queries)
     return cross_masses(rows, points, weights, query_labelings, labelings, n_jobs)
+
+
+def part_masses(states, weights, *, labelings=(), n_jobs=None):
+    """Return the sums of kernel values of each row over each part of the columns.
+
+    The same pass over the pairs as that of `kernel_masses`, which returns sums over all parts.
+
+    Parameters
+    ----------
+    states : GatingStates
+    weights : ndarray of shape (n_terms, n_layers)
+    labelings : sequence of ndarray of shape (n_samples,), dtype int
+    n_jobs : int, default=None
+
+    Returns
+    -------
+    masses : ndarray of shape (n_terms, 1 + n_labelings, n_parts, n_samples)
+    parts : ndarray of shape (n_samples,), dtype int
+        Part of each sample: `N_PARTS` of one size, and what is left over in one more.
+    """
+    weights = np.ascontiguousarray(weights, dtype=np.float64)
+    parts = column_parts(len(states))
+    return symmetric_masses(Bits(states.packed), weights, labelings, parts, n_jobs), parts

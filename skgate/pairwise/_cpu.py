@@ -1,5 +1,7 @@
 """The CPU engine: distances, NumPy's exponentials and sums, a tile at a time."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from .._parallel import run, slices
@@ -66,24 +68,28 @@ def _exponents(distances, weights):
     return flat.reshape(len(weights), *stacked.shape[1:])
 
 
-def _symmetric_task(points, weights, labelings, rows, columns, height):
-    """Return the masses that the pairs ``row <= column`` of two ranges give to both sides."""
+def _symmetric_task(points, weights, labelings, parts, rows, columns, height):
+    """Return the masses that the pairs ``row <= column`` of two ranges give to both sides.
+
+    To rows by the part of the columns, (n_terms, n_groups, n_rows), since these are of one part; to
+    columns by the part of the rows, (n_terms, n_groups, n_parts, n_columns).
+    """
     # each mass is 1 or more: what is left out rounds off
     cutoff = np.log(len(points) / np.finfo(float).eps)
     kernel = _Kernel(points.largest, weights, (height, points.tile_columns), cutoff)
     shape = len(weights), 1 + len(labelings)
     to_rows = np.zeros((*shape, _length(rows)))
-    to_columns = np.zeros((*shape, _length(columns)))
+    to_columns = np.zeros((*shape, parts[-1] + 1, _length(columns)))
     for c in slices(columns.start, columns.stop, points.tile_columns):
         prepared = points.prepare(c)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
             # the square on the diagonal is computed whole, and counts for its rows alone
-            n_above = max(0, min(r.stop, c.start) - r.start)
+            above = parts[r.start : min(r.stop, c.start)]
             masks = [labels[r, None] == labels[None, c] for labels in labelings]
             into_rows = to_rows[..., r.start - rows.start : r.stop - rows.start]
             into_columns = to_columns[..., c.start - columns.start : c.stop - columns.start]
             for term, values in kernel(points.between(r, prepared)):
-                _add(values, masks, n_above, into_rows[term], into_columns[term])
+                _add(values, masks, above, into_rows[term], into_columns[term])
     return to_rows, to_columns
 
 
@@ -91,32 +97,38 @@ def _length(s):
     return s.stop - s.start
 
 
-def _add(values, masks, n_above, into_rows, into_columns):
+def _add(values, masks, above, into_rows, into_columns):
     """Add the sums of a tile over its columns and its first rows, for all and for each mask."""
+    # a product with ones is twice as fast as sum() on narrow tiles, and with a matrix slower again
     ones = np.ones(max(values.shape))
+    edges = [0, len(above)] if len(above) else []
+    if edges and above[0] != above[-1]:
+        edges[1:1] = (np.flatnonzero(np.diff(above)) + 1).tolist()
     for group, mask in enumerate([None, *masks]):
         own = values if mask is None else values * mask
-        # a product with ones is twice as fast as sum() on narrow tiles
         into_rows[group] += own @ ones[: own.shape[1]]
-        into_columns[group] += ones[:n_above] @ own[:n_above]
+        for start, stop in pairwise(edges):
+            into_columns[group, above[start]] += ones[: stop - start] @ own[start:stop]
 
 
-def symmetric_masses(points, weights, labelings, n_jobs):
-    """Return the log masses of each row over all rows, each pair computed once.
+def symmetric_masses(points, weights, labelings, parts, n_jobs):
+    """Return the masses of each row over the rows of each part, each pair computed once.
 
-    A row is at distance 0 from itself, so that no sum underflows. Sums are added in the
-    order of the tasks, whoever computed them.
+    Sums are added in the order of the tasks, whoever computed them.
     """
     n = len(points)
     height = tile_rows(points.tile_columns, weights.shape[1], len(weights))
-    ranges = symmetric_tasks(n, points.tile_columns)
+    ranges = symmetric_tasks(parts, points.tile_columns)
     work = n * n / 2 * (len(weights) + points.cost)
-    tasks = [(points, weights, labelings, *pair, height) for pair in ranges]
-    masses = np.zeros((len(weights), 1 + len(labelings), n))
-    for pair, sums in zip(ranges, run(_symmetric_task, tasks, n_jobs, work), strict=True):
-        for side, share in zip(pair, sums, strict=True):
-            masses[..., side] += share
-    return np.log(masses)
+    tasks = [(points, weights, labelings, parts, *pair, height) for pair in ranges]
+    masses = np.zeros((len(weights), 1 + len(labelings), parts[-1] + 1, n))
+    for (rows, columns), sums in zip(
+        ranges, run(_symmetric_task, tasks, n_jobs, work), strict=True
+    ):
+        to_rows, to_columns = sums
+        masses[:, :, parts[columns.start], rows] += to_rows
+        masses[..., columns] += to_columns
+    return masses
 
 
 def _cross_task(queries, points, weights, query_labelings, labelings, rows):

@@ -1,5 +1,7 @@
 """How the pairs are cut into tiles, and tiles put together into tasks."""
 
+from itertools import pairwise
+
 import numpy as np
 from sklearn import get_config
 
@@ -8,6 +10,8 @@ from .._parallel import slices
 # What stays in the second-level cache of one core; between 1 and 8 MiB it hardly matters.
 _CACHE_BYTES = 2 << 20
 _MAX_TASK_ROWS = 4096
+#: Parts of the columns whose sums can be told apart.
+N_PARTS = 16
 
 
 def tile_rows(n_columns, n_layers, n_terms):
@@ -21,11 +25,24 @@ def tile_rows(n_columns, n_layers, n_terms):
     return int(np.clip(rows // 64 * 64, 64, 1024))
 
 
-def symmetric_tasks(n, n_columns):
-    """Return the ``(rows, columns)`` of tasks that cover each pair ``row <= column``."""
-    step = min(-(-n // (16 * n_columns)) * n_columns, _MAX_TASK_ROWS)  # 16 tasks or more
+def column_parts(n):
+    """Return the part of each column: 16 of one size, and what is left over in one more."""
+    size = max(1, n // N_PARTS)
+    return np.minimum(np.arange(n) // size, N_PARTS)
+
+
+def symmetric_tasks(parts, n_columns):
+    """Return the ``(rows, columns)`` of tasks that cover each pair ``row <= column``.
+
+    There are 16 or more, of whole tiles of ``n_columns`` where that can be, and the columns of a
+    task are of one part.
+    """
+    n = len(parts)
+    step = min(-(-n // (16 * n_columns)) * n_columns, _MAX_TASK_ROWS)
+    edges = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), n]
     return [
         (rows, columns)
-        for columns in slices(0, n, step)
+        for part in pairwise(edges)
+        for columns in slices(*part, step)
         for rows in slices(0, columns.stop, _MAX_TASK_ROWS)
     ]
