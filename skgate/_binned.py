@@ -9,9 +9,7 @@ from ._validation import (
     POSITIVE,
     _fit_context,
     as_layers,
-    check_is_fitted,
     check_labels,
-    known_codes,
     validate_params,
 )
 
@@ -347,11 +345,7 @@ class BinnedLayerMI(LayerEstimator):
         ValueError
             If a label was not there in :meth:`fit`.
         """
-        check_is_fitted(self)
-        layers, y = self._collect(X, y, reset=False)
-        *_, activations = layers.values()
-        codes = known_codes(y, len(activations), self.classes_)
-        activations, codes = as_samples(activations, codes)
+        activations, codes = self._last_layer(X, y)
         cells, sizes = self._cells[-1].count(activations)
         prior = (self._class_counts / self._class_counts.sum())[codes]
         posterior = (self._cells[-1].count_class(cells, codes) + prior) / (sizes + 1)

@@ -13,9 +13,7 @@ from ._validation import (
     StrOptions,
     _fit_context,
     as_layers,
-    check_is_fitted,
     check_labels,
-    known_codes,
     sample_rows,
     validate_params,
 )
@@ -333,11 +331,7 @@ class KDELayerMI(LayerEstimator):
         ValueError
             If a label was not there in :meth:`fit`.
         """
-        check_is_fitted(self)
-        layers, y = self._collect(X, y, reset=False)
-        *_, activations = layers.values()
-        codes = known_codes(y, len(activations), self.classes_)
-        activations, codes = as_samples(activations, codes)
+        activations, codes = self._last_layer(X, y)
         fitted, fitted_codes, _ = self._samples[-1]
         total, given = kernel_masses(
             [fitted],

@@ -18,6 +18,7 @@ from ._validation import (
     check_activations,
     check_is_fitted,
     check_labels,
+    known_codes,
 )
 from .exceptions import SaturationWarning, warn_user
 
@@ -120,6 +121,13 @@ class LayerEstimator(TransformerMixin, BaseEstimator):
                 layers = {name: array[rows] for name, array in layers.items()}
                 labels = np.asarray(to_numpy(labels))[rows]
         return layers, labels
+
+    def _last_layer(self, X, y):
+        """Return new activations of the last layer as samples, and their labels as codes."""
+        check_is_fitted(self)
+        layers, y = self._collect(X, y, reset=False)
+        activations = layers[self.layer_names_[-1]]
+        return as_samples(activations, known_codes(y, len(activations), self.classes_))
 
     def get_feature_names_out(self, input_features=None):
         """Return the names of the columns of :meth:`transform`.
