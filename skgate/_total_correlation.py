@@ -293,9 +293,10 @@ class TotalCorrelation(GatingEstimator):
         H of all layers.
     layer_entropies_ : ndarray of shape (n_layers,)
         H of each layer.
-    total_correlation_se_, layer_total_correlations_se_, entropy_se_, layer_entropies_se_ : float \
-and ndarray of shape (n_layers,)
+    total_correlation_se_, entropy_se_ : float
         Standard errors over the samples; only of a fitted density, which is taken as given.
+    layer_total_correlations_se_, layer_entropies_se_ : ndarray of shape (n_layers,)
+        The same of each layer.
     conditional_total_correlation_ : float
         TC(Σ|Y) of all layers (Eq. 21). These four are NaN if no ``y`` was given.
     conditional_total_correlations_ : ndarray of shape (n_layers,)
