@@ -156,7 +156,7 @@ def _fitted_mi(fit, states, codes, null_codes, base):
     total = -mixture(logs, priors) / unit  # (n_terms, n)
     given = -own_class(logs, codes) / unit
     mi_x, mi_x_error = mean_and_error(total)
-    mi_xy, mi_xy_error = mean_and_error(total - given)
+    mi_xy, mi_xy_error = mean_and_error(information(logs, codes, priors) / unit)
     _, logs = fit(null_codes, spans)
     null = information(logs, null_codes, priors).mean(axis=1) / unit
     layers, suffixes, whole = spans.layers, spans.suffixes, spans.whole

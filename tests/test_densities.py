@@ -932,3 +932,13 @@ def test_errors_cover_the_held_out_loss_of_the_folds(rng, density, monkeypatch):
         )
     shares_covered = np.mean(covered, axis=0)
     assert (shares_covered >= 0.85).all()
+
+
+@pytest.mark.parametrize("density", ["product", "chow-liu", "autoregressive"])
+def test_classes_drawn_together_entirely_tell_exactly_nothing(density):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 2000)
+    copies = (y[:, None] == 1) ^ (rng.random((2000, 100)) < 0.1)
+    shuffled = np.random.default_rng(5).permutation(y)
+    result = gating_mi(copies[:, :20], shuffled, density=density, random_state=0)
+    assert result.mi_xy == 0 or abs(result.mi_xy) > 1e-9  # never a rounding error with an error
