@@ -13,13 +13,22 @@ import numpy as np
 
 from .exceptions import SaturationWarning, warn_user
 
-__all__ = ["AUTO_ALPHA", "KernelTerms", "Spans", "as_scalar", "kernel_weights", "log_densities"]
+__all__ = [
+    "AUTO_ALPHA",
+    "SATURATED",
+    "KernelTerms",
+    "Spans",
+    "as_scalar",
+    "kernel_weights",
+    "log_densities",
+]
 
 #: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}
 
 _BOUND_SCALE = {"upper": 0.5, "lower": 0.125}
-_SATURATED = 0.99
+#: Share of its ceiling from which on an entropy says nothing.
+SATURATED = 0.99
 _GIVEN = " given Y"
 
 
@@ -175,7 +184,7 @@ class KernelTerms:
         told = [*self.layers, self.whole] if len(self.layers) > 1 else [0]
         flags, messages = False, []
         for suffix, values, ceilings in found:
-            reached = varies & (values >= _SATURATED * ceilings)
+            reached = varies & (values >= SATURATED * ceilings)
             flags = flags | reached
             messages += [
                 self._tell(name + suffix, values[..., t], ceilings[..., t], reached[..., t], base)

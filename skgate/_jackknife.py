@@ -5,12 +5,10 @@ part. Leaving a part out, or all but some, then needs no distances. (Samples dra
 would not do: duplicates enlarge the self term.)
 """
 
-from itertools import pairwise
-
 import numpy as np
 
 from ._information import conditional_entropy
-from .pairwise import N_PARTS, kernel_masses, part_masses
+from .pairwise import N_PARTS, kernel_masses, part_masses, part_slices
 
 __all__ = ["growth", "jackknife"]
 
@@ -51,7 +49,7 @@ def jackknife(states, weights, spreads, *, labelings=(), n_jobs=None):
     )
     changes, vanished = _log_changes(states, parts, spreads)
     for layers, change in changes:
-        slopes = _slopes(states, weights, layers, totals, groups, n_jobs)  # (n_terms, n_groups)
+        slopes = _slopes(states, weights, layers, totals, groups)  # (n_terms, n_groups)
         left_out -= slopes[..., None] * change[:, None]
     left_out = np.where(vanished[:, None], 0.0, left_out)
     log_masses = np.empty_like(totals)
@@ -74,7 +72,7 @@ def _without_parts(masses, totals, parts, codes):
     return left_out
 
 
-def _slopes(states, weights, layers, totals, groups, n_jobs):
+def _slopes(states, weights, layers, totals, groups):
     """Return d H / d log W of each term and group, W of some layers, from pairs of some samples."""
     some = slice(0, min(len(states), _SLOPE_SAMPLES))  # the order is random
     grids = np.concatenate([weights, weights * (1 + _STEP * layers)])
@@ -100,17 +98,17 @@ def _log_changes(states, parts, spreads):
     vanished : ndarray of shape (n_terms, n_parts), dtype bool
     """
     n, n_parts = len(states), _n_left_out(parts)
-    edges = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), n]
+    slices = part_slices(parts)
     # number of samples in which each gate is open, by part
     counts = [
-        [rate * (stop - start) for rate in states.activation_rates(slice(start, stop))]
-        for start, stop in pairwise(edges)
+        [rate * (rows.stop - rows.start) for rate in states.activation_rates(rows)]
+        for rows in slices
     ]
     totals = [np.sum(layer, axis=0) for layer in zip(*counts, strict=True)]
     whole = spreads([total / n for total in totals])  # (n_directions, n_terms)
     ratios = np.ones((*whole.shape, n_parts))
-    for part, own in enumerate(counts[:n_parts]):
-        size = max(n - (edges[part + 1] - edges[part]), 1)
+    for part, (rows, own) in enumerate(zip(slices[:n_parts], counts, strict=False)):
+        size = max(n - (rows.stop - rows.start), 1)
         rest = [(total - count) / size for total, count in zip(totals, own, strict=True)]
         # rounding of rates leaves a variance of 1e-16 where there is none
         left = np.where(spreads(rest) > 1e-12 * whole, spreads(rest), 0.0)

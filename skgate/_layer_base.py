@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch
 
 from ._arrays import to_numpy
+from ._densities import SATURATED
 from ._information import conditional_entropy, entropy
 from ._validation import (
     HasMethods,
@@ -71,9 +72,8 @@ class LayerEstimator(TransformerMixin, BaseEstimator):
     def _read(self, X, y, consume, *, reset, draw=None):
         """Call ``consume(layers, labels)`` with activations of a batch, by name, and their labels.
 
-        Returns whether only the rows that ``draw`` gives for a number of samples were read.
-
-        Sets ``layer_names_`` and ``n_units_`` when ``reset``.
+        Returns whether only the rows that ``draw`` gives for a number of samples were read. Sets
+        ``layer_names_`` and ``n_units_`` when ``reset``.
         """
 
         def named(layers, labels):
@@ -203,7 +203,9 @@ def plane_of_masses(layers, log_masses, codes, null_codes, ceilings, base):
     given_null = np.array([conditional_entropy(masses[2], null) for masses, _, null in rows])
     within = np.array([np.mean(np.log(np.bincount(own)[own])) for own in codes])
     varies = (ceilings > 0) | np.array([len(own) == 1 for own in codes])
-    saturated = varies & ((total >= 0.99 * ceilings) | (within > 0) & (given >= 0.99 * within))
+    saturated = varies & (
+        (total >= SATURATED * ceilings) | (within > 0) & (given >= SATURATED * within)
+    )
     if saturated.any():
         lines = "\n  ".join(
             f"{name}: I(X;T) {value / unit:.2f}, ceiling {ceiling / unit:.2f}; given Y "

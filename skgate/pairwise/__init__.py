@@ -23,9 +23,9 @@ import numpy as np
 from .._states import GatingStates
 from ._cpu import cross_masses, symmetric_masses
 from ._distances import Bits, Reals
-from ._tiles import N_PARTS, column_parts
+from ._tiles import N_PARTS, column_parts, part_slices
 
-__all__ = ["N_PARTS", "kernel_masses", "part_masses", "resolve_device"]
+__all__ = ["N_PARTS", "kernel_masses", "part_masses", "part_slices", "resolve_device"]
 
 
 def resolve_device(device):

@@ -1,11 +1,9 @@
 """The CPU engine: distances, NumPy's exponentials and sums, a tile at a time."""
 
-from itertools import pairwise
-
 import numpy as np
 
 from .._parallel import run, slices
-from ._tiles import symmetric_tasks, tile_rows
+from ._tiles import part_slices, symmetric_tasks, tile_rows
 
 # A lookup is faster than an exponential as long as its table stays in the first cache levels.
 _MAX_TABLE = 1 << 14
@@ -101,14 +99,13 @@ def _add(values, masks, above, into_rows, into_columns):
     """Add the sums of a tile over its columns and its first rows, for all and for each mask."""
     # a product with ones is twice as fast as sum() on narrow tiles, and with a matrix slower again
     ones = np.ones(max(values.shape))
-    edges = [0, len(above)] if len(above) else []
-    if edges and above[0] != above[-1]:
-        edges[1:1] = (np.flatnonzero(np.diff(above)) + 1).tolist()
+    one_part = len(above) > 0 and above[0] == above[-1]  # as nearly all tiles are
+    rows_of = [slice(0, len(above))] if one_part else part_slices(above)
     for group, mask in enumerate([None, *masks]):
         own = values if mask is None else values * mask
         into_rows[group] += own @ ones[: own.shape[1]]
-        for start, stop in pairwise(edges):
-            into_columns[group, above[start]] += ones[: stop - start] @ own[start:stop]
+        for rows in rows_of:
+            into_columns[group, above[rows.start]] += ones[: _length(rows)] @ own[rows]
 
 
 def symmetric_masses(points, weights, labelings, parts, n_jobs):

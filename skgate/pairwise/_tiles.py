@@ -31,6 +31,12 @@ def column_parts(n):
     return np.minimum(np.arange(n) // size, N_PARTS)
 
 
+def part_slices(parts):
+    """Return the slice of each part, from numbers of parts that rise."""
+    edges = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(parts)]
+    return [slice(start, stop) for start, stop in pairwise(edges) if stop > start]
+
+
 def symmetric_tasks(parts, n_columns):
     """Return the ``(rows, columns)`` of tasks that cover each pair ``row <= column``.
 
@@ -39,10 +45,9 @@ def symmetric_tasks(parts, n_columns):
     """
     n = len(parts)
     step = min(-(-n // (16 * n_columns)) * n_columns, _MAX_TASK_ROWS)
-    edges = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), n]
     return [
         (rows, columns)
-        for part in pairwise(edges)
-        for columns in slices(*part, step)
+        for part in part_slices(parts)
+        for columns in slices(part.start, part.stop, step)
         for rows in slices(0, columns.stop, _MAX_TASK_ROWS)
     ]
