@@ -21,7 +21,6 @@ EXTRAS = {
         "pytest",
         "pytest-xdist",
         "ruff",
-        "skorch",
     ],
     "doc": ["numpydoc", "pydata-sphinx-theme", "sphinx"],
 }
@@ -41,6 +40,7 @@ setup(
         "numpy>=2",
         "scikit-learn>=1.6",
         "scipy",
+        "skorch>=1.0",
         "threadpoolctl",
         "torch>=2.6",
         "tqdm",

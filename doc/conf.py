@@ -35,7 +35,8 @@ html_theme_options = {
     "show_prev_next": False,
 }
 html_sidebars = {
-    page: [] for page in ["index", "densities", "layers", "models", "performance", "quantities"]
+    page: []
+    for page in ["index", "densities", "layers", "models", "performance", "quantities", "training"]
 }
 html_show_sourcelink = False
 html_copy_source = False

@@ -7,6 +7,8 @@ The way of the data is one line::
 ``import skgate`` loads no torch; `GateExtractor` and `layer_activations` do, on first use.
 """
 
+import importlib
+
 from ._binned import BinnedLayerMI, binned_layer_mi
 from ._correlation import sample_correlation
 from ._curve import entropy_curve
@@ -23,6 +25,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BinnedLayerMI",
+    "ComplexityLoss",
+    "ComplexityRegularizedClassifier",
     "GateCaptureWarning",
     "GateExtractor",
     "GateLayer",
@@ -45,14 +49,18 @@ __all__ = [
     "total_correlation",
 ]
 
-_NEEDS_TORCH = {"GateExtractor", "layer_activations"}
+#: Names that load torch -> the module that they come from.
+_NEEDS_TORCH = {
+    "ComplexityLoss": "training",
+    "ComplexityRegularizedClassifier": "training",
+    "GateExtractor": "nn",
+    "layer_activations": "nn",
+}
 
 
 def __getattr__(name):
     if name in _NEEDS_TORCH:
-        from . import nn
-
-        return getattr(nn, name)
+        return getattr(importlib.import_module(f"{__name__}.{_NEEDS_TORCH[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import (
     Interval,
     RealNotInt,
     StrOptions,
+    validate_parameter_constraints,
     validate_params,
 )
 from sklearn.utils.multiclass import type_of_target
@@ -32,6 +33,7 @@ __all__ = [
     "POSITIVE",
     "HasMethods",
     "Interval",
+    "RealNotInt",
     "StrOptions",
     "_check_feature_names_in",
     "_fit_context",
@@ -48,6 +50,7 @@ __all__ = [
     "sample_rows",
     "type_of_target",
     "validate_data",
+    "validate_parameter_constraints",
     "validate_params",
 ]
 

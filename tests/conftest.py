@@ -1,9 +1,15 @@
 """Devices that each test of an engine runs on, and gates to measure."""
 
+import os
+
 import numpy as np
 import pytest
+import torch
 
 from skgate import GatingStates
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes would wait for each other
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -11,6 +11,7 @@ from torch import nn
 import skgate
 from skgate import (
     BinnedLayerMI,
+    ComplexityRegularizedClassifier,
     GateExtractor,
     GatingEntropy,
     GatingMI,
@@ -24,15 +25,16 @@ def lazy_network():
     return nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(6), nn.ReLU())
 
 
-ESTIMATORS = [
+MEASURES = [
     GatingEntropy(),
     GatingMI(),
     TotalCorrelation(),
     GibbsLayerMI(),
     BinnedLayerMI(),
     KDELayerMI(),
-    GateExtractor(lazy_network()),
 ]
+TRANSFORMERS = [*MEASURES, GateExtractor(lazy_network())]
+ESTIMATORS = [*TRANSFORMERS, ComplexityRegularizedClassifier()]
 WITH_A_MODEL = [
     measure(lazy_network()) for measure in (GatingMI, GibbsLayerMI, BinnedLayerMI, KDELayerMI)
 ]
@@ -41,7 +43,11 @@ WITH_A_DENSITY = [
     for measure in (GatingEntropy, GatingMI, TotalCorrelation)
     for density in ("product", "chow-liu", "autoregressive")
 ]
-IDS = [type(estimator).__name__ for estimator in ESTIMATORS]
+
+
+def names(estimators):
+    return [type(estimator).__name__ for estimator in estimators]
+
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::skgate.SaturationWarning"),
@@ -57,10 +63,10 @@ def test_no_public_estimator_is_left_out():
         if inspect.isclass(getattr(skgate, name))
         and issubclass(getattr(skgate, name), BaseEstimator)
     }
-    assert public == set(IDS)
+    assert public == set(names(ESTIMATORS))
 
 
-@parametrize_with_checks(ESTIMATORS + WITH_A_MODEL + WITH_A_DENSITY)
+@parametrize_with_checks(TRANSFORMERS + WITH_A_MODEL + WITH_A_DENSITY)
 def test_estimator_checks(estimator, check):
     check(estimator)
 
@@ -74,13 +80,13 @@ DATAFRAME_CHECKS = [
 ]
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS[:-1], ids=IDS[:-1])
+@pytest.mark.parametrize("estimator", MEASURES, ids=names(MEASURES))
 @pytest.mark.parametrize("name", DATAFRAME_CHECKS)
 def test_dataframe_output_checks(estimator, name):
     getattr(checks, name)(type(estimator).__name__, estimator)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=IDS)
+@pytest.mark.parametrize("estimator", TRANSFORMERS, ids=names(TRANSFORMERS))
 @pytest.mark.parametrize(
     "name",
     [

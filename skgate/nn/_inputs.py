@@ -150,12 +150,14 @@ class Caster:
 
     Real numbers take the type of the parameters. So do the integers of a single input, unless
     the module has an embedding to look them up in; several inputs may hold indices and masks.
+    They go to ``device`` where that is not the device of the module.
     """
 
-    def __init__(self, module):
+    def __init__(self, module, device=None):
         parameters = [p for p in module.parameters() if p.is_floating_point()]
         self.dtype = parameters[0].dtype if parameters else torch.get_default_dtype()
         self.device = parameters[0].device if parameters else torch.device("cpu")
+        self.device = self.device if device is None else torch.device(device)
         embeddings = (nn.Embedding, nn.EmbeddingBag)
         self.keeps_integers = any(isinstance(m, embeddings) for m in module.modules())
 

@@ -1,0 +1,113 @@
+"""The state of a training: what it goes on from, in files that execute nothing when loaded."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from skorch.callbacks import EarlyStopping, LRScheduler
+
+__all__ = ["net_state", "read_state", "restore_net", "restore_run", "run_state", "write_state"]
+
+FORMAT = 1
+#: What early stopping remembers.
+MEMORY = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_")
+
+
+def write_state(state, path):
+    """Write a state of tensors, numbers and text, all of it or nothing."""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        torch.save({"format": FORMAT, **state}, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_state(path):
+    """Return what `write_state` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is something else, or would execute code.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a file of parameters that save_params wrote: {error}"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a file of parameters that save_params wrote.")
+    return state
+
+
+def net_state(net):
+    """Return what a net has become."""
+    return {
+        "module": net.module_.state_dict(),
+        "optimizer": net.optimizer_.state_dict(),
+        "complexity": net.complexity.state_dict() if net.complexity else {},
+        "n_steps": net.n_steps_,
+        "history": json.dumps(net.history.to_list(), default=float),
+    }
+
+
+def restore_net(net, state):
+    """Put a net that is initialised into a state that `net_state` returned."""
+    try:
+        net.module_.load_state_dict(state["module"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"The file holds the parameters of another module than {type(net.module_).__name__} "
+            f"with these settings: {error}"
+        ) from error
+    net.optimizer_.load_state_dict(state["optimizer"])
+    if net.complexity and state["complexity"]:
+        net.complexity.load_state_dict(state["complexity"])
+    net.n_steps_ = state["n_steps"]
+    net.history = type(net.history)(json.loads(state["history"]))
+
+
+def run_state(net):
+    """Return what the rest of a training hangs on besides its net."""
+    devices = {p.device for p in net.module_.parameters() if p.device.type == "cuda"}
+    return {
+        "callbacks": {name: _memory(callback) for name, callback in net.callbacks_},
+        "rng": torch.get_rng_state(),
+        "cuda_rng": {str(device): torch.cuda.get_rng_state(device) for device in devices},
+    }
+
+
+def restore_run(net, state):
+    """Give callbacks their memory back, and torch its random numbers."""
+    for name, callback in net.callbacks_:
+        memory = state["callbacks"].get(name)
+        if not memory:
+            continue
+        if isinstance(callback, EarlyStopping):
+            vars(callback).update(memory)
+        elif isinstance(callback, LRScheduler):
+            callback.batch_idx_ = memory["batch_idx_"]
+            callback.lr_scheduler_.load_state_dict(memory["lr_scheduler_"])
+        else:
+            callback.load_state_dict(memory)
+    torch.set_rng_state(state["rng"])
+    for device, rng in state["cuda_rng"].items():
+        torch.cuda.set_rng_state(rng, device)
+
+
+def _memory(callback):
+    if isinstance(callback, EarlyStopping):
+        memory = {name: getattr(callback, name, None) for name in MEMORY}
+        # numpy's numbers are objects to a file that may hold none
+        return {k: float(v) if isinstance(v, np.floating) else v for k, v in memory.items()}
+    if isinstance(callback, LRScheduler):
+        scheduler = callback.lr_scheduler_
+        return {"batch_idx_": callback.batch_idx_, "lr_scheduler_": scheduler.state_dict()}
+    return callback.state_dict() if hasattr(callback, "state_dict") else {}

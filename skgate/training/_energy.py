@@ -1,0 +1,133 @@
+"""Densities of gates that learn while a network trains: `ProductModel` and `EnergyModel`.
+
+Layers of one shape share a model, so that small networks do not pay for each layer. Tensors of
+gates are (n_layers, n_samples, *shape), with a shape (n_gates,), or (channels, height, width)
+where gates have positions; what a model says of them is (n_layers, n_samples), in nats.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+leaky_relu_backward = torch.ops.aten.leaky_relu_backward
+
+__all__ = ["EnergyModel", "ProductModel"]
+
+#: Rates of gates are kept this far from 0 and 1: a mean over some batches can tell no more.
+MIN_RATE = 1e-3
+#: How much of its running mean a rate keeps when a batch comes.
+MOMENTUM = 0.9
+#: Channels within the network of an energy model: of gates with positions, and of others.
+CHANNELS = 32
+LEAK = 0.2
+
+
+class ProductModel(nn.Module):
+    """Independent gates, q of Eq. 31, with running means of their activation rates.
+
+    Parameters
+    ----------
+    n_layers : int
+    shape : tuple of int
+    dtype : torch.dtype
+    generator : torch.Generator
+        On the device of the gates.
+    """
+
+    def __init__(self, n_layers, shape, *, dtype, generator):
+        super().__init__()
+        self.n_layers, self.shape = n_layers, shape
+        self._options = {"dtype": dtype, "device": generator.device}
+        self.register_buffer("rates", torch.full((n_layers, *shape), 0.5, **self._options))
+        self.register_buffer("n_batches", torch.tensor(0, device=generator.device))
+
+    @property
+    def p(self):
+        """Activation rates, (n_layers, 1, *shape), away from 0 and 1."""
+        return self.rates.clamp(MIN_RATE, 1 - MIN_RATE).unsqueeze(1)
+
+    @torch.no_grad()
+    def observe(self, gates):
+        """Move the rates towards those of a batch; the first one sets them."""
+        share = 1 - MOMENTUM if self.n_batches else 1
+        self.rates += share * (gates.mean(1) - self.rates)
+        self.n_batches += 1
+
+    def log_prior(self, gates):
+        """Return log q of gates between 0 and 1 (Eq. 41)."""
+        p = self.p
+        return torch.log(1 - p + gates * (2 * p - 1)).flatten(2).sum(-1)
+
+    def draw_prior(self, n_samples, generator):
+        """Return samples of q."""
+        p = self.p.expand(-1, n_samples, *self.shape)
+        return torch.bernoulli(p, generator=generator)
+
+    def f(self, gates):
+        """Return how the log of the density departs from that of independent gates: nowhere."""
+        return gates.new_zeros(gates.shape[:2])
+
+
+class EnergyModel(ProductModel):
+    """``exp f(gates) q(gates) / Z`` (Eq. 10), with a network of six convolutional layers as f.
+
+    Gates with positions go through convolutions of 3 x 3, which halve the positions while there
+    are more than four on an axis; others through convolutions of 1 x 1 on a single position,
+    which are matrix products. At first f is 0.
+    """
+
+    def __init__(self, n_layers, shape, *, dtype, generator):
+        super().__init__(n_layers, shape, dtype=dtype, generator=generator)
+        self.weights, self.biases, self._strides = nn.ParameterList(), nn.ParameterList(), []
+        size = min(shape[1:], default=1)
+        for n_in, n_out in pairwise([shape[0], *[CHANNELS] * 5, 1]):
+            self._strides.append(2 if size > 4 else 1)
+            size = -(-size // self._strides[-1])
+            extents = (n_in, n_out) if len(shape) == 1 else (n_out, n_in, 3, 3)
+            n_inputs = n_in * math.prod(extents[2:])
+            scale = math.sqrt(2 / (1 + LEAK**2) / n_inputs) if n_out > 1 else 0.0
+            weight = torch.randn(n_layers, *extents, generator=generator, **self._options) * scale
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(weight.new_zeros(n_layers, n_out)))
+        self.requires_grad_(False)  # but in its own training step
+        # small layers take less time than looking their parameters up
+        self._layers = list(zip(self.weights, self.biases, strict=True))
+
+    def f(self, gates):
+        if len(self.shape) > 1:
+            return self._convolutions(gates)
+        return self._products(gates)[-1].squeeze(-1)
+
+    def f_and_gradient(self, gates):
+        """Return f and its gradient by the gates, (n_layers, n_samples, *shape)."""
+        if len(self.shape) > 1:
+            with torch.enable_grad():
+                gates = gates.detach().requires_grad_()
+                f = self._convolutions(gates)
+                return f.detach(), torch.autograd.grad(f.sum(), gates)[0]
+        # by hand, since autograd takes twice the time of these small products
+        with torch.no_grad():
+            hidden = self._products(gates)
+            gradient = self._layers[-1][0].mT.expand(-1, gates.shape[1], -1)
+            for (weight, _), h in zip(self._layers[-2::-1], hidden[-2::-1], strict=True):
+                gradient = torch.bmm(leaky_relu_backward(gradient, h, LEAK, False), weight.mT)
+            return hidden[-1].squeeze(-1), gradient
+
+    def _products(self, x):
+        """Return the output of each layer, before its activation function."""
+        hidden = []
+        for weight, bias in self._layers:
+            x = F.leaky_relu(hidden[-1], LEAK) if hidden else x
+            hidden.append(torch.baddbmm(bias.unsqueeze(1), x, weight))
+        return hidden
+
+    def _convolutions(self, x):
+        x = x.transpose(0, 1).flatten(1, 2)  # (n_samples, n_layers * channels, height, width)
+        for i, stride in enumerate(self._strides):
+            x = F.leaky_relu(x, LEAK) if i else x
+            weight, bias = (parameter.flatten(0, 1) for parameter in self._layers[i])
+            x = F.conv2d(x, weight, bias, stride, padding=1, groups=self.n_layers)
+        return x.sum((-2, -1)).T
