@@ -25,7 +25,7 @@ from ._samplers import Flips, Langevin, log_partition
 __all__ = ["ComplexityLoss"]
 
 #: Weight of the mean square of f, over the number of gates. Without it f grows without bound.
-DAMPING = 0.1
+DAMPING = 0.5
 #: Of Adam, for f: chains make its gradients hang together over time, and more inertia overshoots.
 BETAS = (0.5, 0.999)
 

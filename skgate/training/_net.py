@@ -108,8 +108,7 @@ class PenalizedNet(NeuralNetClassifier):
         if not torch.isfinite(loss):
             self._raise_not_finite(X, task_loss)
         loss.backward()
-        accuracy = (y_pred.detach().argmax(1) == y).double().mean()
-        self.history.record_batch("train_acc", accuracy.item())
+        self.history.record_batch("train_acc", _accuracy(y_pred, y))
         return {"loss": loss, "task_loss": task_loss, "y_pred": y_pred}
 
     def _penalty(self, gates, X):
@@ -131,8 +130,7 @@ class PenalizedNet(NeuralNetClassifier):
     def validation_step(self, batch, **fit_params):
         step = super().validation_step(batch, **fit_params)
         _, y = unpack_data(batch)
-        accuracy = (step["y_pred"].argmax(1).cpu() == y.cpu()).double().mean()
-        self.history.record_batch("valid_acc", accuracy.item())
+        self.history.record_batch("valid_acc", _accuracy(step["y_pred"], y))
         return step
 
     def _raise_not_finite(self, X, task_loss):
@@ -150,6 +148,10 @@ class PenalizedNet(NeuralNetClassifier):
             f"of layer {_first_not_finite(self.module_, X, self)!r}. Lower lr (now {self.lr}) or "
             f"scale X; a module must give logits, not their exponentials."
         )
+
+
+def _accuracy(y_pred, y):
+    return (y_pred.argmax(1) == y.to(y_pred.device)).double().mean().item()
 
 
 class _TrainingEnded(Exception):  # noqa: N818 - no error

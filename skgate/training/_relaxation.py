@@ -85,7 +85,7 @@ class GateRelaxation(GateRecorder):
             if slopes:
                 step = (excess > 0).to(excess.dtype)
                 output = output + slopes[i] * excess * (gates[-1] - step)
-        self.gates[name] = torch.stack(gates, dim=-1)
+        self.gates[name] = torch.stack(gates, -1) if len(gates) > 1 else gates[0].unsqueeze(-1)
         return output
 
     def _select(self, operation, function, args, kwargs):
