@@ -193,6 +193,7 @@ class ComplexityLoss:
             record = partial(GateRecorder, sampling="off", smooth=False)
             two, three = Watcher(self.module, record, train=False, seed=0).rehearse(inputs)
         self._layouts = self._choose(two, three)
+        self._swapped = {event.layer for event in three if event.swapped}
         self.layer_names_ = list(self._layouts)
         shapes = {
             e.layer: self._shaped(e.layer, e.gates).shape[1:]
@@ -261,7 +262,8 @@ class ComplexityLoss:
 
         Yields a list, which holds the `RelaxedGates` when the block is done.
         """
-        with LOCK, GateRelaxation(self.module, self._layouts, self.gate_sharpness) as relaxation:
+        options = self._layouts, self.gate_sharpness, self._swapped
+        with LOCK, GateRelaxation(self.module, *options) as relaxation:
             found = []
             yield found
         missing = [name for name in self.layer_names_ if name not in relaxation.gates]

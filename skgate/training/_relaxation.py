@@ -4,7 +4,7 @@ import inspect
 
 import torch
 
-from ..nn._operations import COMPARING, THRESHOLD, constant_first
+from ..nn._operations import THRESHOLD
 from ..nn._recorder import GateRecorder
 
 __all__ = ["GateRelaxation"]
@@ -40,6 +40,8 @@ class GateRelaxation(GateRecorder):
     layers : collection of str
         Layers to relax, by the names that `GateExtractor` gives them.
     sharpness : float
+    swapped : collection of str, default=()
+        Those that compare a constant with data, in this order.
 
     Attributes
     ----------
@@ -47,8 +49,8 @@ class GateRelaxation(GateRecorder):
         Relaxed gates of each layer that ran, those of a unit on the last axis.
     """
 
-    def __init__(self, module, layers, sharpness):
-        super().__init__(module, sampling="on", smooth=False, report=None)
+    def __init__(self, module, layers, sharpness, swapped=()):
+        super().__init__(module, sampling="on", smooth=False, report=None, swapped=swapped)
         self.layers, self.sharpness = layers, sharpness
         self.gates = {}
 
@@ -73,7 +75,7 @@ class GateRelaxation(GateRecorder):
     def _relaxed(self, name, output, operands, operation, args, kwargs):
         """Return the output with its kinks rounded, and keep the relaxed gates."""
         data, *thresholds = operands
-        if operation in COMPARING and constant_first(data, *thresholds):
+        if name in self.swapped:
             data, thresholds = thresholds[0], [data]
         slopes = SLOPES[operation](*args, **kwargs) if operation in SLOPES else ()
         gates = []
