@@ -1,6 +1,7 @@
 """Gates that a gradient flows through: sigmoids in place of steps, while a module trains."""
 
 import inspect
+import math
 
 import torch
 
@@ -19,6 +20,15 @@ SLOPES = {
     **dict.fromkeys(("relu6", "hardtanh", "clamp", "clip"), lambda *_, **__: (1, -1)),
     **dict.fromkeys(("clamp_min", "maximum", "fmax"), lambda *_, **__: (1,)),
     **dict.fromkeys(("clamp_max", "minimum", "fmin"), lambda *_, **__: (-1,)),
+}
+#: Operation -> share of each of these that autograd has counted where data is at the threshold;
+#: what is not here, none.
+TIES = {
+    **dict.fromkeys(("relu6", "hardtanh", "hardsigmoid"), (0, 1)),
+    "softshrink": (1, 0),
+    **dict.fromkeys(("clamp", "clip", "clamp_min"), (1, 0)),
+    **dict.fromkeys(("maximum", "minimum"), (0.5,)),
+    "fmax": (1,),
 }
 
 
@@ -75,8 +85,10 @@ class GateRelaxation(GateRecorder):
     def _relaxed(self, name, output, operands, operation, args, kwargs):
         """Return the output with its kinks rounded, and keep the relaxed gates."""
         data, *thresholds = operands
+        ties = TIES.get(operation, (0, 0))
         if name in self.swapped:
             data, thresholds = thresholds[0], [data]
+            ties = (1 - ties[0],)
         slopes = SLOPES[operation](*args, **kwargs) if operation in SLOPES else ()
         gates = []
         for i, threshold in enumerate(thresholds):
@@ -84,8 +96,9 @@ class GateRelaxation(GateRecorder):
                 continue
             excess = data - threshold
             gates.append(torch.sigmoid(self.sharpness * excess))
-            if slopes:
-                step = (excess > 0).to(excess.dtype)
+            endless = isinstance(threshold, float) and math.isinf(threshold)  # inf * 0 is NaN
+            if slopes and not endless:
+                step = torch.heaviside(excess.detach(), excess.new_full((), ties[i]))
                 output = output + slopes[i] * excess * (gates[-1] - step)
         self.gates[name] = torch.stack(gates, -1) if len(gates) > 1 else gates[0].unsqueeze(-1)
         return output
