@@ -16,6 +16,7 @@ from .._validation import POSITIVE, Interval, StrOptions, validate_parameter_con
 from ..nn._coverage import choose_layers
 from ..nn._inputs import Caster, call
 from ..nn._models import inner_module
+from ..nn._operations import THRESHOLD
 from ..nn._recorder import GateRecorder, running
 from ..nn._watcher import LOCK, Watcher, noted
 from ._energy import EnergyModel, ProductModel
@@ -218,7 +219,7 @@ class ComplexityLoss:
 
     def _choose(self, two, three):
         """Return the layout of each layer to penalise."""
-        kinds = [event.kind == "threshold" and event.gates is not None for event in three]
+        kinds = [event.operation in THRESHOLD and event.gates is not None for event in three]
         two, three = list(compress(two, kinds)), list(compress(three, kinds))
         asked = slice(-4, None) if self.penalized_layers is None else self.penalized_layers
         try:
