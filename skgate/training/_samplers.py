@@ -37,7 +37,7 @@ class Langevin(nn.Module):
             _, gradient = model.f_and_gradient(gates)
             q = 1 - p + gates * (2 * p - 1)
             # outside of the cube q may vanish or change its sign
-            gradient = gradient + (2 * p - 1) / q.clamp_min(p.min())
+            gradient = gradient + (2 * p - 1) / torch.maximum(q, torch.minimum(p, 1 - p))
             noise = torch.randn(gates.shape, generator=generator, **_like(gates))
             gates = gates + self.step_size / 2 * gradient + math.sqrt(self.step_size) * noise
         return gates
