@@ -332,16 +332,19 @@ class ComplexityLoss:
             group.model.observe(states)
         if self._optimizer is None:
             return 0.0
-        with torch.enable_grad():
-            losses = [
-                group.contrast(states, self._generator)
-                for group, states in zip(self._groups, groups, strict=True)
-            ]
-            total = sum(losses)
-            self._optimizer.zero_grad()
-            total.backward()
+        try:
+            with torch.enable_grad():
+                losses = [
+                    group.contrast(states, self._generator)
+                    for group, states in zip(self._groups, groups, strict=True)
+                ]
+                total = sum(losses)
+                self._optimizer.zero_grad()
+                total.backward()
+        finally:
+            for group in self._groups:
+                group.model.requires_grad_(False)
         for group, loss in zip(self._groups, losses, strict=True):
-            group.model.requires_grad_(False)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"The energy of layers {group.names} is {loss.item()}. Lower energy_lr "
