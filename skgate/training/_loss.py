@@ -1,6 +1,7 @@
 """`ComplexityLoss`: the entropy of gating states as a penalty, for any training loop."""
 
 import contextlib
+import copy
 import math
 import re
 from dataclasses import dataclass
@@ -459,7 +460,8 @@ class ComplexityLoss:
             if group.sampler:
                 group.sampler.load_state_dict(saved["sampler"])
         if self._optimizer:
-            self._optimizer.load_state_dict(state["optimizer"])
+            # torch would share the moments with whoever the state is of
+            self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._generator.set_state(state["generator"])
 
 
