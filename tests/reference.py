@@ -381,3 +381,93 @@ def jackknife_error(statistic, parts):
     g = len(parts)
     mean = sum(left_out) / g
     return math.sqrt((g - 1) / g * sum((x - mean) ** 2 for x in left_out))
+
+
+# Training with a penalty -------------------------------------------------------------------------
+
+
+def sigmoid(z):
+    return 1 / (1 + math.exp(-z)) if z > -700 else 0.0
+
+
+def relaxed(z, line, kinks, sharpness):
+    """a + b z + sum of c (z - t), each from its t on, with sigmoids in place of the steps."""
+    a, b = line
+    return a + b * z + sum(c * (z - t) * sigmoid(sharpness * (z - t)) for t, c in kinks)
+
+
+def running_rates(batches, momentum=0.9):
+    """Activation rates after some batches; the first one sets them."""
+    rates = None
+    for gates in batches:
+        new = [
+            math.fsum(float(g) for g in column) / len(gates) for column in zip(*gates, strict=True)
+        ]
+        if rates is None:
+            rates = new
+        else:
+            rates = [momentum * a + (1 - momentum) * b for a, b in zip(rates, new, strict=True)]
+    return rates
+
+
+def log_prior(row, rates):
+    """log of the product of Bernoulli gates (nats), of one row of relaxed gates."""
+    total = 0.0
+    for gate, rate in zip(row, rates, strict=True):
+        p = min(max(rate, 1e-3), 1 - 1e-3)
+        total += math.log(1 - p + float(gate) * (2 * p - 1))
+    return total
+
+
+def _leak(x):
+    return x if x > 0 else 0.2 * x
+
+
+def dense_energy(row, weights, biases):
+    """f of one row: leaky layers, weights as lists (inputs, outputs)."""
+    x = [float(g) for g in row]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        x = [_leak(v) for v in x] if i else x
+        x = [
+            bias[o] + math.fsum(x[k] * weight[k][o] for k in range(len(x)))
+            for o in range(len(bias))
+        ]
+    return x[0]
+
+
+def convolutional_energy(image, weights, biases):
+    """f of one (channels, height, width): convolutions of 3 x 3 by loops, summed at the end.
+
+    Positions are halved, rounding up, while there are more than four on the shorter axis.
+    """
+    x = [[[float(g) for g in line] for line in plane] for plane in image]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        x = [[[_leak(v) for v in line] for line in plane] for plane in x] if i else x
+        height, width = len(x[0]), len(x[0][0])
+        stride = 2 if min(height, width) > 4 else 1
+        x = [
+            [
+                [_tap(x, weight[o], bias[o], r, c) for c in range(0, width, stride)]
+                for r in range(0, height, stride)
+            ]
+            for o in range(len(bias))
+        ]
+    return math.fsum(v for line in x[0] for v in line)
+
+
+def _tap(x, weight, bias, row, column):
+    height, width = len(x[0]), len(x[0][0])
+    total = bias
+    for k, r, c in itertools.product(range(len(x)), range(3), range(3)):
+        at, to = row + r - 1, column + c - 1
+        if 0 <= at < height and 0 <= to < width:
+            total += x[k][at][to] * weight[k][r][c]
+    return total
+
+
+def tree_probability(state, parents, rate, copies):
+    """p of one state of gates that copy their parent with some probability, or turn it over."""
+    total = rate if state[0] else 1 - rate
+    for i in range(1, len(state)):
+        total *= copies[i] if state[i] == state[parents[i]] else 1 - copies[i]
+    return total

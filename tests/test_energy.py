@@ -1,0 +1,282 @@
+"""Densities of gates and their samplers, against loops and enumeration."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+from scipy.stats import chi2
+from torch import nn
+
+from skgate import ComplexityLoss
+from skgate.training._energy import EnergyModel, ProductModel
+from skgate.training._samplers import Flips, Langevin, flip, log_partition
+
+SHAPES = [(5,), (1,), (2, 3, 4), (1, 5, 7), (3, 9, 5), (1, 1, 2)]
+N_LAYERS = 2
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def random_model(shape, *, n_layers=N_LAYERS, seed=0, scale=1.0, dtype=torch.double):
+    """Return an energy model with random f, random biases and random rates."""
+    model = EnergyModel(n_layers, shape, dtype=dtype, generator=generator(seed))
+    noise = generator(seed + 1)
+    for parameter in [*model.biases, model.weights[-1]]:
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=noise, dtype=dtype) / 2)
+    model.rates.copy_(0.1 + 0.8 * torch.rand(model.rates.shape, generator=noise, dtype=dtype))
+    return model
+
+
+def enumerated(shape, n_layers=N_LAYERS, dtype=torch.double):
+    """Return all states, (n_layers, 2 ** n_gates, *shape)."""
+    states = list(itertools.product((0.0, 1.0), repeat=math.prod(shape)))
+    states = torch.tensor(states, dtype=dtype).reshape(-1, *shape)
+    return states.expand(n_layers, *states.shape).contiguous()
+
+
+def log_density(model, states, temperature=1.0):
+    """Return log p of all states, and log Z."""
+    value = temperature * model.f(states) + model.log_prior(states)
+    log_z = torch.logsumexp(value, 1, keepdim=True)
+    return value - log_z, log_z.squeeze(1)
+
+
+# Models --------------------------------------------------------------------------------------
+
+
+def test_rates_are_running_means_that_the_first_batch_sets():
+    rng = np.random.default_rng(0)
+    batches = rng.random((4, N_LAYERS, 7, 3)) < 0.3
+    model = ProductModel(N_LAYERS, (3,), dtype=torch.double, generator=generator())
+    assert not model.n_batches
+    for i, batch in enumerate(batches):
+        model.observe(torch.from_numpy(batch).double())
+        for layer in range(N_LAYERS):
+            expected = reference.running_rates(batches[: i + 1, layer])
+            np.testing.assert_allclose(model.rates[layer], expected)
+    assert model.n_batches == len(batches)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 2)])
+def test_log_prior_is_that_of_independent_gates(shape):
+    model = random_model(shape)
+    model.rates.view(-1)[:3] = torch.tensor([0.0, 1.0, 1e-4])
+    gates = torch.rand(N_LAYERS, 4, *shape, generator=generator(), dtype=torch.double)
+    gates[:, 2:] = gates[:, 2:].round()
+    expected = [
+        [reference.log_prior(row.flatten(), rates.flatten().tolist()) for row in layer]
+        for layer, rates in zip(gates, model.rates, strict=True)
+    ]
+    np.testing.assert_allclose(model.log_prior(gates), expected)
+    np.testing.assert_allclose(model.log_prior(enumerated(shape)).exp().sum(1), 1)
+
+
+def test_draws_of_the_prior_have_its_rates():
+    model = random_model((2, 2, 3))
+    drawn = model.draw_prior(20000, generator())
+    assert drawn.shape == (N_LAYERS, 20000, 2, 2, 3)
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    np.testing.assert_allclose(drawn.mean(1), model.rates, atol=0.015)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_energy_is_that_of_loops(shape):
+    model = random_model(shape)
+    gates = torch.rand(N_LAYERS, 2, *shape, generator=generator(), dtype=torch.double)
+    f = reference.dense_energy if len(shape) == 1 else reference.convolutional_energy
+    for layer in range(N_LAYERS):
+        weights = [w[layer].tolist() for w in model.weights]
+        biases = [b[layer].tolist() for b in model.biases]
+        expected = [f(row.tolist(), weights, biases) for row in gates[layer]]
+        np.testing.assert_allclose(model.f(gates)[layer], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient_of_the_energy_is_that_of_autograd(shape):
+    model = random_model(shape)
+    gates = torch.rand(N_LAYERS, 6, *shape, generator=generator(), dtype=torch.double)
+    f, gradient = model.f_and_gradient(gates)
+    assert not f.requires_grad
+    assert not gradient.requires_grad
+    f_again = model.f(gates.requires_grad_())
+    (expected,) = torch.autograd.grad(f_again.sum(), gates)
+    torch.testing.assert_close(f, f_again)
+    torch.testing.assert_close(gradient.expand_as(expected), expected)
+    assert expected.abs().max() > 1e-3
+
+
+def test_energy_is_zero_at_first_and_has_no_parameters_to_train():
+    for shape in SHAPES:
+        model = EnergyModel(N_LAYERS, shape, dtype=torch.double, generator=generator())
+        assert not model.f(model.draw_prior(3, generator())).any()
+        assert not any(p.requires_grad for p in model.parameters())
+        assert len(model.weights) == 6
+
+
+# Samplers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "temperature", "n_chains", "n_steps"),
+    [((5,), 1.0, 20000, 15), ((5,), 0.6, 20000, 15), ((1, 2, 2), 0.8, 2000, 5)],
+)
+def test_flips_leave_the_density_as_it_is(shape, temperature, n_chains, n_steps):
+    model = random_model(shape, scale=2.0, dtype=torch.float32)
+    states = enumerated(shape, dtype=torch.float32)
+    p = log_density(model, states, temperature)[0].exp()
+    rows = torch.multinomial(p, n_chains, replacement=True, generator=generator(1))
+    chains = torch.stack([layer[r] for layer, r in zip(states, rows, strict=True)])
+    step_size = torch.tensor([0.8, 2.0])
+    moved, f, acceptance = flip(model, chains, step_size, n_steps, generator(2), temperature)
+    assert ((acceptance > 0.2) & (acceptance < 0.95)).all()
+    torch.testing.assert_close(f, model.f(moved))
+    powers = 2 ** torch.arange(math.prod(shape) - 1, -1, -1)
+    found = (moved.flatten(2).long() * powers).sum(-1)
+    for layer in range(N_LAYERS):
+        counts = torch.bincount(found[layer], minlength=p.shape[1])
+        expected = p[layer] * n_chains
+        statistic = ((counts - expected) ** 2 / expected).sum()
+        assert chi2.sf(statistic, p.shape[1] - 1) > 1e-3
+        # whoever stays where they are leaves any density as it is
+        assert (found[layer] != rows[layer]).double().mean() > 0.3
+
+
+def test_chains_of_flips_start_at_the_data_and_go_on():
+    model = random_model((6,), dtype=torch.float32)
+    sampler = Flips(model, 1)
+    gates = torch.zeros(N_LAYERS, 3, 6)
+    gates[:, 1] = 1
+    sampler.step_size.fill_(1e-3)  # too small to move
+    first = sampler.draw(model, gates, generator())
+    assert first.shape == (N_LAYERS, 64, 6)
+    assert torch.equal(first[:, :6], gates[:, [0, 1, 2, 0, 1, 2]])
+    assert (sampler.step_size > 1e-3).all()
+    again = sampler.draw(model, 1 - gates, generator())
+    assert torch.equal(again, first)
+    assert torch.equal(sampler.chains, first.bool())
+
+
+def test_size_of_flips_follows_their_acceptance():
+    model = random_model((30,), scale=1.0)
+    for first in (0.02, 50.0):
+        sampler = Flips(model, 5)
+        sampler.step_size.fill_(first)
+        gates, noise = model.draw_prior(20, generator()), generator(1)
+        for _ in range(150):
+            sampler.draw(model, gates, noise)
+        _, _, acceptance = flip(model, sampler.chains.double(), sampler.step_size, 50, noise)
+        np.testing.assert_allclose(acceptance, 0.57, atol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 2, 3)])
+@pytest.mark.parametrize("low", [0.1, 0.6])
+def test_langevin_steps_follow_the_gradient_of_the_density(shape, low):
+    model, step = random_model(shape), 0.01
+    model.rates.copy_(low + 0.3 * torch.rand(model.rates.shape, generator=generator()))
+    gates = model.draw_prior(4, generator())
+    moved = Langevin(1, step).draw(model, gates, generator(3))
+    noise = torch.randn(gates.shape, generator=generator(3), dtype=torch.double)
+    point = gates.clone().requires_grad_()
+    value = model.f(point) + model.log_prior(point)
+    (gradient,) = torch.autograd.grad(value.sum(), point)
+    torch.testing.assert_close(moved, gates + step / 2 * gradient + math.sqrt(step) * noise)
+    far = Langevin(200, 0.1).draw(model, gates, generator())
+    assert torch.isfinite(far).all()
+
+
+@pytest.mark.parametrize(("shape", "n_particles"), [((6,), 4000), ((1, 2, 2), 1000)])
+def test_log_partition_is_that_of_enumeration(shape, n_particles):
+    model = random_model(shape, scale=1.5, dtype=torch.float32)
+    expected = log_density(model, enumerated(shape, dtype=torch.float32))[1]
+    log_z, error = log_partition(model, n_particles, generator())
+    assert log_z.dtype == torch.double
+    assert expected.abs().min() > 0.1
+    assert (error < 0.05).all()
+    assert ((log_z - expected).abs() < 3 * error).all()
+
+
+def test_error_of_log_partition_is_its_spread():
+    model = random_model((6,), scale=1.5, dtype=torch.float32)
+    runs = [log_partition(model, 50, generator(seed)) for seed in range(100)]
+    found = torch.stack([log_z for log_z, _ in runs]).std(0)
+    told = torch.stack([error for _, error in runs]).mean(0)
+    assert ((found / told > 0.7) & (found / told < 1.5)).all()
+
+
+# Learning ------------------------------------------------------------------------------------
+
+N_GATES = 12
+PARENTS = [None, *((i - 1) // 2 for i in range(1, N_GATES))]
+COPIES = [None, *(0.95 - 0.02 * i for i in range(1, N_GATES))]
+
+
+@pytest.fixture(scope="module")
+def tree():
+    """Return all states of a tree of gates and their probabilities."""
+    states = enumerated((N_GATES,), 1, torch.float32)
+    rows = states[0].long().tolist()
+    p = [reference.tree_probability(row, PARENTS, 0.4, COPIES) for row in rows]
+    assert math.isclose(math.fsum(p), 1)
+    return states, torch.tensor(p, dtype=torch.double)
+
+
+def learned(tree, **options):
+    states, p = tree
+    loss = ComplexityLoss(nn.ReLU(), random_state=0, **options)
+    noise = generator(5)
+    draws = torch.multinomial(p, 1500 * 128, replacement=True, generator=noise).reshape(1500, 128)
+    for rows in draws:
+        loss.energy_step(2 * states[0, rows] - 1)
+    model = loss._groups[0].model.double()
+    loss._dtype = torch.double
+    return loss, model
+
+
+def divergence(model, tree):
+    states, p = tree
+    return float((p * (p.log() - log_density(model, states.double())[0][0])).sum())
+
+
+def test_energy_model_learns_a_tree(tree, record_property):
+    states, p = tree
+    loss, model = learned(tree)
+    rates = (p @ states[0].double()).reshape(1, -1)
+    product = ProductModel(1, (N_GATES,), dtype=torch.double, generator=generator())
+    product.rates.copy_(rates)
+    independent, flips = divergence(product, tree), divergence(model, tree)
+    langevin = divergence(learned(tree, sampler="langevin")[1], tree)
+    print(f"KL in nats: product {independent:.3f}, flips {flips:.3f}, langevin {langevin:.3f}")
+    assert flips < independent / 4
+    assert langevin > flips
+    np.testing.assert_allclose(model.rates, rates, atol=0.06)
+
+    rows = torch.multinomial(p, 400, replacement=True, generator=generator(6))
+    log_p, log_z = log_density(model, states.double())
+    exact = -log_p[0, rows] / math.log(2)
+    bits, error = loss.complexity(2 * states[0, rows] - 1, n_particles=8000)
+    assert abs(bits[0] - exact.mean()) < 0.05
+    assert abs(bits[0] - exact.mean()) < 3 * error[0]
+    estimate, log_z_error = log_partition(model, 8000, generator(7))
+    assert abs(estimate - log_z) < 0.05 * math.log(2)
+    assert abs(estimate - log_z) < 3 * log_z_error
+    spread = exact.var() / 400 + (log_z_error / math.log(2)) ** 2
+    np.testing.assert_allclose(error[0], math.sqrt(spread), rtol=0.3)
+
+
+def test_contrast_pulls_energies_of_data_and_samples_towards_zero():
+    loss = ComplexityLoss(nn.ReLU(), random_state=0).find_layers(torch.randn(4, 3))
+    (group,) = loss._groups
+    group.model = random_model((3,), n_layers=1)
+    data = torch.randint(2, (1, 5, 3), generator=generator()).double()
+    drawn = torch.randint(2, (1, 7, 3), generator=generator(1)).double()
+    group.sampler.draw = lambda *_: drawn
+    found = group.contrast(data, None)
+    f, g = group.model.f(data)[0].tolist(), group.model.f(drawn)[0].tolist()
+    squares = sum(v * v for v in f) / 5 + sum(v * v for v in g) / 7
+    expected = sum(g) / 7 - sum(f) / 5 + 0.1 / 3 * squares
+    np.testing.assert_allclose(found.item(), expected)
