@@ -9,7 +9,7 @@ from torch import nn
 from ._inputs import Caster, call, first_samples
 from ._recorder import running
 
-__all__ = ["inner_module", "prepare_module"]
+__all__ = ["copy_module", "inner_module", "prepare_module"]
 
 
 def inner_module(model):
@@ -64,7 +64,7 @@ def prepare_module(model, inputs, device, seed):
             "or install a CUDA build of torch on a machine with a GPU."
         )
     if elsewhere or lazy:
-        module = _copy(module)
+        module = copy_module(module)
     if elsewhere:
         module = module.to(device)
     if lazy:
@@ -73,7 +73,8 @@ def prepare_module(model, inputs, device, seed):
     return module
 
 
-def _copy(module):
+def copy_module(module):
+    """Return a copy of a module, whose parameters and buffers may be lazy."""
     # torch copies lazy parameters but not lazy buffers
     lazy = [b for b in module.buffers() if nn.parameter.is_lazy(b)]
     fresh = nn.parameter.UninitializedBuffer

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from skorch.callbacks import EarlyStopping, LRScheduler
 
 __all__ = ["net_state", "read_state", "restore_net", "restore_run", "run_state", "write_state"]
 
-FORMAT = 1
+FORMAT = "skgate 1"
 #: What early stopping remembers.
 MEMORY = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_")
 
@@ -39,8 +40,11 @@ def read_state(path):
     except FileNotFoundError:
         raise
     except Exception as error:
+        # torch advises to load it anyway
+        executes = isinstance(error, pickle.UnpicklingError)
+        reason = "it is cut short, or would execute code" if executes else error
         raise ValueError(
-            f"{path} is not a file of parameters that save_params wrote: {error}"
+            f"{path} is not a file of parameters that save_params wrote: {reason}."
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is not a file of parameters that save_params wrote.")
@@ -72,6 +76,7 @@ def restore_net(net, state):
         net.complexity.load_state_dict(state["complexity"])
     net.n_steps_ = state["n_steps"]
     net.history = type(net.history)(json.loads(state["history"]))
+    net.n_epochs_ = len(net.history)
 
 
 def run_state(net):
@@ -79,6 +84,7 @@ def run_state(net):
     devices = {p.device for p in net.module_.parameters() if p.device.type == "cuda"}
     return {
         "callbacks": {name: _memory(callback) for name, callback in net.callbacks_},
+        "optimizer": _options(net.optimizer_),
         "rng": torch.get_rng_state(),
         "cuda_rng": {str(device): torch.cuda.get_rng_state(device) for device in devices},
     }
@@ -92,14 +98,23 @@ def restore_run(net, state):
             continue
         if isinstance(callback, EarlyStopping):
             vars(callback).update(memory)
+            if callback.misses_ >= callback.patience:  # it has ended a training; this is the next
+                callback.misses_ = 0
         elif isinstance(callback, LRScheduler):
             callback.batch_idx_ = memory["batch_idx_"]
             callback.lr_scheduler_.load_state_dict(memory["lr_scheduler_"])
+            # a new scheduler sets rates and momenta back to those of the first step
+            for group, options in zip(net.optimizer_.param_groups, state["optimizer"], strict=True):
+                group.update(options)
         else:
             callback.load_state_dict(memory)
     torch.set_rng_state(state["rng"])
     for device, rng in state["cuda_rng"].items():
         torch.cuda.set_rng_state(rng, device)
+
+
+def _options(optimizer):
+    return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
 
 
 def _memory(callback):

@@ -1,6 +1,8 @@
 """`ComplexityRegularizedClassifier`: networks of little complexity, scikit-learn style."""
 
+import contextlib
 import os
+from collections.abc import Iterator, Mapping
 from functools import partial
 from numbers import Integral, Real
 
@@ -17,6 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .._arrays import to_numpy
+from .._states import GatingStates
 from .._validation import (
     POSITIVE,
     HasMethods,
@@ -27,7 +30,7 @@ from .._validation import (
     check_is_fitted,
     validate_data,
 )
-from ..nn._inputs import Caster
+from ..nn._inputs import Caster, is_stream, tree_map
 from ..nn._watcher import LOCK
 from ._checkpoint import (
     net_state,
@@ -261,26 +264,40 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             If the loss is no longer finite; it names batch, layer and what to lower.
         """
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
-        X, y = self._check_data(X, y, goes_on)
-        data = joblib.hash((X, y)) if self.checkpoint is not None else None
-        saved = None
-        if self.warm_start and not goes_on and self.checkpoint and os.path.exists(self.checkpoint):
-            saved = read_state(self.checkpoint)
-            self._check_same_training(saved, data)
+        if goes_on and self._interrupted and self.checkpoint is not None:
+            goes_on = False  # from within an epoch, but from the end of the last one
         with LOCK, torch.random.fork_rng(devices=_cuda_devices()):
-            if not goes_on:
-                self._start(X, partial(self._batch_size, X, y))
-            if saved is not None:
-                restore_net(self.net_, saved["net"])
-                self._run_state = saved["run"]
+            with _unchanged_on_error(self):
+                X, y = self._check_data(X, y, goes_on)
+                data = self._prepare(X, y, goes_on)
             self._train(X, y, data)
         return self
+
+    def _prepare(self, X, y, goes_on):
+        """Set ``net_`` up, as it was left or anew; return what tells the data."""
+        data = saved = None
+        if self.checkpoint is not None:
+            data = joblib.hash((X, y))
+            if not os.path.isdir(folder := os.path.dirname(os.path.abspath(self.checkpoint))):
+                raise FileNotFoundError(
+                    f"checkpoint={str(self.checkpoint)!r}: there is no directory {folder}."
+                )
+        if goes_on:
+            return data
+        if self.warm_start and self.checkpoint is not None and os.path.exists(self.checkpoint):
+            saved = read_state(self.checkpoint)
+            self._check_same_training(saved, data)
+        self._start(X, partial(self._batch_size, X, y), saved and saved["seed"])
+        if saved is not None:
+            restore_net(self.net_, saved["net"])
+            self._run_state = saved["run"]
+        return data
 
     def _check_data(self, X, y, goes_on):
         """Return X as an array, and labels as positions in ``classes_``."""
         # a network of the user's own may look up integers
         dtype = [np.float64, np.float32] if self.module is None else "numeric"
-        X, y = to_numpy(X), to_numpy(y)
+        X, y = _as_array(X), to_numpy(y)
         X, y = validate_data(self, X, y, dtype=dtype, allow_nd=True, reset=not goes_on)
         check_classification_targets(y)
         classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
@@ -290,6 +307,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                     f"y holds the classes {classes.tolist()}; warm_start goes on with "
                     f"{self.classes_.tolist()}. Set warm_start=False."
                 )
+            self._check_shape(X)
             return X, np.searchsorted(self.classes_, classes)[codes]
         if len(classes) < 2:
             raise ValueError(
@@ -298,9 +316,9 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, self._input = classes, {"shape": X.shape[1:], "dtype": X.dtype.name}
         return X, codes
 
-    def _start(self, X, choose_batch_size):
+    def _start(self, X, choose_batch_size, seed=None):
         """Set ``net_`` up with a new network, tried on some samples; nothing is trained."""
-        seed = self.random_state
+        seed = self.random_state if seed is None else seed
         if not isinstance(seed, Integral):
             seed = int(check_random_state(seed).randint(2**31 - 1))
         torch.manual_seed(seed)
@@ -338,13 +356,16 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             **options,
         ).initialize()
         check_output(net, _cast(module, X[:10]), len(self.classes_))
-        self.net_, self._run_state = net, None
+        self.net_, self._run_state, self._seed, self._interrupted = net, None, seed, False
 
     def _net_params(self):
         """Return arguments of ``module``, and those of the skorch net."""
         options = {"iterator_train__shuffle": True, **(self.net_params or {})}
+        if odd := [name for name in options if not isinstance(name, str)]:
+            raise ValueError(f"net_params holds {odd}; its keys are names of parameters.")
         ours = {"batch_size", "callbacks", "device", "lr", "max_epochs", "module", "optimizer"}
-        ours |= {"criterion", "lam", "complexity", "penalty_interval", "train_split", "warm_start"}
+        ours |= {"criterion", "lam", "complexity", "penalty_interval", "train_split", "verbose"}
+        ours |= {"warm_start"}
         if taken := sorted(ours & set(options)):
             raise ValueError(
                 f"net_params holds {taken}, which the classifier decides. Set its own parameters "
@@ -359,7 +380,13 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
     def _batch_size(self, X, y, module, split):
         """Return the size of a batch, so that the last one is no trouble."""
-        n_samples = len(y) if split is None else len(split(X, y)[0])
+        try:
+            n_samples = len(y) if split is None else len(split(X, y)[0])
+        except ValueError as error:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of {len(y)} samples leaves no "
+                f"sample of each class on both sides: {error}"
+            ) from None
         size = min(BATCH_SIZE, n_samples) if self.batch_size == "auto" else self.batch_size
         if size > n_samples:
             raise ValueError(
@@ -368,8 +395,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             )
         normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
         drops = (self.net_params or {}).get("iterator_train__drop_last", False)
-        if normed and not drops and n_samples % size == 1:
-            if self.batch_size != "auto":
+        while normed and not drops and (size == 1 or n_samples % size == 1):
+            if self.batch_size != "auto" or size < 3:
                 raise ValueError(
                     f"With batch_size={size} and {n_samples} samples, the last batch has 1 sample, "
                     "which batch normalisation cannot train on. Take another batch_size, or "
@@ -391,7 +418,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
     def _train(self, X, y, data):
         """Train the epochs that are left; write a checkpoint after each."""
-        net, done = self.net_, len(self.net_.history) if self.checkpoint is not None else 0
+        net, done = self.net_, self.net_.n_epochs_ if self.checkpoint is not None else 0
         net.set_params(max_epochs=self.max_epochs)
         bar = tqdm(total=self.max_epochs, initial=done, disable=not self.verbose, unit="epoch")
 
@@ -408,6 +435,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                 self._run_state = run_state(net)
                 write_state(self._state(data), self.checkpoint)
 
+        self._interrupted = True
         with bar:
             net.train(
                 _cast(net.module_, X),
@@ -416,19 +444,20 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                 before=before,
                 after_epoch=after_epoch,
             )
-        self._run_state = run_state(net)
+        self._run_state, self._interrupted = run_state(net), False
 
     def _state(self, data):
         """Return all that is written to a file."""
         names = getattr(self, "feature_names_in_", None)
         return {
-            "classes": self.classes_.tolist(),
+            "classes": _plain(self.classes_).tolist(),
             "classes_dtype": "object" if self.classes_.dtype == object else self.classes_.dtype.str,
             "n_features": self.n_features_in_,
             "feature_names": None if names is None else names.tolist(),
             "input": {"shape": list(self._input["shape"]), "dtype": self._input["dtype"]},
             "batch_size": self.net_.batch_size,
             "settings": self._settings(),
+            "seed": self._seed,
             "data": data,
             "net": net_state(self.net_),
             "run": self._run_state,
@@ -436,7 +465,9 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
     def _settings(self):
         params = self.get_params(deep=False)
-        return {k: joblib.hash(v) for k, v in params.items() if k not in NOT_SETTINGS}
+        if not isinstance(self.random_state, Integral):
+            params["random_state"] = None  # the seed that was drawn from it is in the file
+        return {k: _digest(v) for k, v in params.items() if k not in NOT_SETTINGS}
 
     def _check_same_training(self, saved, data):
         ours, theirs = self._settings(), saved["settings"]
@@ -480,20 +511,32 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             If the file is something else, or of another module.
         """
         self._validate_params()
-        state = read_state(path)
+        with LOCK, torch.random.fork_rng(devices=_cuda_devices()), _unchanged_on_error(self):
+            self._load(read_state(path), path)
+        return self
+
+    def _load(self, state, path):
+        ours, theirs = self._settings(), state["settings"]
+        names = ["optimizer"]
+        if self.lam and state["net"]["complexity"]:
+            names += ["penalty", "sampler"]
+        if differ := [name for name in names if ours[name] != theirs[name]]:
+            raise ValueError(
+                f"{path} is of another training: {', '.join(differ)} differ. Set them as they were."
+            )
         self.classes_ = np.array(state["classes"], dtype=state["classes_dtype"])
         self.n_features_in_, self._input = state["n_features"], state["input"]
         self._input["shape"] = tuple(self._input["shape"])
+        vars(self).pop("feature_names_in_", None)
         if state["feature_names"] is not None:
             self.feature_names_in_ = np.array(state["feature_names"], dtype=object)
         # stand-ins for the data, from which layers and shapes are found
         noise = np.random.default_rng(0).normal(size=(10, *self._input["shape"]))
         X = noise > 0 if np.dtype(self._input["dtype"]).kind in "biu" else noise
-        with LOCK, torch.random.fork_rng(devices=_cuda_devices()):
-            self._start(X.astype(self._input["dtype"]), lambda *_: state["batch_size"])
-            restore_net(self.net_, state["net"])
+        X = X.astype(self._input["dtype"])
+        self._start(X, lambda *_: state["batch_size"], state["seed"])
+        restore_net(self.net_, state["net"])
         self._run_state = state["run"]
-        return self
 
     def decision_function(self, X):
         """Return logits, of two classes their difference.
@@ -551,14 +594,17 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, X):
         check_is_fitted(self)
-        X = validate_data(self, to_numpy(X), dtype="numeric", allow_nd=True, reset=False)
+        X = validate_data(self, _as_array(X), dtype="numeric", allow_nd=True, reset=False)
+        self._check_shape(X)
+        with LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws
+            return to_numpy(self.net_.forward(_cast(self.module_, X))).astype(np.float64)
+
+    def _check_shape(self, X):
         if X.shape[1:] != self._input["shape"]:
             raise ValueError(
                 f"X holds samples of shape {X.shape[1:]}; the network was trained on samples of "
                 f"shape {self._input['shape']}."
             )
-        with LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws
-            return to_numpy(self.net_.forward(_cast(self.module_, X))).astype(np.float64)
 
     @property
     def module_(self):
@@ -597,6 +643,43 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+@contextlib.contextmanager
+def _unchanged_on_error(estimator):
+    """Leave an estimator as it was if what it becomes turns out not to fit together."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+def _as_array(X):
+    """Return tensors as arrays; refuse what holds samples in other ways."""
+    tuples = isinstance(X, list) and X and isinstance(X[0], tuple) and np.ndim(X[0][0]) > 0
+    if is_stream(X) or tuples or isinstance(X, GatingStates | Mapping | Iterator):
+        what = "list of tuples" if tuples else type(X).__name__
+        raise ValueError(
+            f"Got a {what}; need X as one array or tensor of raw inputs, and y as an array of "
+            "labels. Stack the samples, or write a training loop with ComplexityLoss."
+        )
+    return to_numpy(X)
+
+
+def _digest(value):
+    """Return a hash that is the same in another process, None of what has none."""
+    try:
+        return joblib.hash(tree_map(to_numpy, value))  # tensors pickle with their addresses
+    except Exception:  # a function that was defined in another one
+        return None
+
+
+def _plain(classes):
+    # as text, since a file that executes nothing holds no dates
+    return classes.astype(str) if classes.dtype.kind == "M" else classes
 
 
 def _cast(module, X):

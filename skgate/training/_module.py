@@ -1,6 +1,5 @@
 """The network that a classifier trains: built from what the user gave, checked before training."""
 
-import copy
 import inspect
 import math
 from itertools import pairwise
@@ -10,7 +9,7 @@ from torch import nn
 
 from ..exceptions import warn_user
 from ..nn._inputs import first_samples
-from ..nn._models import inner_module, prepare_module
+from ..nn._models import copy_module, inner_module, prepare_module
 from ..nn._recorder import running
 from ..nn._watcher import LOCK, noted
 
@@ -32,10 +31,16 @@ def build_module(module, X, n_classes, *, hidden_layer_sizes, device, **options)
     **options
         More arguments of the callable.
     """
+    if options and (module is None or isinstance(module, nn.Module)):
+        what = "None" if module is None else "an instance"
+        raise ValueError(
+            f"net_params holds arguments of the module, {sorted(options)}, and module is {what}, "
+            "which takes none. Pass a class or function as module, or leave them out."
+        )
     if module is None:
         built = _perceptron(X, n_classes, hidden_layer_sizes)
     elif isinstance(module, nn.Module):
-        built = copy.deepcopy(inner_module(module))
+        built = copy_module(inner_module(module))
     else:
         built = _called(module, X.shape[1], n_classes, options)
     return prepare_module(built, X[:1], device, 0)

@@ -1,5 +1,8 @@
 """The skorch net inside `ComplexityRegularizedClassifier`: a training step with the penalty."""
 
+import contextlib
+import math
+
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
@@ -33,6 +36,7 @@ class PenalizedNet(NeuralNetClassifier):
         self.complexity = complexity
         self.lam = lam
         self.penalty_interval = penalty_interval
+        self._after_epoch = None
 
     @property
     def _default_callbacks(self):
@@ -44,7 +48,7 @@ class PenalizedNet(NeuralNetClassifier):
         ]
 
     def initialize(self):
-        self.n_steps_ = 0
+        self.n_steps_ = self.n_epochs_ = 0
         return super().initialize()
 
     def __setstate__(self, state):
@@ -68,28 +72,40 @@ class PenalizedNet(NeuralNetClassifier):
         before()
         self._after_epoch = after_epoch
         try:
-            self.fit_loop(X, y, epochs)
-        except _TrainingEnded:
-            pass
+            with contextlib.suppress(_TrainingEnded):
+                self.fit_loop(X, y, epochs)
+            self.notify("on_train_end", X=X, y=y)
         finally:
-            del self._after_epoch
-        self.notify("on_train_end", X=X, y=y)
+            self._after_epoch = None
+            self._set_training(False)
+            del self.history[self.n_epochs_ :]  # of an epoch that did not come to its end
 
     def notify(self, method_name, **kwargs):
-        try:
-            super().notify(method_name, **kwargs)
-        except KeyboardInterrupt:
-            # how callbacks of skorch end a training; the user's interruption is another matter
-            if method_name.startswith(("on_epoch", "on_batch")):
-                raise _TrainingEnded from None
-            raise
-        if method_name == "on_epoch_end":
+        getattr(self, method_name)(self, **kwargs)
+        ours = dict(self._default_callbacks)
+        for name, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **kwargs)
+            except KeyboardInterrupt:
+                # how callbacks of skorch end a training; the user's interruption is another matter
+                if name not in ours and method_name.startswith(("on_epoch", "on_batch")):
+                    raise _TrainingEnded from None
+                raise
+        if method_name == "on_epoch_end" and self._after_epoch is not None:
             self._after_epoch()
 
     def train_step(self, batch, **fit_params):
         self.n_steps_ += 1
         self._taught = False
-        step = super().train_step(batch, **fit_params)
+        buffers = [(buffer, buffer.clone()) for buffer in self.module_.buffers()]
+        try:
+            step = super().train_step(batch, **fit_params)
+        except FloatingPointError:  # running statistics would stay what the loss is
+            for buffer, before in buffers:
+                buffer.copy_(before)
+            raise
+        _, y = unpack_data(batch)
+        self.history.record_batch("train_acc", _accuracy(step["y_pred"], y))
         return {"loss": step["task_loss"], "y_pred": step["y_pred"]}
 
     def train_step_single(self, batch, **fit_params):
@@ -108,23 +124,27 @@ class PenalizedNet(NeuralNetClassifier):
         if not torch.isfinite(loss):
             self._raise_not_finite(X, task_loss)
         loss.backward()
-        self.history.record_batch("train_acc", _accuracy(y_pred, y))
         return {"loss": loss, "task_loss": task_loss, "y_pred": y_pred}
 
     def _penalty(self, gates, X):
         """Teach the densities, and return the penalty as it goes into the loss."""
         record = self.history.record_batch
-        if not self._taught:  # an optimizer may evaluate the loss several times
+        first = not self._taught  # an optimizer may evaluate the loss several times
+        if first:
             self._taught = True
-            record("energy_loss", self.complexity.energy_step(gates))
+            try:
+                record("energy_loss", self.complexity.energy_step(gates))
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{self._where()}{error}") from None
             if len(self.history[-1, "batches"]) == 1:
                 self.probe_ = X
         due = (self.n_steps_ - 1) % self.penalty_interval == 0
         with torch.set_grad_enabled(due):
             penalties = self.complexity.layer_penalties(gates)
         self._penalties = penalties.tolist()
-        for name, value in zip(self.complexity.layer_names_, self._penalties, strict=True):
-            record(f"penalty_{name}", value)
+        if first:
+            for name, value in zip(self.complexity.layer_names_, self._penalties, strict=True):
+                record(f"penalty_{name}", value)
         return self.lam * penalties.sum() if due else 0.0
 
     def validation_step(self, batch, **fit_params):
@@ -133,14 +153,18 @@ class PenalizedNet(NeuralNetClassifier):
         self.history.record_batch("valid_acc", _accuracy(step["y_pred"], y))
         return step
 
+    def _where(self):
+        return f"Epoch {len(self.history)}, batch {len(self.history[-1, 'batches'])}: "
+
     def _raise_not_finite(self, X, task_loss):
-        batch = len(self.history[-1, "batches"])
-        where = f"Epoch {len(self.history)}, batch {batch}: "
+        where = self._where()
         if torch.isfinite(task_loss):
             values = dict(zip(self.complexity.layer_names_, self._penalties, strict=True))
-            bad = next((n for n, v in values.items() if not abs(v) < float("inf")), None)
+            # of finite penalties, the largest made their sum or its product with lam overflow
+            bad = next((n for n, v in values.items() if not math.isfinite(v)), None)
+            bad = bad or max(values, key=lambda name: abs(values[name]))
             raise FloatingPointError(
-                f"{where}the penalty of layer {bad!r} is {values.get(bad)}. Lower energy_lr (now "
+                f"{where}the penalty of layer {bad!r} is {values[bad]}. Lower energy_lr (now "
                 f"{self.complexity.energy_lr}) or lam (now {self.lam})."
             )
         raise FloatingPointError(
@@ -154,7 +178,7 @@ def _accuracy(y_pred, y):
     return (y_pred.argmax(1) == y.to(y_pred.device)).double().mean().item()
 
 
-class _TrainingEnded(Exception):  # noqa: N818 - no error
+class _TrainingEnded(KeyboardInterrupt):
     """A callback has ended the training."""
 
 
@@ -196,8 +220,11 @@ class EpochMeans(Callback):
         row = net.history[-1]
         if "valid_loss" in row:
             net.history.record("loss_gap", float(row["valid_loss"] - row["train_loss"]))
-        if net.complexity is None:
-            return
+        if net.complexity is not None:
+            self._record_complexity(net, row)
+        net.n_epochs_ = len(net.history)
+
+    def _record_complexity(self, net, row):
         names = net.complexity.layer_names_
         net.history.record("penalty", sum(row[f"penalty_{name}"] for name in names))
         entropies, errors = net.complexity.complexity(net.probe_)
