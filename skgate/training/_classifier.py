@@ -283,6 +283,12 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                     f"checkpoint={str(self.checkpoint)!r}: there is no directory {folder}."
                 )
         if goes_on:
+            ours, theirs = self._settings(), self._trained_with
+            if differ := sorted(name for name in ours if ours[name] != theirs[name]):
+                raise ValueError(
+                    f"warm_start goes on with the settings of the last fit; {', '.join(differ)} "
+                    "differ. Set them as they were, or warm_start=False."
+                )
             return data
         if self.warm_start and self.checkpoint is not None and os.path.exists(self.checkpoint):
             saved = read_state(self.checkpoint)
@@ -357,6 +363,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         ).initialize()
         check_output(net, _cast(module, X[:10]), len(self.classes_))
         self.net_, self._run_state, self._seed, self._interrupted = net, None, seed, False
+        self._trained_with = self._settings()
 
     def _net_params(self):
         """Return arguments of ``module``, and those of the skorch net."""
