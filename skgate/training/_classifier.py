@@ -28,6 +28,7 @@ from .._validation import (
     StrOptions,
     _fit_context,
     check_is_fitted,
+    issparse,
     validate_data,
 )
 from ..nn._inputs import Caster, is_stream, tree_map
@@ -667,7 +668,8 @@ def _unchanged_on_error(estimator):
 def _as_array(X):
     """Return tensors as arrays; refuse what holds samples in other ways."""
     tuples = isinstance(X, list) and X and isinstance(X[0], tuple) and np.ndim(X[0][0]) > 0
-    if is_stream(X) or tuples or isinstance(X, GatingStates | Mapping | Iterator):
+    kinds = isinstance(X, GatingStates | Mapping | Iterator) and not issparse(X)
+    if is_stream(X) or tuples or kinds:
         what = "list of tuples" if tuples else type(X).__name__
         raise ValueError(
             f"Got a {what}; need X as one array or tensor of raw inputs, and y as an array of "
