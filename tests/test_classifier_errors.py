@@ -174,6 +174,15 @@ class Interrupted(Net):
         return super().forward(x)
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as Python handles it, which a shell turns off for what runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c(tmp_path):
     whole = classifier(Interrupted, max_epochs=4).fit(X, Y)
     Net.seen.clear()
@@ -195,6 +204,7 @@ def test_ctrl_c(tmp_path):
     assert_same(copied.fit(X, Y), whole)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_in_the_measurement_of_an_epoch(monkeypatch):
     monkeypatch.setattr(
         ComplexityLoss, "complexity", lambda *_: os.kill(os.getpid(), signal.SIGINT)
