@@ -91,8 +91,6 @@ WAYS = {
     "cyclic": lambda: {"optimizer": "sgd", **scheduler("CyclicLR", **CYCLIC)()},
     "early stopping": lambda: {
         "callbacks": [Stop(monitor="made_up", patience=3, load_best=True)],
-        "validation_fraction": 0.2,
-        "early_stopping": True,
     },
     "class weights": lambda: {"net_params": {"criterion__weight": torch.arange(1.0, 11)}},
 }
@@ -144,6 +142,16 @@ def test_early_stopping_that_goes_on_stops_again():
     fitted = classifier(callbacks=[stop], max_epochs=30, warm_start=True).fit(X, Y)
     assert len(fitted.history_) == 3
     assert len(fitted.fit(X, Y).history_) == 5
+
+
+def test_early_stopping_waits_10_epochs_and_takes_the_best():
+    params = {"lr": 0.5, "validation_fraction": 0.3, "lam": 0, "batch_size": 16}
+    fitted = classifier(early_stopping=True, max_epochs=200, **params).fit(X, Y)
+    losses = [row["valid_loss"] for row in fitted.history_]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 11
+    again = classifier(max_epochs=best + 1, **params).fit(X, Y)
+    assert all(torch.equal(weights(again)[name], w) for name, w in weights(fitted).items())
 
 
 def test_max_epochs_counts_all_with_a_checkpoint(tmp_path):
