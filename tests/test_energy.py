@@ -232,8 +232,8 @@ def learned(tree, **options):
     draws = torch.multinomial(p, 1500 * 128, replacement=True, generator=noise).reshape(1500, 128)
     for rows in draws:
         loss.energy_step(2 * states[0, rows] - 1)
-    model = loss._groups[0].model.double()
-    loss._dtype = torch.double
+    model = loss._densities.groups[0].model.double()
+    loss._densities.dtype = torch.double
     return loss, model
 
 
@@ -270,7 +270,7 @@ def test_energy_model_learns_a_tree(tree, record_property):
 
 def test_contrast_pulls_energies_of_data_and_samples_towards_zero():
     loss = ComplexityLoss(nn.ReLU(), random_state=0).find_layers(torch.randn(4, 3))
-    (group,) = loss._groups
+    (group,) = loss._densities.groups
     group.model = random_model((3,), n_layers=1)
     data = torch.randint(2, (1, 5, 3), generator=generator()).double()
     drawn = torch.randint(2, (1, 7, 3), generator=generator(1)).double()

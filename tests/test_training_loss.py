@@ -12,7 +12,7 @@ from test_module_restored import NETWORKS, assert_unchanged, build, snapshot
 from torch import nn
 
 from skgate import ComplexityLoss, GateExtractor
-from skgate.training import _loss
+from skgate.training._gate_densities import Group
 
 SHARPNESS = 4.0
 
@@ -79,7 +79,7 @@ def expected_penalties(loss, x, *, hard=False):
         gates[name] = relaxed.flatten(1, 2).detach()  # gates of a unit go by the channel
     found = []
     for i, name in enumerate(loss.layer_names_):
-        group = next(g for g in loss._groups if name in g.names)
+        group = next(g for g in loss._densities.groups if name in g.names)
         layer = group.names.index(name)
         weights = [w[layer].tolist() for w in getattr(group.model, "weights", [])]
         biases = [b[layer].tolist() for b in getattr(group.model, "biases", [])]
@@ -108,7 +108,10 @@ def test_penalty_of_each_layer_is_that_of_loops(net, penalty):
     np.testing.assert_allclose(found.detach(), expected_penalties(loss, x), rtol=1e-8)
     np.testing.assert_allclose(loss(x).item(), found.sum().item())
     if penalty == "ebm":
-        assert all(g.model.f(g.model.draw_prior(9, loss._generator)).any() for g in loss._groups)
+        assert all(
+            g.model.f(g.model.draw_prior(9, loss._densities.generator)).any()
+            for g in loss._densities.groups
+        )
 
 
 @pytest.mark.parametrize("penalty", ["ebm", "product"])
@@ -141,7 +144,7 @@ def test_rates_are_running_means_of_whole_gates():
     for x in batches:
         assert loss.energy_step(x) == 0.0
     expected = reference.running_rates([(net[0](x) > 0).tolist() for x in batches])
-    np.testing.assert_allclose(loss._groups[0].model.rates[0], expected)
+    np.testing.assert_allclose(loss._densities.groups[0].model.rates[0], expected)
 
 
 def test_complexity_of_independent_gates_is_their_cross_entropy():
@@ -151,7 +154,7 @@ def test_complexity_of_independent_gates_is_their_cross_entropy():
     bits, errors = loss.complexity(y)
     relu = [net[:i](y) > 0 for i in (1, 3, 5)]
     for i, (gates, name) in enumerate(zip(relu, loss.layer_names_, strict=True)):
-        group = next(g for g in loss._groups if name in g.names)
+        group = next(g for g in loss._densities.groups if name in g.names)
         rates = group.model.rates[group.names.index(name)].tolist()
         values = [-reference.log_prior(row, rates) / math.log(2) for row in gates.tolist()]
         # relaxed gates below move those above by little
@@ -245,11 +248,11 @@ def test_module_is_as_it_was_after_an_error(method, error):
 def test_energy_model_stays_out_of_the_gradients_of_the_user():
     net, x = mlp(), data(9, 3)
     loss = taught(net, x)
-    for group in loss._groups:
+    for group in loss._densities.groups:
         for p in group.model.parameters():
             p.grad = None
     loss(x).backward()
-    models = [group.model for group in loss._groups]
+    models = [group.model for group in loss._densities.groups]
     assert all(p.grad is None for model in models for p in model.parameters())
     assert not {id(p) for m in models for p in m.parameters()} & {id(p) for p in net.parameters()}
     assert not isinstance(loss, nn.Module)
@@ -266,10 +269,10 @@ def test_energy_model_stays_out_after_an_interrupted_step(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_loss._Group, "contrast", lambda g, *_: interrupt(g.model.requires_grad_()))
+        patch.setattr(Group, "contrast", lambda g, *_: interrupt(g.model.requires_grad_()))
         with pytest.raises(KeyboardInterrupt):
             loss.energy_step(x)
-    assert not any(p.requires_grad for g in loss._groups for p in g.model.parameters())
+    assert not any(p.requires_grad for g in loss._densities.groups for p in g.model.parameters())
 
 
 # State ---------------------------------------------------------------------------------------
@@ -450,6 +453,6 @@ def test_parameters_out_of_range_are_named(params):
 def test_energies_that_are_not_finite_are_told():
     net, x = mlp(), data(9, 3)
     loss = taught(net, x, 2)
-    loss._groups[0].model.biases[-1].fill_(float("nan"))
+    loss._densities.groups[0].model.biases[-1].fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"energy of layers \['1', '5'\].*energy_lr"):
         loss.energy_step(x)

@@ -3,17 +3,34 @@
 import json
 import os
 import pickle
+from numbers import Integral
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from skorch.callbacks import EarlyStopping, LRScheduler
 
-__all__ = ["net_state", "read_state", "restore_net", "restore_run", "run_state", "write_state"]
+from .._arrays import to_numpy
+from ..nn._inputs import tree_map
+
+__all__ = [
+    "check_same_training",
+    "classifier_state",
+    "read_state",
+    "restore_net",
+    "restore_run",
+    "run_state",
+    "settings",
+    "write_state",
+]
 
 FORMAT = "skgate 1"
 #: What early stopping remembers.
 MEMORY = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_")
+#: Parameters that do not say what is trained: a training goes on when they change.
+NOT_SETTINGS = ("callbacks", "checkpoint", "device", "max_epochs", "module", "verbose",
+                "warm_start")  # fmt: skip
 
 
 def write_state(state, path):
@@ -51,7 +68,64 @@ def read_state(path):
     return state
 
 
-def net_state(net):
+def classifier_state(classifier, data):
+    """Return all of a fitted classifier that goes to a file.
+
+    Parameters
+    ----------
+    classifier : ComplexityRegularizedClassifier
+    data : str or None
+        What tells the data that it is trained on from others.
+    """
+    classes, names = classifier.classes_, getattr(classifier, "feature_names_in_", None)
+    # dates as text, since a file that executes nothing holds none
+    plain = classes.astype(str) if classes.dtype.kind == "M" else classes
+    shape = list(classifier._input["shape"])
+    return {
+        "classes": plain.tolist(),
+        "classes_dtype": "object" if classes.dtype == object else classes.dtype.str,
+        "n_features": classifier.n_features_in_,
+        "feature_names": None if names is None else names.tolist(),
+        "input": {"shape": shape, "dtype": classifier._input["dtype"]},
+        "batch_size": classifier.net_.batch_size,
+        "settings": settings(classifier),
+        "seed": classifier._seed,
+        "data": data,
+        "net": _net_state(classifier.net_),
+        "run": classifier._run_state,
+    }
+
+
+def settings(classifier):
+    """Return a hash of each parameter that says what is trained."""
+    params = classifier.get_params(deep=False)
+    if not isinstance(classifier.random_state, Integral):
+        params["random_state"] = None  # the seed that was drawn from it is in the file
+    return {name: _digest(v) for name, v in params.items() if name not in NOT_SETTINGS}
+
+
+def _digest(value):
+    """Return a hash that is the same in another process, None of what has none."""
+    try:
+        return joblib.hash(tree_map(to_numpy, value))  # tensors pickle with their addresses
+    except Exception:  # a function that was defined in another one
+        return None
+
+
+def check_same_training(classifier, saved, data):
+    """Raise where a file is not of the training that a classifier is about to do."""
+    ours, theirs = settings(classifier), saved["settings"]
+    differ = sorted(name for name in ours if ours[name] != theirs.get(name))
+    if saved["data"] != data:
+        differ.append("X or y")
+    if differ:
+        raise ValueError(
+            f"checkpoint={str(classifier.checkpoint)!r} is of another training: "
+            f"{', '.join(differ)} differ. Give fit what it had, or take another file."
+        )
+
+
+def _net_state(net):
     """Return what a net has become."""
     return {
         "module": net.module_.state_dict(),
@@ -63,7 +137,7 @@ def net_state(net):
 
 
 def restore_net(net, state):
-    """Put a net that is initialised into a state that `net_state` returned."""
+    """Put a net that is initialised into a state that `classifier_state` returned."""
     try:
         net.module_.load_state_dict(state["module"])
     except RuntimeError as error:

@@ -13,9 +13,6 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from skorch.callbacks import EarlyStopping
-from skorch.dataset import ValidSplit
-from torch import nn
 from tqdm import tqdm
 
 from .._arrays import to_numpy
@@ -31,35 +28,22 @@ from .._validation import (
     issparse,
     validate_data,
 )
-from ..nn._inputs import Caster, is_stream, tree_map
+from ..nn._inputs import is_stream
 from ..nn._watcher import LOCK
 from ._checkpoint import (
-    net_state,
+    check_same_training,
+    classifier_state,
     read_state,
     restore_net,
     restore_run,
     run_state,
+    settings,
     write_state,
 )
-from ._loss import PENALTY_CONSTRAINTS, ComplexityLoss
-from ._module import build_module, check_output
-from ._net import PenalizedNet
+from ._loss import PENALTY_CONSTRAINTS
+from ._setup import OPTIMIZERS, batch_size, cast, new_net
 
 __all__ = ["ComplexityRegularizedClassifier"]
-
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-BATCH_SIZE = 128
-PATIENCE = 10
-#: Parameters that do not say what is trained: a training goes on when they change.
-NOT_SETTINGS = (
-    "callbacks",
-    "checkpoint",
-    "device",
-    "max_epochs",
-    "module",
-    "verbose",
-    "warm_start",
-)
 
 
 class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
@@ -284,7 +268,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                     f"checkpoint={str(self.checkpoint)!r}: there is no directory {folder}."
                 )
         if goes_on:
-            ours, theirs = self._settings(), self._trained_with
+            ours, theirs = settings(self), self._trained_with
             if differ := sorted(name for name in ours if ours[name] != theirs[name]):
                 raise ValueError(
                     f"warm_start goes on with the settings of the last fit; {', '.join(differ)} "
@@ -293,8 +277,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             return data
         if self.warm_start and self.checkpoint is not None and os.path.exists(self.checkpoint):
             saved = read_state(self.checkpoint)
-            self._check_same_training(saved, data)
-        self._start(X, partial(self._batch_size, X, y), saved and saved["seed"])
+            check_same_training(self, saved, data)
+        self._start(X, partial(batch_size, self, X, y), saved and saved["seed"])
         if saved is not None:
             restore_net(self.net_, saved["net"])
             self._run_state = saved["run"]
@@ -329,100 +313,9 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         if not isinstance(seed, Integral):
             seed = int(check_random_state(seed).randint(2**31 - 1))
         torch.manual_seed(seed)
-        arguments, options = self._net_params()
-        module = build_module(
-            self.module,
-            X,
-            len(self.classes_),
-            hidden_layer_sizes=self.hidden_layer_sizes,
-            device=self.device,
-            **arguments,
-        )
-        split = None
-        if self.validation_fraction is not None:
-            split = ValidSplit(self.validation_fraction, stratified=True, random_state=seed)
-        complexity = None
-        if self.lam:
-            names = PENALTY_CONSTRAINTS.keys() - {"random_state"}
-            penalty = {name: getattr(self, name) for name in names}
-            complexity = ComplexityLoss(module, **penalty, random_state=seed).find_layers(X[:10])
-        net = PenalizedNet(
-            module,
-            complexity=complexity,
-            lam=self.lam,
-            penalty_interval=self.penalty_interval,
-            criterion=nn.CrossEntropyLoss,
-            optimizer=OPTIMIZERS.get(self.optimizer, self.optimizer),
-            lr=self.lr,
-            max_epochs=self.max_epochs,
-            batch_size=choose_batch_size(module, split),
-            train_split=split,
-            callbacks=self._callbacks(),
-            device=str(Caster(module).device),
-            verbose=0,
-            **options,
-        ).initialize()
-        check_output(net, _cast(module, X[:10]), len(self.classes_))
+        net = new_net(self, X, seed, choose_batch_size)
         self.net_, self._run_state, self._seed, self._interrupted = net, None, seed, False
-        self._trained_with = self._settings()
-
-    def _net_params(self):
-        """Return arguments of ``module``, and those of the skorch net."""
-        options = {"iterator_train__shuffle": True, **(self.net_params or {})}
-        if odd := [name for name in options if not isinstance(name, str)]:
-            raise ValueError(f"net_params holds {odd}; its keys are names of parameters.")
-        ours = {"batch_size", "callbacks", "device", "lr", "max_epochs", "module", "optimizer"}
-        ours |= {"criterion", "lam", "complexity", "penalty_interval", "train_split", "verbose"}
-        ours |= {"warm_start"}
-        if taken := sorted(ours & set(options)):
-            raise ValueError(
-                f"net_params holds {taken}, which the classifier decides. Set its own parameters "
-                "(validation_fraction for train_split), or write a loop with ComplexityLoss."
-            )
-        arguments = {
-            name.removeprefix("module__"): options.pop(name)
-            for name in list(options)
-            if name.startswith("module__")
-        }
-        return arguments, options
-
-    def _batch_size(self, X, y, module, split):
-        """Return the size of a batch, so that the last one is no trouble."""
-        try:
-            n_samples = len(y) if split is None else len(split(X, y)[0])
-        except ValueError as error:
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {len(y)} samples leaves no "
-                f"sample of each class on both sides: {error}"
-            ) from None
-        size = min(BATCH_SIZE, n_samples) if self.batch_size == "auto" else self.batch_size
-        if size > n_samples:
-            raise ValueError(
-                f"batch_size={size} exceeds the {n_samples} samples to train on. Lower it, or set "
-                'batch_size="auto".'
-            )
-        normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
-        drops = (self.net_params or {}).get("iterator_train__drop_last", False)
-        while normed and not drops and (size == 1 or n_samples % size == 1):
-            if self.batch_size != "auto" or size < 3:
-                raise ValueError(
-                    f"With batch_size={size} and {n_samples} samples, the last batch has 1 sample, "
-                    "which batch normalisation cannot train on. Take another batch_size, or "
-                    'net_params={"iterator_train__drop_last": True}.'
-                )
-            size -= 1
-        return size
-
-    def _callbacks(self):
-        callbacks = list(self.callbacks or [])
-        if not self.early_stopping:
-            return callbacks
-        if self.validation_fraction is None:
-            raise ValueError(
-                "early_stopping=True needs samples to follow the loss on. Set a "
-                "validation_fraction, such as 0.1."
-            )
-        return [*callbacks, ("early_stopping", EarlyStopping(patience=PATIENCE, load_best=True))]
+        self._trained_with = settings(self)
 
     def _train(self, X, y, data):
         """Train the epochs that are left; write a checkpoint after each."""
@@ -441,52 +334,18 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             bar.update()
             if self.checkpoint is not None:
                 self._run_state = run_state(net)
-                write_state(self._state(data), self.checkpoint)
+                write_state(classifier_state(self, data), self.checkpoint)
 
         self._interrupted = True
         with bar:
             net.train(
-                _cast(net.module_, X),
+                cast(net.module_, X),
                 torch.as_tensor(y),
                 max(0, self.max_epochs - done),
                 before=before,
                 after_epoch=after_epoch,
             )
         self._run_state, self._interrupted = run_state(net), False
-
-    def _state(self, data):
-        """Return all that is written to a file."""
-        names = getattr(self, "feature_names_in_", None)
-        return {
-            "classes": _plain(self.classes_).tolist(),
-            "classes_dtype": "object" if self.classes_.dtype == object else self.classes_.dtype.str,
-            "n_features": self.n_features_in_,
-            "feature_names": None if names is None else names.tolist(),
-            "input": {"shape": list(self._input["shape"]), "dtype": self._input["dtype"]},
-            "batch_size": self.net_.batch_size,
-            "settings": self._settings(),
-            "seed": self._seed,
-            "data": data,
-            "net": net_state(self.net_),
-            "run": self._run_state,
-        }
-
-    def _settings(self):
-        params = self.get_params(deep=False)
-        if not isinstance(self.random_state, Integral):
-            params["random_state"] = None  # the seed that was drawn from it is in the file
-        return {k: _digest(v) for k, v in params.items() if k not in NOT_SETTINGS}
-
-    def _check_same_training(self, saved, data):
-        ours, theirs = self._settings(), saved["settings"]
-        differ = sorted(name for name in ours if ours[name] != theirs.get(name))
-        if saved["data"] != data:
-            differ.append("X or y")
-        if differ:
-            raise ValueError(
-                f"checkpoint={str(self.checkpoint)!r} is of another training: {', '.join(differ)} "
-                "differ. Give fit what it had, or take another file."
-            )
 
     def save_params(self, path):
         """Write parameters and all that training goes on from to a file.
@@ -497,7 +356,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             Replaced if it exists, all at once.
         """
         check_is_fitted(self)
-        write_state(self._state(None), path)
+        write_state(classifier_state(self, None), path)
 
     def load_params(self, path):
         """Take parameters from a file that `save_params`, or a checkpoint, is; fits the classifier.
@@ -524,7 +383,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _load(self, state, path):
-        ours, theirs = self._settings(), state["settings"]
+        ours, theirs = settings(self), state["settings"]
         names = ["optimizer"]
         if self.lam and state["net"]["complexity"]:
             names += ["penalty", "sampler"]
@@ -605,7 +464,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         X = validate_data(self, _as_array(X), dtype="numeric", allow_nd=True, reset=False)
         self._check_shape(X)
         with LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws
-            return to_numpy(self.net_.forward(_cast(self.module_, X))).astype(np.float64)
+            return to_numpy(self.net_.forward(cast(self.module_, X))).astype(np.float64)
 
     def _check_shape(self, X):
         if X.shape[1:] != self._input["shape"]:
@@ -676,24 +535,6 @@ def _as_array(X):
             "labels. Stack the samples, or write a training loop with ComplexityLoss."
         )
     return to_numpy(X)
-
-
-def _digest(value):
-    """Return a hash that is the same in another process, None of what has none."""
-    try:
-        return joblib.hash(tree_map(to_numpy, value))  # tensors pickle with their addresses
-    except Exception:  # a function that was defined in another one
-        return None
-
-
-def _plain(classes):
-    # as text, since a file that executes nothing holds no dates
-    return classes.astype(str) if classes.dtype.kind == "M" else classes
-
-
-def _cast(module, X):
-    """Return an array as the tensor that a module takes, in memory of the CPU."""
-    return Caster(module, device="cpu")(X)
 
 
 def _cuda_devices():

@@ -1,8 +1,6 @@
 """`ComplexityLoss`: the entropy of gating states as a penalty, for any training loop."""
 
 import contextlib
-import copy
-import math
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -20,17 +18,10 @@ from ..nn._models import inner_module
 from ..nn._operations import THRESHOLD
 from ..nn._recorder import GateRecorder, running
 from ..nn._watcher import LOCK, Watcher, noted
-from ._energy import EnergyModel, ProductModel
+from ._gate_densities import GateDensities
 from ._relaxation import GateRelaxation
-from ._samplers import Flips, Langevin, log_partition
 
 __all__ = ["ComplexityLoss"]
-
-#: Weight of the mean square of f, over the number of gates. Without it f grows without bound.
-DAMPING = 0.5
-#: Of Adam, for f: chains make its gradients hang together over time, and more inertia overshoots.
-BETAS = (0.5, 0.999)
-
 
 #: Constraints on the parameters that the loss and the classifier share.
 PENALTY_CONSTRAINTS = {
@@ -50,27 +41,6 @@ class RelaxedGates:
     """Relaxed gates of one pass: a tensor (n_layers, n_samples, *shape) for each shape."""
 
     groups: list
-
-
-class _Group:
-    """The penalised layers of one shape, their density, and what teaches it."""
-
-    def __init__(self, names, shape, model, sampler):
-        self.names, self.shape, self.model, self.sampler = names, shape, model, sampler
-        self.n_positions = math.prod(shape[1:])
-
-    def contrast(self, gates, generator):
-        """Return the loss that teaches f: Eq. 37, and a pull of f towards 0."""
-        drawn = self.sampler.draw(self.model, gates, generator)
-        f = self.model.requires_grad_(True).f(torch.cat([gates, drawn], 1))
-        data, samples = f.split([gates.shape[1], drawn.shape[1]], 1)
-        squares = data.square().mean(1) + samples.square().mean(1)
-        damping = DAMPING / math.prod(self.shape)
-        return (samples.mean(1) - data.mean(1) + damping * squares).sum()
-
-    def energies(self, gates):
-        """Return -f - log q, (n_layers, n_samples)."""
-        return -self.model.f(gates) - self.model.log_prior(gates)
 
 
 class ComplexityLoss:
@@ -197,25 +167,20 @@ class ComplexityLoss:
         self._layouts = self._choose(two, three)
         self._swapped = {event.layer for event in three if event.swapped}
         self.layer_names_ = list(self._layouts)
-        shapes = {
-            e.layer: self._shaped(e.layer, e.gates).shape[1:]
-            for e in three
-            if e.layer in self._layouts
-        }
+        gates = {event.layer: event.gates for event in three}
+        shapes = {n: tuple(self._shaped(n, gates[n]).shape[1:]) for n in self.layer_names_}
         caster = Caster(self.module)
-        self._generator = torch.Generator(caster.device)
-        self._generator.manual_seed(int(check_random_state(self.random_state).randint(2**31 - 1)))
-        self._dtype = torch.promote_types(caster.dtype, torch.float32)  # more than half precision
-        self._groups = [
-            self._group([name for name in shapes if shapes[name] == shape], tuple(shape))
-            for shape in dict.fromkeys(shapes.values())
-        ]
-        names = [name for group in self._groups for name in group.names]
-        self._order = [names.index(name) for name in self.layer_names_]
-        weights = [weight for group in self._groups for weight in group.model.parameters()]
-        self._optimizer = None
-        if weights:
-            self._optimizer = torch.optim.Adam(weights, lr=self.energy_lr, betas=BETAS, fused=True)
+        self._densities = GateDensities(
+            shapes,
+            penalty=self.penalty,
+            sampler=self.sampler,
+            n_steps=self.langevin_steps,
+            step_size=self.langevin_step_size,
+            lr=self.energy_lr,
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+            dtype=torch.promote_types(caster.dtype, torch.float32),  # more than half precision
+            device=caster.device,
+        )
         return self
 
     def _choose(self, two, three):
@@ -245,19 +210,6 @@ class ComplexityLoss:
             return rows.movedim(-1, 2).flatten(1, 2)
         return rows.flatten(1)
 
-    def _group(self, names, shape):
-        options = {"dtype": self._dtype, "generator": self._generator}
-        if self.penalty == "product":
-            return _Group(names, shape, ProductModel(len(names), shape, **options), None)
-        model = EnergyModel(len(names), shape, **options)
-        flips = self.sampler == "flips"
-        sampler = (
-            Flips(model, self.langevin_steps)
-            if flips
-            else Langevin(self.langevin_steps, self.langevin_step_size)
-        )
-        return _Group(names, shape, model, sampler)
-
     @contextlib.contextmanager
     def relaxed(self):
         """Relax the gates of the penalised layers of whatever runs the module inside.
@@ -274,7 +226,8 @@ class ComplexityLoss:
                 f"The penalised layers {missing} ran on the first samples but not on others. Take "
                 "data-dependent control flow out of forward."
             )
-        found.append(RelaxedGates([self._stacked(g, relaxation.gates) for g in self._groups]))
+        groups = self._densities.groups
+        found.append(RelaxedGates([self._stacked(g, relaxation.gates) for g in groups]))
 
     def _stacked(self, group, gates):
         layers = [self._shaped(name, gates[name]) for name in group.names]
@@ -284,7 +237,7 @@ class ComplexityLoss:
                     f"Layer {name!r} has gates of shape {tuple(layer.shape[1:])}, where it had "
                     f"{group.shape} at first. All samples need one shape."
                 )
-        return torch.stack(layers).to(self._dtype)
+        return torch.stack(layers).to(self._densities.dtype)
 
     def run(self, x):
         """Return what the module makes of ``x``, and its relaxed gates.
@@ -318,8 +271,8 @@ class ComplexityLoss:
         Returns
         -------
         loss : float
-            Mean of f over samples of the model less that over the batch (Eq. 37), summed over
-            layers; 0.0 with ``penalty="product"``.
+            Mean of f over samples of the model less that over the batch (Eq. 37), and a pull
+            of f towards 0, summed over layers; 0.0 with ``penalty="product"``.
 
         Raises
         ------
@@ -328,31 +281,7 @@ class ComplexityLoss:
         """
         with torch.no_grad():
             gates = self._gates(x)
-        groups = [(g > 0.5).to(self._dtype) for g in gates.groups]
-        for group, states in zip(self._groups, groups, strict=True):
-            group.model.observe(states)
-        if self._optimizer is None:
-            return 0.0
-        try:
-            with torch.enable_grad():
-                losses = [
-                    group.contrast(states, self._generator)
-                    for group, states in zip(self._groups, groups, strict=True)
-                ]
-                total = sum(losses)
-                self._optimizer.zero_grad()
-                total.backward()
-        finally:
-            for group in self._groups:
-                group.model.requires_grad_(False)
-        for group, loss in zip(self._groups, losses, strict=True):
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"The energy of layers {group.names} is {loss.item()}. Lower energy_lr "
-                    f"(now {self.energy_lr})."
-                )
-        self._optimizer.step()
-        return total.item()
+        return self._densities.learn(self._densities.whole(gates.groups))
 
     def layer_penalties(self, x):
         """Return the penalty of each layer, in nats.
@@ -367,16 +296,12 @@ class ComplexityLoss:
             Mean over the batch of -f - log q, over the number of positions; with a gradient.
         """
         gates = self._gates(x)
-        if not self._groups[0].model.n_batches:
+        if not self._densities.n_batches:
             raise ValueError(
                 "The densities have seen no gates yet. Call energy_step with each batch, before "
                 "the penalty."
             )
-        means = [
-            group.energies(states).mean(1) / group.n_positions
-            for group, states in zip(self._groups, gates.groups, strict=True)
-        ]
-        return torch.cat(means)[self._order]
+        return self._densities.penalties(gates.groups)
 
     def __call__(self, x):
         """Return the penalty, the sum of `layer_penalties`.
@@ -422,47 +347,27 @@ class ComplexityLoss:
         """
         with LOCK, running(self.module, train=False, seed=0):
             _, gates = self.run(x)
-            values, errors = [], []
-            for group, states in zip(self._groups, gates.groups, strict=True):
-                energies = group.energies((states > 0.5).to(self._dtype)).double()
-                log_z = error = energies.new_zeros(len(group.names))
-                if self._optimizer is not None:
-                    log_z, error = log_partition(group.model, n_particles, self._generator)
-                values.append(energies.mean(1) + log_z)
-                spread = energies.var(1, correction=1) / energies.shape[1]
-                errors.append(torch.sqrt(spread + error**2))
-        in_bits = [torch.cat(t)[self._order].cpu().numpy() / np.log(2) for t in (values, errors)]
-        return in_bits[0], in_bits[1]
+            gates = self._densities.whole(gates.groups)
+            nats = self._densities.entropies(gates, n_particles)
+        entropies, errors = (values.cpu().numpy() / np.log(2) for values in nats)
+        return entropies, errors
 
     def state_dict(self):
-        """Return all that training goes on from: tensors, numbers and text."""
-        return {
-            "layer_names": self.layer_names_,
-            "groups": [
-                {
-                    "model": group.model.state_dict(),
-                    "sampler": group.sampler.state_dict() if group.sampler else {},
-                }
-                for group in self._groups
-            ],
-            "optimizer": self._optimizer.state_dict() if self._optimizer else {},
-            "generator": self._generator.get_state(),
-        }
+        """Return all that the penalty goes on from: tensors, numbers and text."""
+        return {"layer_names": self._found_layers(), **self._densities.state_dict()}
 
     def load_state_dict(self, state):
         """Go on from a state that `state_dict` returned; `find_layers` comes first."""
-        if state["layer_names"] != self.layer_names_:
+        if state["layer_names"] != self._found_layers():
             raise ValueError(
                 f"The state is of the layers {state['layer_names']}; these are {self.layer_names_}."
             )
-        for group, saved in zip(self._groups, state["groups"], strict=True):
-            group.model.load_state_dict(saved["model"])
-            if group.sampler:
-                group.sampler.load_state_dict(saved["sampler"])
-        if self._optimizer:
-            # torch would share the moments with whoever the state is of
-            self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self._generator.set_state(state["generator"])
+        self._densities.load_state_dict(state)
+
+    def _found_layers(self):
+        if not hasattr(self, "layer_names_"):
+            raise ValueError("The layers are not known yet. Call find_layers with a batch first.")
+        return self.layer_names_
 
 
 @contextlib.contextmanager
