@@ -1,27 +1,35 @@
-"""npz archives that are written whole or not at all, hold no pickle, and can be mapped."""
+"""Files that are written whole or not at all, and npz archives that can be mapped."""
 
+import contextlib
 import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["map_members", "read_members", "write_members"]
+__all__ = ["map_members", "read_members", "write_members", "written_whole"]
 
 
-def write_members(path, members):
-    """Write arrays to an archive beside ``path``, then rename it."""
+@contextlib.contextmanager
+def written_whole(path):
+    """Yield a file that takes the name ``path`` when all is written, and is gone otherwise."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "xb") as file:
-            np.savez(file, **members)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_members(path, members):
+    """Write arrays to an archive."""
+    with written_whole(path) as file:
+        np.savez(file, **members)
 
 
 def read_members(path):

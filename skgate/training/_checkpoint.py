@@ -1,16 +1,15 @@
 """The state of a training: what it goes on from, in files that execute nothing when loaded."""
 
 import json
-import os
 import pickle
 from numbers import Integral
-from pathlib import Path
 
 import joblib
 import numpy as np
 import torch
 from skorch.callbacks import EarlyStopping, LRScheduler
 
+from .._archive import written_whole
 from .._arrays import to_numpy
 from ..nn._inputs import tree_map
 
@@ -35,13 +34,8 @@ NOT_SETTINGS = ("callbacks", "checkpoint", "device", "max_epochs", "module", "ve
 
 def write_state(state, path):
     """Write a state of tensors, numbers and text, all of it or nothing."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        torch.save({"format": FORMAT, **state}, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
 
 
 def read_state(path):

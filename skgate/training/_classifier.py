@@ -141,13 +141,14 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
     >>> from sklearn.datasets import load_digits
     >>> from skgate import ComplexityRegularizedClassifier
     >>> X, y = load_digits(return_X_y=True)
+    >>> X = (X / 16).astype("float32")
     >>> plain, simple = (
-    ...     ComplexityRegularizedClassifier(lam=lam, max_epochs=5, random_state=0).fit(X / 16, y)
+    ...     ComplexityRegularizedClassifier(lam=lam, max_epochs=5, random_state=0).fit(X, y)
     ...     for lam in (1e-6, 1e-3)
     ... )
     >>> bool(simple.history_[-1]["complexity"] < plain.history_[-1]["complexity"])
     True
-    >>> bool(simple.score(X / 16, y) > 0.9)
+    >>> bool(simple.score(X, y) > 0.9)
     True
     """
 
@@ -336,16 +337,20 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                 self._run_state = run_state(net)
                 write_state(classifier_state(self, data), self.checkpoint)
 
-        self._interrupted = True
-        with bar:
-            net.train(
-                cast(net.module_, X),
-                torch.as_tensor(y),
-                max(0, self.max_epochs - done),
-                before=before,
-                after_epoch=after_epoch,
-            )
-        self._run_state, self._interrupted = run_state(net), False
+        self._interrupted, n_steps = True, net.n_steps_
+        try:
+            with bar:
+                net.train(
+                    cast(net.module_, X),
+                    torch.as_tensor(y),
+                    max(0, self.max_epochs - done),
+                    before=before,
+                    after_epoch=after_epoch,
+                )
+            self._interrupted = False
+        finally:
+            if net.n_steps_ > n_steps:  # an interrupted training can go on from where it is
+                self._run_state = run_state(net)
 
     def save_params(self, path):
         """Write parameters and all that training goes on from to a file.

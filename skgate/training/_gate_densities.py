@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import torch
 
 from ._energy import EnergyModel, ProductModel
@@ -134,7 +135,8 @@ class GateDensities:
             if group.sampler is not None:
                 log_z, error = log_partition(group.model, n_particles, self.generator)
             values.append(energies.mean(1) + log_z)
-            spread = energies.var(1, correction=1) / energies.shape[1]
+            n_samples = energies.shape[1]
+            spread = np.nan if n_samples == 1 else energies.var(1, correction=1) / n_samples
             errors.append(torch.sqrt(spread + error**2))
         return torch.cat(values)[self._order], torch.cat(errors)[self._order]
 

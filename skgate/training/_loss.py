@@ -89,7 +89,8 @@ class ComplexityLoss:
 
     Notes
     -----
-    Of gates with positions, as those after a convolution, the penalty is the mean over positions.
+    Of gates with two axes of positions, as those after ``nn.Conv2d``, the penalty is the mean over
+    positions. All others count one by one.
 
     Examples
     --------
@@ -212,10 +213,12 @@ class ComplexityLoss:
 
     @contextlib.contextmanager
     def relaxed(self):
-        """Relax the gates of the penalised layers of whatever runs the module inside.
+        """Relax the gates of the penalised layers while something runs the module, once.
 
-        Yields a list, which holds the `RelaxedGates` when the block is done.
+        For where `run` is of no use: another object that calls the module. The context manager
+        yields a list, which holds the `RelaxedGates` when the block is done.
         """
+        self._found_layers()
         options = self._layouts, self.gate_sharpness, self._swapped
         with LOCK, GateRelaxation(self.module, *options) as relaxation:
             found = []
@@ -281,6 +284,8 @@ class ComplexityLoss:
         """
         with torch.no_grad():
             gates = self._gates(x)
+        if not gates.groups[0].shape[1]:
+            raise ValueError("Got a batch of 0 samples, from which nothing can be learned.")
         return self._densities.learn(self._densities.whole(gates.groups))
 
     def layer_penalties(self, x):
@@ -296,12 +301,15 @@ class ComplexityLoss:
             Mean over the batch of -f - log q, over the number of positions; with a gradient.
         """
         gates = self._gates(x)
+        self._require_batches()
+        return self._densities.penalties(gates.groups)
+
+    def _require_batches(self):
         if not self._densities.n_batches:
             raise ValueError(
                 "The densities have seen no gates yet. Call energy_step with each batch, before "
                 "the penalty."
             )
-        return self._densities.penalties(gates.groups)
 
     def __call__(self, x):
         """Return the penalty, the sum of `layer_penalties`.
@@ -345,8 +353,11 @@ class ComplexityLoss:
         standard_errors : ndarray of shape (n_layers,)
             Of log Z and of the mean over samples.
         """
+        if not isinstance(n_particles, Integral) or n_particles < 1:
+            raise ValueError(f"n_particles needs to be 1 or more, an integer; got {n_particles!r}.")
         with LOCK, running(self.module, train=False, seed=0):
             _, gates = self.run(x)
+            self._require_batches()
             gates = self._densities.whole(gates.groups)
             nats = self._densities.entropies(gates, n_particles)
         entropies, errors = (values.cpu().numpy() / np.log(2) for values in nats)

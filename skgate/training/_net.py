@@ -138,14 +138,14 @@ class PenalizedNet(NeuralNetClassifier):
                 raise FloatingPointError(f"{self._where()}{error}") from None
             if len(self.history[-1, "batches"]) == 1:
                 self.probe_ = X
-        due = (self.n_steps_ - 1) % self.penalty_interval == 0
-        with torch.set_grad_enabled(due):
-            penalties = self.complexity.layer_penalties(gates)
+        if (self.n_steps_ - 1) % self.penalty_interval:
+            return 0.0
+        penalties = self.complexity.layer_penalties(gates)
         self._penalties = penalties.tolist()
         if first:
             for name, value in zip(self.complexity.layer_names_, self._penalties, strict=True):
                 record(f"penalty_{name}", value)
-        return self.lam * penalties.sum() if due else 0.0
+        return self.lam * penalties.sum()
 
     def validation_step(self, batch, **fit_params):
         step = super().validation_step(batch, **fit_params)
@@ -226,7 +226,8 @@ class EpochMeans(Callback):
 
     def _record_complexity(self, net, row):
         names = net.complexity.layer_names_
-        net.history.record("penalty", sum(row[f"penalty_{name}"] for name in names))
+        if f"penalty_{names[0]}" in row:
+            net.history.record("penalty", sum(row[f"penalty_{name}"] for name in names))
         entropies, errors = net.complexity.complexity(net.probe_)
         for name, entropy, error in zip(names, entropies.tolist(), errors.tolist(), strict=True):
             net.history.record(f"complexity_{name}", entropy)

@@ -75,8 +75,8 @@ class GateRelaxation(GateRecorder):
         if target is None:
             values = function(*args, **kwargs)
         else:  # what it overwrites is needed: for the gates, and for their gradient
-            values = function(*_replaced(target, args), **_replaced(target, kwargs))
             args, kwargs = _replaced(target, args), _replaced(target, kwargs)
+            values = function(*_replaced(target, args), **_replaced(target, kwargs))
         relaxed = self._relaxed(
             name, values, THRESHOLD[operation](*args, **kwargs), operation, args, kwargs
         )

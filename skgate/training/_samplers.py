@@ -143,6 +143,8 @@ def log_partition(model, n_particles, generator):
     log_weights += f / N_TEMPERATURES
     log_z = torch.logsumexp(log_weights, 1) - math.log(n_particles)
     weights = torch.exp(log_weights - log_z.unsqueeze(1))  # their mean is 1
+    if n_particles == 1:
+        return log_z, torch.full_like(log_z, math.nan)
     return log_z, weights.std(1) / math.sqrt(n_particles)
 
 
