@@ -219,7 +219,7 @@ METHODS = {
     "find_layers": lambda loss, x: loss.find_layers(x),
     "energy_step": lambda loss, x: loss.energy_step(x),
     "penalty": lambda loss, x: loss(x),
-    "complexity": lambda loss, x: loss.complexity(x, n_particles=4),
+    "complexity": lambda loss, x: (loss.energy_step(x), loss.complexity(x, n_particles=4)),
 }
 IN_PLACE = pytest.mark.xfail(reason="F.embedding shortens rows in place", strict=True)
 
@@ -475,3 +475,38 @@ def test_energies_that_are_not_finite_are_told():
     loss._densities.groups[0].model.biases[-1].fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"energy of layers \['1', '7'\].*energy_lr"):
         loss.energy_step(x)
+
+
+def test_methods_that_come_too_early_say_what_comes_first():
+    net, x = mlp(), data(9, 3)
+    loss = ComplexityLoss(net, random_state=0)
+    with pytest.raises(ValueError, match="Call find_layers"):
+        loss.state_dict()
+    with pytest.raises(ValueError, match="Call find_layers"), loss.relaxed():
+        net(x)
+    for early in (loss, loss.complexity):
+        with pytest.raises(ValueError, match="Call energy_step"):
+            early(x)
+
+
+@pytest.mark.parametrize("n_particles", [0, 1.5, None])
+def test_number_of_particles_is_checked(n_particles):
+    net, x = mlp(), data(9, 3)
+    with pytest.raises(ValueError, match="n_particles"):
+        taught(net, x, 1).complexity(x, n_particles=n_particles)
+
+
+def test_nothing_is_learned_from_no_samples():
+    net, x = mlp(), data(9, 3)
+    loss = taught(net, x, 1)
+    with pytest.raises(ValueError, match="0 samples"):
+        loss.energy_step(x[:0])
+    assert np.isfinite(loss.complexity(x)[0]).all()
+
+
+def test_one_sample_or_one_particle_has_no_standard_error():
+    net, x = mlp(), data(9, 3)
+    loss = taught(net, x, 1)
+    assert np.isnan(loss.complexity(x[:1])[1]).all()
+    assert np.isnan(loss.complexity(x, n_particles=1)[1]).all()
+    assert np.isfinite(loss.complexity(x[:1], n_particles=1)[0]).all()

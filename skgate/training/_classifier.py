@@ -143,7 +143,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
     >>> X, y = load_digits(return_X_y=True)
     >>> X = (X / 16).astype("float32")
     >>> plain, simple = (
-    ...     ComplexityRegularizedClassifier(lam=lam, max_epochs=5, random_state=0).fit(X, y)
+    ...     ComplexityRegularizedClassifier(lam=lam, max_epochs=10, random_state=0).fit(X, y)
     ...     for lam in (1e-6, 1e-3)
     ... )
     >>> bool(simple.history_[-1]["complexity"] < plain.history_[-1]["complexity"])

@@ -74,8 +74,7 @@ class GateRelaxation(GateRecorder):
         target = tensors[0] if _works_in_place(function, args, kwargs) else None
         if target is None:
             values = function(*args, **kwargs)
-        else:  # what it overwrites is needed: for the gates, and for their gradient
-            args, kwargs = _replaced(target, args), _replaced(target, kwargs)
+        else:  # what it overwrites is needed for the gates
             values = function(*_replaced(target, args), **_replaced(target, kwargs))
         relaxed = self._relaxed(
             name, values, THRESHOLD[operation](*args, **kwargs), operation, args, kwargs
