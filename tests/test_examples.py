@@ -1,9 +1,12 @@
 """The examples print what they promise."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -76,5 +79,83 @@ def test_densities_prints_values_and_verdicts_and_writes_them(tmp_path):
 
 def test_densities_says_where_data_are_missing():
     done = run("--network", "resnet20", script="plot_densities.py")
+    assert done.returncode != 0
+    assert "SKGATE_DATA" in done.stderr
+
+
+def rows_by_lambda(text):
+    """Return the numbers of a table over λ, without their errors, by column and λ."""
+    lines = text.splitlines()
+    (head,) = [i for i, line in enumerate(lines) if line.split()[:2] == ["lam", "chow-liu,"]]
+    names = ["lam", "bits", "kde", "train_loss", "test_loss", "gap", "accuracy"]
+    rows = [line.split() for line in lines[head + 1 :]]
+    rows = rows[: next(i for i, row in enumerate(rows) if row[0] == "means")]
+    rows = [[float(cell) for cell in row if not cell.startswith("±")] for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def test_search_for_lambda_prints_a_row_for_each_and_verdicts(tmp_path):
+    plot = tmp_path / "lambda.png"
+    options = ["--epochs", "15", "--lams", "1e-4", "3e-3", "--seeds", "0", "1", "--jobs", "1"]
+    options += ["--penalty", "product", "--plot", str(plot)]
+    done = run(*options, script="grid_search_lambda.py")
+    assert done.returncode == 0, done.stderr
+    rows = rows_by_lambda(done.stdout)
+    assert [row["lam"] for row in rows] == [0, 1e-4, 3e-3]
+    bits = [row["bits"] for row in rows]
+    assert bits[0] > bits[1] > 2 * bits[2] > 0
+    for row in rows:
+        assert abs(row["test_loss"] - row["train_loss"] - row["gap"]) < 2e-4  # rounded
+        assert row["kde"] < 2 * 10.5  # log2 of the test images, of two layers
+    assert "    yes   complexity (chow-liu) falls with every step" in done.stdout
+    assert any(
+        line.startswith(("  reproduced", "  not reproduced: ")) for line in done.stdout.splitlines()
+    )
+    assert "chosen: lam = " in done.stdout
+    assert plot.stat().st_size > 0
+
+
+def test_penalized_loop_lowers_the_complexity():
+    done = run("--epochs", "10", script="penalized_loop.py")
+    assert done.returncode == 0, done.stderr
+    before, after = done.stdout.splitlines()
+    bits = [float(line.split("sum ")[1].split()[0]) for line in (before, after)]
+    assert bits[1] < bits[0] / 2
+    assert float(after.split()[-1]) > 0.8
+
+
+def test_lambda_goes_on_from_its_records(tmp_path):
+    records = tmp_path / "records.json"
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, size=(40, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(40) % 10
+    data = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    np.savez(tmp_path / "cifar10.npz", **data)
+    options = ["--networks", "resnet20", "--epochs", "1", "--images", "40", "--test-images", "40"]
+    options += ["--measured", "10", "--penalty", "product", "--output", str(records)]
+    options += ["--densities", "product"]
+
+    def go(*lams):
+        return run(
+            *(*options, "--lams", *lams), script="reproduce_lambda.py", SKGATE_DATA=str(tmp_path)
+        )
+
+    first = go("0", "1e-3", "10")
+    assert first.returncode == 0, first.stderr
+    kept = json.loads(records.read_text(encoding="utf-8"))
+    assert [record["lam"] for record in kept] == [0, 1e-3, 10]
+    for record in kept:
+        assert record["gap"] == record["test_loss"] - record["train_loss"]
+        assert record["product"] > 0
+    second = go("0", "10", "1e-3")
+    assert second.returncode == 0, second.stderr
+    assert json.loads(records.read_text(encoding="utf-8")) == kept
+    table = first.stdout[first.stdout.index("      lam") :]
+    assert table in second.stdout
+    assert "reproduced" in table
+
+
+def test_lambda_says_where_data_are_missing():
+    done = run(script="reproduce_lambda.py")
     assert done.returncode != 0
     assert "SKGATE_DATA" in done.stderr
