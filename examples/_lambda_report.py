@@ -119,7 +119,8 @@ def below(differences):
     """Return whether the mean is below 0; None where the seeds are too few to tell."""
     if differences.mean() >= 0:
         return False
-    return None if differences.mean() > -2 * standard_error(differences) else True
+    few = len(differences) < 2 or differences.mean() > -2 * standard_error(differences)
+    return None if few else True
 
 
 def signed(differences):

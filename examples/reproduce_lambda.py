@@ -1,7 +1,7 @@
 """Train CIFAR-10 networks with the entropy of their gates as a penalty, over its weight λ.
 
     SKGATE_DATA=folder python examples/reproduce_lambda.py
-    SKGATE_DATA=folder python examples/reproduce_lambda.py --networks resnet20 --plot lambda.svg
+    SKGATE_DATA=folder python examples/reproduce_lambda.py --seeds 0 1 2 --output records.json
     SKGATE_DATA=folder python examples/reproduce_lambda.py --full --device cuda
 
 "Understanding, Analyzing, and Optimizing the Complexity of Deep Models" (submitted to ICLR 2021)
@@ -17,6 +17,11 @@ few epochs; ``--full`` takes all images of the file. The complexity is the entro
 test images, summed over the penalised layers, by the Chow-Liu density, which has no ceiling of
 log n; that of the product density and the kernel density stand beside it, the last of which is
 saturated. For λ = 0 the same layers are measured.
+
+At this budget, with one seed, the gap of the residual MLP fell from 2.076 at λ = 0 to 2.019 at 1e-4
+and its test loss from 2.183 to 2.148, but at 1e-3 and 1e-2 both were above those at 0. A difference
+that one seed shows is open. ResNet-20 has the product penalty here, for time, and hardly learns at
+the largest λ, where a small gap says little.
 
 Each network that was trained is a record in ``--output``; a run that was killed goes on from there.
 """
@@ -35,14 +40,14 @@ from torch import nn
 
 from skgate import ComplexityRegularizedClassifier
 
-#: Images and epochs to train, test images to lose on, learning rate and λs of each network.
+#: Images and epochs to train, test images, learning rate, penalty and λs of each network.
 SETTINGS = {
-    ("residual-mlp", False): (1000, 15, 2000, 1e-4, [0, 1e-6, 1e-5, 1e-4, 1e-3]),
-    ("residual-mlp", True): (20_000, 100, 4000, 1e-4, [0, 1e-6, 1e-5, 1e-4, 1e-3]),
-    ("resnet20", False): (1000, 20, 2000, 1e-3, [0, 1e-3, 1e-2, 1e-1, 1]),
-    ("resnet20", True): (20_000, 100, 4000, 1e-3, [0, 1e-3, 1e-2, 1e-1, 1]),
+    ("residual-mlp", False): (640, 12, 1000, 1e-4, "ebm", [0, 1e-5, 1e-4, 1e-3, 1e-2]),
+    ("residual-mlp", True): (20_000, 100, 4000, 1e-4, "ebm", [0, 1e-5, 1e-4, 1e-3, 1e-2]),
+    ("resnet20", False): (512, 15, 1000, 1e-3, "product", [0, 1e-3, 1e-2, 3e-2, 1e-1]),
+    ("resnet20", True): (20_000, 100, 4000, 1e-3, "ebm", [0, 1e-3, 1e-2, 3e-2, 1e-1]),
 }
-N_MEASURED = {False: 1000, True: 2000}
+N_MEASURED = {False: 500, True: 2000}
 
 
 class Residual(nn.Module):
@@ -167,7 +172,7 @@ def main():
     parser.add_argument("--lr", type=float)
     parser.add_argument("--lams", type=float, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--penalty", choices=["ebm", "product"], default="ebm")
+    parser.add_argument("--penalty", choices=["ebm", "product"])
     parser.add_argument(
         "--densities",
         nargs="+",
@@ -191,14 +196,14 @@ def main():
     if args.checkpoints:
         args.checkpoints.mkdir(parents=True, exist_ok=True)
     for network in args.networks:
-        images, epochs, test_images, lr, lams = SETTINGS[network, args.full]
+        images, epochs, test_images, lr, penalty, lams = SETTINGS[network, args.full]
         settings = {
             "images": args.images or images,
             "test_images": args.test_images or test_images,
             "measured": args.measured or N_MEASURED[args.full],
             "epochs": args.epochs or epochs,
             "lr": args.lr or lr,
-            "penalty": args.penalty,
+            "penalty": args.penalty or penalty,
             "densities": args.densities,
         }
         print(f"{network}: " + ", ".join(f"{k} {v}" for k, v in settings.items()), flush=True)
