@@ -87,7 +87,7 @@ def rows_by_lambda(text):
     """Return the numbers of a table over λ, without their errors, by column and λ."""
     lines = text.splitlines()
     (head,) = [i for i, line in enumerate(lines) if line.split()[:2] == ["lam", "chow-liu,"]]
-    names = ["lam", "bits", "kde", "train_loss", "test_loss", "gap", "accuracy"]
+    names = ["lam", "bits", "kde", "train_loss", "test_loss", "gap", "accuracy", "change"]
     rows = [line.split() for line in lines[head + 1 :]]
     rows = rows[: next(i for i, row in enumerate(rows) if row[0] == "means")]
     rows = [[float(cell) for cell in row if not cell.startswith("±")] for row in rows]
@@ -106,6 +106,7 @@ def test_search_for_lambda_prints_a_row_for_each_and_verdicts(tmp_path):
     assert bits[0] > bits[1] > 2 * bits[2] > 0
     for row in rows:
         assert abs(row["test_loss"] - row["train_loss"] - row["gap"]) < 2e-4  # rounded
+        assert abs(row["test_loss"] - rows[0]["test_loss"] - row["change"]) < 2e-4
         assert row["kde"] < 2 * 10.5  # log2 of the test images, of two layers
     assert "    yes   complexity (chow-liu) falls with every step" in done.stdout
     assert any(
