@@ -154,7 +154,7 @@ def test_chains_of_flips_start_at_the_data_and_go_on():
     gates[:, 1] = 1
     sampler.step_size.fill_(1e-3)  # too small to move
     first = sampler.draw(model, gates, generator())
-    assert first.shape == (N_LAYERS, 64, 6)
+    assert first.shape == (N_LAYERS, 32, 6)
     assert torch.equal(first[:, :6], gates[:, [0, 1, 2, 0, 1, 2]])
     assert (sampler.step_size > 1e-3).all()
     again = sampler.draw(model, 1 - gates, generator())

@@ -59,7 +59,7 @@ class ProductModel(nn.Module):
     def log_prior(self, gates):
         """Return log q of gates between 0 and 1 (Eq. 41)."""
         p = self.p
-        return torch.log(1 - p + gates * (2 * p - 1)).flatten(2).sum(-1)
+        return torch.addcmul(-p, gates, 2 * p - 1).log1p().flatten(2).sum(-1)
 
     def draw_prior(self, n_samples, generator):
         """Return samples of q."""

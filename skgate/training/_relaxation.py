@@ -74,8 +74,9 @@ class GateRelaxation(GateRecorder):
         target = tensors[0] if _works_in_place(function, args, kwargs) else None
         if target is None:
             values = function(*args, **kwargs)
-        else:  # what it overwrites is needed for the gates
+        else:  # what it overwrites is needed, for the gates and for gradients
             values = function(*_replaced(target, args), **_replaced(target, kwargs))
+            args, kwargs = _replaced(target, args), _replaced(target, kwargs)
         relaxed = self._relaxed(
             name, values, THRESHOLD[operation](*args, **kwargs), operation, args, kwargs
         )
@@ -96,7 +97,9 @@ class GateRelaxation(GateRecorder):
             excess = data - threshold
             gates.append(torch.sigmoid(self.sharpness * excess))
             endless = isinstance(threshold, float) and math.isinf(threshold)  # inf * 0 is NaN
-            if slopes and not endless:
+            if operation == "relu":  # the same in fewer passes
+                output = data * gates[0]
+            elif slopes and not endless:
                 step = torch.heaviside(excess.detach(), excess.new_full((), ties[i]))
                 output = output + slopes[i] * excess * (gates[-1] - step)
         self.gates[name] = torch.stack(gates, -1) if len(gates) > 1 else gates[0].unsqueeze(-1)

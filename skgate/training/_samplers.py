@@ -7,7 +7,7 @@ from torch import nn
 
 __all__ = ["Flips", "Langevin", "log_partition"]
 
-N_CHAINS = 64
+N_CHAINS = 32
 #: Acceptance that the size of a step is led to.
 ACCEPTANCE = 0.57
 FIRST_STEP = 0.2
@@ -99,28 +99,28 @@ def flip(model, states, step_size, n_steps, generator, temperature=1.0):
         """Return f, log density, log odds and odds of flips, and log P(no flip) of states."""
         f, gradient = model.f_and_gradient(states)
         value = temperature * f + torch.bmm(states.flatten(2), column).squeeze(-1)
-        log_odds = (0.5 - states) * (temperature * gradient + logit) - reluctance
-        log_odds = log_odds.clamp_(max=MOST_LOG_ODDS)
+        # in place, since fresh memory costs more than the arithmetic on it
+        log_odds = gradient.mul_(temperature).add_(logit).mul_(0.5 - states)
+        log_odds.sub_(reluctance).clamp_(max=MOST_LOG_ODDS)
         p = torch.sigmoid(log_odds)
-        return f, value, log_odds, p, torch.log1p(-p).flatten(2).sum(-1)
+        return f, value, log_odds, p, p.neg().log1p_().flatten(2).sum(-1)
 
     now, accepted = look(states), 0
     for _ in range(n_steps):
         flips = torch.rand(states.shape, generator=generator, **_like(states)).lt(now[3])
         flips = flips.to(states.dtype)
-        proposal = torch.abs(states - flips)
+        proposal = (states - flips).abs_()
         new = look(proposal)
         # of the way back over the way there: log P(no flip) + sum over flips of their log odds
         log_ratio = new[1] - now[1] + new[4] - now[4]
-        log_ratio = log_ratio + (flips * (new[2] - now[2])).flatten(2).sum(-1)
+        log_ratio += (new[2] - now[2]).mul_(flips).flatten(2).sum(-1)
         uniform = torch.rand(log_ratio.shape, generator=generator, **_like(states))
         accept = uniform.log() < log_ratio
         wide = accept.reshape(*accept.shape, *[1] * (states.ndim - 2))
-        states = torch.where(wide, proposal, states)
-        now = [
-            torch.where(accept if a.ndim == 2 else wide, a, b)
-            for a, b in zip(new, now, strict=True)
-        ]
+        states = torch.where(wide, proposal, states, out=proposal)
+        for a, b in zip(new, now, strict=True):
+            torch.where(accept if a.ndim == 2 else wide, a, b, out=a)
+        now = new
         accepted = accepted + log_ratio.clamp(max=0).exp().mean(1)
     return states, now[0], accepted / n_steps
 
