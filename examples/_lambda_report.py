@@ -3,7 +3,7 @@
 import warnings
 
 import numpy as np
-from _gibbs_report import Claims, standard_error, table
+from _report import Claims, standard_error, table
 from scipy.stats import spearmanr
 from sklearn.metrics import log_loss
 

@@ -29,7 +29,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from _gibbs_networks import fits, load_images, train
-from _gibbs_report import (
+from _report import (
     Claims,
     at_least,
     count,
