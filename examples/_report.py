@@ -1,4 +1,4 @@
-"""How the reproduction of the Gibbs paper compares, prints and draws."""
+"""How the examples compare, print and draw."""
 
 import numpy as np
 
