@@ -154,6 +154,37 @@ def test_early_stopping_waits_10_epochs_and_takes_the_best():
     assert all(torch.equal(weights(again)[name], w) for name, w in weights(fitted).items())
 
 
+def test_the_file_has_what_early_stopping_took_and_goes_on_from_the_end(tmp_path):
+    def stopping(**options):
+        stop = Stop(monitor="made_up", patience=3, load_best=True)
+        return classifier(callbacks=[stop], max_epochs=20, **options)
+
+    whole = stopping().fit(X, Y)
+    assert len(whole.history_) < 20
+    path = tmp_path / "file"
+    stopping(checkpoint=path).fit(X, Y)
+    loaded = classifier().load_params(path)
+    assert all(torch.equal(weights(loaded)[name], w) for name, w in weights(whole).items())
+    assert len(loaded.history_) == len(whole.history_)
+    assert_same(stopping(checkpoint=path, warm_start=True).fit(X, Y), whole)
+
+
+def test_parameters_go_on_with_the_settings_that_they_were_trained_with(tmp_path):
+    classifier().fit(X, Y).save_params(tmp_path / "file")
+    for other in ({"lr": 1e-9}, {"lam": 0.1}, {"energy_lr": 0.1}):
+        loaded = classifier(warm_start=True, **other).load_params(tmp_path / "file")
+        (name,) = other
+        with pytest.raises(ValueError, match=f"had another {name}[.].*module=classifier.module_"):
+            loaded.fit(X, Y)
+
+
+def test_a_file_with_more_epochs_than_asked_for_warns(tmp_path):
+    classifier(checkpoint=tmp_path / "file", max_epochs=3).fit(X, Y)
+    resumed = classifier(checkpoint=tmp_path / "file", max_epochs=2, warm_start=True)
+    with pytest.warns(UserWarning, match="holds 3 epochs, more than max_epochs=2"):
+        assert len(resumed.fit(X, Y).history_) == 3
+
+
 def test_max_epochs_counts_all_with_a_checkpoint(tmp_path):
     path = tmp_path / "file"
     fitted = classifier(checkpoint=path, warm_start=True, max_epochs=2).fit(X, Y)
@@ -307,9 +338,9 @@ def test_other_files(content, tmp_path):
     [
         ({"net_params": {"module__width": 5}}, r"another module than Net[\s\S]*fc.weight"),
         ({"module": None}, "another module than Sequential"),
-        ({"optimizer": "sgd"}, "optimizer differ"),
-        ({"penalty": "product"}, "penalty differ"),
-        ({"sampler": "langevin"}, "sampler differ"),
+        ({"optimizer": "sgd"}, "another optimizer"),
+        ({"penalty": "product"}, "another penalty"),
+        ({"sampler": "langevin"}, "another sampler"),
     ],
 )
 def test_files_of_another_classifier(params, message, tmp_path):
@@ -364,12 +395,12 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("params", "data", "names"),
     [
-        ({"lam": 0.1}, (X, Y), "lam differ"),
-        ({"lr": 0.1, "batch_size": 16}, (X, Y), "batch_size, lr differ"),
-        ({"random_state": 1}, (X, Y), "random_state differ"),
-        ({"net_params": {"criterion__weight": torch.ones(10)}}, (X, Y), "net_params differ"),
-        ({}, (X + 1e-6, Y), "X or y differ"),
-        ({}, (X, np.roll(Y, 1)), "X or y differ"),
+        ({"lam": 0.1}, (X, Y), "lam"),
+        ({"lr": 0.1, "batch_size": 16}, (X, Y), "batch_size, lr"),
+        ({"random_state": 1}, (X, Y), "random_state"),
+        ({"net_params": {"criterion__weight": torch.ones(10)}}, (X, Y), "net_params"),
+        ({}, (X + 1e-6, Y), "X or y"),
+        ({}, (X, np.roll(Y, 1)), "X or y"),
     ],
 )
 def test_checkpoints_of_another_training(params, data, names, tmp_path):
@@ -377,7 +408,7 @@ def test_checkpoints_of_another_training(params, data, names, tmp_path):
     classifier(max_epochs=1, checkpoint=path).fit(X, Y)
     before = path.read_bytes()
     other = classifier(checkpoint=path, warm_start=True, **params)
-    with pytest.raises(ValueError, match=f"another training: {names}"):
+    with pytest.raises(ValueError, match=f"another training: it had another {names}[.]"):
         other.fit(*data)
     assert path.read_bytes() == before
     assert not hasattr(other, "n_features_in_")

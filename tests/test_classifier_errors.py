@@ -44,7 +44,7 @@ BAD = [
     ({"batch_size": 500}, X, Y, "batch_size=500 exceeds the 120 samples"),
     ({"batch_size": 100, "validation_fraction": 0.3}, X, Y, "exceeds the 84 samples"),
     ({"module": nn.Linear(64, 10)}, X, Y, "no layer that could be penalised"),
-    ({"module": sequential(64, 3)}, X, Y, r"shape \(2, 3\).*y has 10 classes"),
+    ({"module": sequential(64, 3)}, X, Y, r"shape \(10, 3\).*y has 10 classes"),
     ({"module": InDict}, X, Y, "InDict gives dict"),
     ({"module": InDict, "lam": 0}, X, Y, "InDict gives dict"),
     ({"module": lambda a, b, c: None}, X, Y, r"takes \['a', 'b', 'c'\].*net_params"),
@@ -105,6 +105,12 @@ def test_softmax_outputs():
         classifier(sequential).fit(X, Y)
 
 
+def test_sigmoid_outputs():
+    net = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10), nn.Sigmoid())
+    with pytest.warns(UserWarning, match="last softmax or sigmoid"):
+        classifier(net).fit(X, Y)
+
+
 def test_other_inputs_later():
     fitted = classifier(max_epochs=1, warm_start=True).fit(IMAGES, Y)
     for call in (fitted.predict, fitted.decision_function, partial(fitted.fit, y=Y)):
@@ -112,7 +118,7 @@ def test_other_inputs_later():
             call(IMAGES.reshape(-1, 1, 4, 16))
     with pytest.raises(ValueError, match=r"\[-1, 0.*warm_start"):
         fitted.fit(IMAGES, Y - 1)
-    with pytest.raises(ValueError, match="lam, lr differ"):
+    with pytest.raises(ValueError, match=r"had another lam, lr\."):
         fitted.set_params(lam=0.1, lr=0.1).fit(IMAGES, Y)
 
 

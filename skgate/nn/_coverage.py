@@ -88,7 +88,10 @@ def select(events, layers):
         matched = {e.layer for i, e in enumerate(events) if _matches(item, e, i, len(events))}
         if not matched:
             near = difflib.get_close_matches(str(item), names, n=3, cutoff=0.3) or names[:10]
-            raise ValueError(f"No layer matches {item!r}; of {len(names)}, the nearest are {near}.")
+            raise ValueError(
+                f"No layer matches {item!r}; of {len(names)}, the nearest are {near}. A pattern "
+                "with * selects several."
+            )
         selected |= matched
     if not selected:
         raise ValueError(f"layers={asked!r} selects none of the {len(names)} layers {names}.")

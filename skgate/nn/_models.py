@@ -22,7 +22,8 @@ def inner_module(model):
             raise NotFittedError(
                 f"{type(model).__name__} is neither a torch.nn.Module nor a fitted estimator with "
                 "one in module_. Fit it first; where scikit-learn clones it, which un-fits it, "
-                "wrap it as sklearn.frozen.FrozenEstimator(model)."
+                "wrap it as sklearn.frozen.FrozenEstimator(model). Of a pipeline pass pipe[-1], "
+                "with pipe[:-1].transform(X); of a search, its best_estimator_."
             )
         model = module
     module = _unwrap(model)

@@ -3,6 +3,7 @@
 import json
 import pickle
 from numbers import Integral
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -14,10 +15,12 @@ from .._arrays import to_numpy
 from ..nn._inputs import tree_map
 
 __all__ = [
+    "add_outcome",
     "check_same_training",
     "classifier_state",
     "read_state",
     "restore_net",
+    "restore_outcome",
     "restore_run",
     "run_state",
     "settings",
@@ -114,8 +117,8 @@ def check_same_training(classifier, saved, data):
         differ.append("X or y")
     if differ:
         raise ValueError(
-            f"checkpoint={str(classifier.checkpoint)!r} is of another training: "
-            f"{', '.join(differ)} differ. Give fit what it had, or take another file."
+            f"checkpoint={str(classifier.checkpoint)!r} is of another training: it had another "
+            f"{', '.join(differ)}. Give fit what it had, or take another file."
         )
 
 
@@ -126,7 +129,7 @@ def _net_state(net):
         "optimizer": net.optimizer_.state_dict(),
         "complexity": net.complexity.state_dict() if net.complexity else {},
         "n_steps": net.n_steps_,
-        "history": json.dumps(net.history.to_list(), default=float),
+        "history": _history(net),
     }
 
 
@@ -145,6 +148,30 @@ def restore_net(net, state):
     net.n_steps_ = state["n_steps"]
     net.history = type(net.history)(json.loads(state["history"]))
     net.n_epochs_ = len(net.history)
+
+
+def add_outcome(net, path):
+    """Add to a file what a training came to, where that is not what it would go on from.
+
+    Early stopping takes the parameters of an earlier epoch in the end, and a longer training
+    would not have.
+    """
+    state = read_state(path) if Path(path).exists() else None
+    if state is not None:
+        outcome = {"module": net.module_.state_dict(), "history": _history(net)}
+        write_state({**state, "outcome": outcome}, path)
+
+
+def restore_outcome(net, state):
+    """Put a net into the state that its training came to, if that was added to the file."""
+    if outcome := state.get("outcome"):
+        net.module_.load_state_dict(outcome["module"])
+        net.history = type(net.history)(json.loads(outcome["history"]))
+        net.n_epochs_ = len(net.history)
+
+
+def _history(net):
+    return json.dumps(net.history.to_list(), default=float)
 
 
 def run_state(net):

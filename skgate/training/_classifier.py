@@ -28,13 +28,16 @@ from .._validation import (
     issparse,
     validate_data,
 )
+from ..exceptions import warn_user
 from ..nn._inputs import is_stream
 from ..nn._watcher import LOCK
 from ._checkpoint import (
+    add_outcome,
     check_same_training,
     classifier_state,
     read_state,
     restore_net,
+    restore_outcome,
     restore_run,
     run_state,
     settings,
@@ -272,8 +275,9 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             ours, theirs = settings(self), self._trained_with
             if differ := sorted(name for name in ours if ours[name] != theirs[name]):
                 raise ValueError(
-                    f"warm_start goes on with the settings of the last fit; {', '.join(differ)} "
-                    "differ. Set them as they were, or warm_start=False."
+                    f"warm_start goes on with the settings it was trained with, which had another "
+                    f"{', '.join(differ)}. Set them as they were; or start a new training from "
+                    "these parameters, with warm_start=False and module=classifier.module_."
                 )
             return data
         if self.warm_start and self.checkpoint is not None and os.path.exists(self.checkpoint):
@@ -321,6 +325,11 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
     def _train(self, X, y, data):
         """Train the epochs that are left; write a checkpoint after each."""
         net, done = self.net_, self.net_.n_epochs_ if self.checkpoint is not None else 0
+        if done > self.max_epochs:
+            warn_user(
+                f"checkpoint={str(self.checkpoint)!r} holds {done} epochs, more than "
+                f"max_epochs={self.max_epochs}: nothing is trained."
+            )
         net.set_params(max_epochs=self.max_epochs)
         bar = tqdm(total=self.max_epochs, initial=done, disable=not self.verbose, unit="epoch")
 
@@ -348,6 +357,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                     after_epoch=after_epoch,
                 )
             self._interrupted = False
+            if self.checkpoint is not None:
+                add_outcome(net, self.checkpoint)
         finally:
             if net.n_steps_ > n_steps:  # an interrupted training can go on from where it is
                 self._run_state = run_state(net)
@@ -394,7 +405,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             names += ["penalty", "sampler"]
         if differ := [name for name in names if ours[name] != theirs[name]]:
             raise ValueError(
-                f"{path} is of another training: {', '.join(differ)} differ. Set them as they were."
+                f"{path} is of another training, with another {', '.join(differ)}. Set them as "
+                "they were."
             )
         self.classes_ = np.array(state["classes"], dtype=state["classes_dtype"])
         self.n_features_in_, self._input = state["n_features"], state["input"]
@@ -408,7 +420,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         X = X.astype(self._input["dtype"])
         self._start(X, lambda *_: state["batch_size"], state["seed"])
         restore_net(self.net_, state["net"])
-        self._run_state = state["run"]
+        restore_outcome(self.net_, state)
+        self._run_state, self._trained_with = state["run"], state["settings"]
 
     def decision_function(self, X):
         """Return logits, of two classes their difference.

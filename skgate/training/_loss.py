@@ -318,7 +318,8 @@ class ComplexityLoss:
         ----------
         x : RelaxedGates, or tensor, array, dict or tuple of these
             What `run` returned, or raw inputs of the module; these cost another pass through it,
-            which leaves its buffers alone.
+            which leaves its buffers alone and takes the random numbers that come next without
+            using them up.
 
         Returns
         -------

@@ -10,7 +10,7 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from ..exceptions import warn_user
-from ..nn._inputs import Caster, first_samples
+from ..nn._inputs import Caster
 from ..nn._models import copy_module, inner_module, prepare_module
 from ..nn._recorder import running
 from ..nn._watcher import LOCK, noted
@@ -22,6 +22,8 @@ __all__ = ["OPTIMIZERS", "batch_size", "cast", "new_net"]
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 BATCH_SIZE = 128
 PATIENCE = 10
+#: Fewer logits than this may all be between 0 and 1.
+FEW = 20
 #: What the classifier decides of its skorch net.
 DECIDED = {
     *("batch_size", "callbacks", "complexity", "criterion", "device", "lam", "lr", "max_epochs"),
@@ -183,8 +185,9 @@ def _perceptron(X, n_classes, hidden_layer_sizes):
 def _called(factory, n_features, n_classes, options):
     """Call a class or function with as much of the two numbers as it takes."""
     given = {"n_features": n_features, "n_classes": n_classes}
+    aliases = {**given, "num_classes": n_classes}  # as torchvision has it
     parameters = list(inspect.signature(factory).parameters.values())
-    by_name = {p.name: given[p.name] for p in parameters if p.name in given}
+    by_name = {p.name: aliases[p.name] for p in parameters if p.name in aliases}
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     required = [
         p.name
@@ -216,19 +219,21 @@ def _check_output(net, X, n_classes):
     X : Tensor
     n_classes : int
     """
-    module = net.module_
+    module, n_samples = net.module_, len(X)
     with LOCK, noted(X), running(module, train=False, seed=0):
-        output = net.infer(first_samples(X, 2))
+        output = net.infer(X)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
-    if shape != (2, n_classes):
+    if shape != (n_samples, n_classes):
         found = type(output).__name__ if shape is None else f"an output of shape {shape}"
         raise ValueError(
-            f"{type(module).__name__} gives {found} for 2 samples; y has {n_classes} classes, so "
-            f"that a tensor of shape (2, {n_classes}) is needed: one logit a class."
+            f"{type(module).__name__} gives {found} for {n_samples} samples; y has {n_classes} "
+            f"classes, so that a tensor of shape {(n_samples, n_classes)} is needed: one logit a "
+            "class."
         )
-    sums_to_one = torch.allclose(output.sum(1), output.new_ones(2), atol=1e-4)
-    if sums_to_one and bool((output >= 0).all()):
+    sums_to_one = torch.allclose(output.sum(1), output.new_ones(n_samples), atol=1e-4)
+    bounded = bool(((output >= 0) & (output <= 1)).all())
+    if bounded and (sums_to_one or output.numel() >= FEW):  # of few, logits may happen to be
         warn_user(
             f"The outputs of {type(module).__name__} look like probabilities; need logits, to "
-            "which the loss applies softmax itself. Leave out the last softmax."
+            "which the loss applies softmax itself. Leave out the last softmax or sigmoid."
         )
