@@ -20,8 +20,8 @@ __all__ = ["EnergyModel", "ProductModel"]
 MIN_RATE = 1e-3
 #: How much of its running mean a rate keeps when a batch comes.
 MOMENTUM = 0.9
-#: Channels within the network of an energy model: of gates with positions, and of others.
-CHANNELS = 32
+#: Channels within the network of an energy model, by the number of axes of a shape.
+CHANNELS = {1: 32, 3: 24}
 LEAK = 0.2
 
 
@@ -83,7 +83,7 @@ class EnergyModel(ProductModel):
         super().__init__(n_layers, shape, dtype=dtype, generator=generator)
         self.weights, self.biases, self._strides = nn.ParameterList(), nn.ParameterList(), []
         size = min(shape[1:], default=1)
-        for n_in, n_out in pairwise([shape[0], *[CHANNELS] * 5, 1]):
+        for n_in, n_out in pairwise([shape[0], *[CHANNELS[len(shape)]] * 5, 1]):
             self._strides.append(2 if size > 4 else 1)
             size = -(-size // self._strides[-1])
             extents = (n_in, n_out) if len(shape) == 1 else (n_out, n_in, 3, 3)

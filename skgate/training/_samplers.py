@@ -7,7 +7,8 @@ from torch import nn
 
 __all__ = ["Flips", "Langevin", "log_partition"]
 
-N_CHAINS = 32
+#: Chains, by the number of axes of a shape: positions are many samples of their filters.
+N_CHAINS = {1: 32, 3: 16}
 #: Acceptance that the size of a step is led to.
 ACCEPTANCE = 0.57
 FIRST_STEP = 0.2
@@ -59,7 +60,8 @@ class Flips(nn.Module):
     def __init__(self, model, n_steps):
         super().__init__()
         self.n_steps = n_steps
-        shape, like = (model.n_layers, N_CHAINS, *model.shape), _like(model.rates)
+        n_chains = N_CHAINS[len(model.shape)]
+        shape, like = (model.n_layers, n_chains, *model.shape), _like(model.rates)
         self.register_buffer("chains", torch.zeros(shape, dtype=bool, device=like["device"]))
         self.register_buffer("step_size", torch.full(shape[:1], FIRST_STEP, **like))
         self.register_buffer("started", torch.tensor(False, device=like["device"]))
@@ -68,7 +70,7 @@ class Flips(nn.Module):
     def draw(self, model, gates, generator):
         """Return samples, (n_layers, n_chains, *shape), from chains that once started at gates."""
         if not self.started:
-            rows = torch.arange(N_CHAINS, device=gates.device) % gates.shape[1]
+            rows = torch.arange(self.chains.shape[1], device=gates.device) % gates.shape[1]
             self.chains.copy_(gates[:, rows] > 0)
             self.started.fill_(True)
         states = self.chains.to(gates.dtype)
