@@ -16,6 +16,7 @@ EXTRAS = {
     "cuda13": ["cupy-cuda13x"],
     "test": [
         "hypothesis",
+        "matplotlib",
         "pandas",
         "polars",
         "pytest",

@@ -22,8 +22,6 @@ __all__ = ["OPTIMIZERS", "batch_size", "cast", "new_net"]
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 BATCH_SIZE = 128
 PATIENCE = 10
-#: Fewer logits than this may all be between 0 and 1.
-FEW = 20
 #: What the classifier decides of its skorch net.
 DECIDED = {
     *("batch_size", "callbacks", "complexity", "criterion", "device", "lam", "lr", "max_epochs"),
@@ -230,10 +228,16 @@ def _check_output(net, X, n_classes):
             f"classes, so that a tensor of shape {(n_samples, n_classes)} is needed: one logit a "
             "class."
         )
-    sums_to_one = torch.allclose(output.sum(1), output.new_ones(n_samples), atol=1e-4)
-    bounded = bool(((output >= 0) & (output <= 1)).all())
-    if bounded and (sums_to_one or output.numel() >= FEW):  # of few, logits may happen to be
+    if not (_look_like_probabilities(output) and X.is_floating_point()):
+        return
+    with LOCK, running(module, train=False, seed=0):
+        large = net.infer(1e3 * X)  # of which logits are large, where they were not by chance
+    if _look_like_probabilities(large):
         warn_user(
             f"The outputs of {type(module).__name__} look like probabilities; need logits, to "
             "which the loss applies softmax itself. Leave out the last softmax or sigmoid."
         )
+
+
+def _look_like_probabilities(output):
+    return bool(((output >= 0) & (output <= 1)).all())
