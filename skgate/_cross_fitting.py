@@ -195,9 +195,10 @@ def cross_fit(states, codes, spans, *, kind, cv, seed, n_jobs):
         folds += KFold(cv, shuffle=True, random_state=seed).split(everyone)
     sizes = [*states.n_gates, sum(states.n_gates)]
     work = sum(d**2 for d in sizes) * (n / 100 + 5) * len(folds)
-    tasks = [(states, codes, n_classes, spans, kind, seed, *fold) for fold in folds]
+    shared = states, codes, n_classes, spans, kind, seed
     logs, density = np.empty((len(spans.edges), n, n_classes)), None
-    for (_, test), (fitted, values) in zip(folds, run(_fold, tasks, n_jobs, work), strict=True):
+    results = run(_fold, shared, folds, n_jobs, work)
+    for (_, test), (fitted, values) in zip(folds, results, strict=True):
         density = density or fitted  # those of the folds are not kept
         logs[:, test] = values
     return density, logs

@@ -50,8 +50,8 @@ class GibbsSums:
         (n, n_units), n_classes = activations.shape, len(self.counts)
         self.counts += np.bincount(codes, minlength=n_classes)
         step = max(-(-n // _TASKS), _BLOCK // n_units)
-        tasks = [(activations[r], codes[r], n_classes) for r in slices(0, n, step)]
-        for entropies, probabilities in run(_sums, tasks, n_jobs, activations.size):
+        tasks = [(activations[r], codes[r]) for r in slices(0, n, step)]
+        for entropies, probabilities in run(_sums, (n_classes,), tasks, n_jobs, activations.size):
             self.entropies += entropies
             self.probabilities += probabilities
 
@@ -74,7 +74,7 @@ class GibbsSums:
         return total - given_x, total - given_y, given_y - given_x
 
 
-def _sums(activations, codes, n_classes):
+def _sums(n_classes, activations, codes):
     """Return the sums of H(T|x), (n_classes,), and of P(T|x), (n_classes, n_units)."""
     n, n_units = activations.shape
     height = max(1, _BLOCK // n_units)

@@ -66,7 +66,7 @@ def _exponents(distances, weights):
     return flat.reshape(len(weights), *stacked.shape[1:])
 
 
-def _symmetric_task(points, weights, labelings, parts, rows, columns, height):
+def _symmetric_task(points, weights, labelings, parts, height, rows, columns):
     """Return the masses that the pairs ``row <= column`` of two ranges give to both sides.
 
     To rows by the part of the columns, (n_terms, n_groups, n_rows), since these are of one part; to
@@ -117,10 +117,10 @@ def symmetric_masses(points, weights, labelings, parts, n_jobs):
     height = tile_rows(points.tile_columns, weights.shape[1], len(weights))
     ranges = symmetric_tasks(parts, points.tile_columns)
     work = n * n / 2 * (len(weights) + points.cost)
-    tasks = [(points, weights, labelings, parts, *pair, height) for pair in ranges]
+    shared = points, weights, labelings, parts, height
     masses = np.zeros((len(weights), 1 + len(labelings), parts[-1] + 1, n))
     for (rows, columns), sums in zip(
-        ranges, run(_symmetric_task, tasks, n_jobs, work), strict=True
+        ranges, run(_symmetric_task, shared, ranges, n_jobs, work), strict=True
     ):
         to_rows, to_columns = sums
         masses[:, :, parts[columns.start], rows] += to_rows
@@ -153,8 +153,6 @@ def cross_masses(queries, points, weights, query_labelings, labelings, n_jobs):
     """Return the log masses of each query over all rows; no query need be among them."""
     height = tile_rows(points.tile_columns, weights.shape[1], 3 * len(weights))
     work = len(queries) * len(points) * (len(weights) + points.cost)
-    tasks = [
-        (queries, points, weights, query_labelings, labelings, rows)
-        for rows in slices(0, len(queries), height)
-    ]
-    return np.concatenate(list(run(_cross_task, tasks, n_jobs, work)), axis=-1)
+    shared = queries, points, weights, query_labelings, labelings
+    tasks = [(rows,) for rows in slices(0, len(queries), height)]
+    return np.concatenate(list(run(_cross_task, shared, tasks, n_jobs, work)), axis=-1)
