@@ -15,6 +15,7 @@ EXTRAS = {
     "cuda12": ["cupy-cuda12x"],
     "cuda13": ["cupy-cuda13x"],
     "test": [
+        "dask[distributed]",
         "hypothesis",
         "matplotlib",
         "pandas",

@@ -29,17 +29,15 @@ def run(function, shared, tasks, n_jobs, work):
 
     joblib says where and on how many workers; ``shared`` goes to each of them once. For its threads
     a plain pool is used: joblib looks for results every 10 ms, which is as long as an entropy of
-    2000 samples takes. Of a Dask cluster its client is used.
+    2000 samples takes. For ``backend="dask"`` its client is.
 
     ``work`` is about the number of nanoseconds that all tasks take. Little work runs at once, where
     threads would cost more than they save.
     """
     backend, active_jobs = get_active_backend(prefer="threads")
-    if hasattr(backend, "client"):
-        yield from _on_cluster(backend.client, function, shared, tasks)
-        return
     n_workers = min(backend.effective_n_jobs(active_jobs if n_jobs is None else n_jobs), len(tasks))
-    if work < _LITTLE_WORK and isinstance(backend, ThreadingBackend):
+    on_cluster = hasattr(backend, "client")
+    if work < _LITTLE_WORK and (on_cluster or isinstance(backend, ThreadingBackend)):
         n_workers = 1
     # the tasks are the parallelism; a matrix product inside one must not start more threads
     with _libraries().limit(limits=1, user_api="blas"):
@@ -51,6 +49,9 @@ def run(function, shared, tasks, n_jobs, work):
                     yield from pool.map(partial(function, *shared), *zip(*tasks, strict=True))
                 finally:
                     pool.shutdown(wait=True, cancel_futures=True)
+        elif on_cluster:
+            with backend.retrieval_context():  # a worker that waits makes room for another
+                yield from _on_cluster(backend.client, function, shared, tasks)
         else:
             workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
             yield from workers(delayed(function)(*shared, *task) for task in tasks)
@@ -59,8 +60,8 @@ def run(function, shared, tasks, n_jobs, work):
 def _on_cluster(client, function, shared, tasks):
     """Yield the results of tasks on a Dask cluster, whatever becomes of its workers.
 
-    What is shared goes along as the argument of a task. The scheduler keeps that, unlike data
-    that joblib would scatter to some workers, and so does whatever died with a worker again.
+    What is shared goes along as the argument of a task, which the scheduler keeps: it has whatever
+    died with a worker done again. Data that joblib scatters would be with some worker alone.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
