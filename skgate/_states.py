@@ -6,13 +6,15 @@ import zipfile
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from ._archive import map_members, read_members, write_members
 from ._arrays import to_numpy
+from ._folder import map_folder
 
-__all__ = ["GateLayer", "GatingStates"]
+__all__ = ["GateLayer", "GatingStates", "states_header"]
 
 _FORMAT = "skgate-states-1"
 _BLOCK_BYTES = 1 << 21  # unpacked gates, a byte each, that anything holds at once
@@ -322,18 +324,19 @@ class GatingStates:
         path : str or path-like
             File to write. The name is taken as it is.
         """
-        header = {"format": _FORMAT, "layers": [asdict(layer) for layer in self.layers]}
+        header = states_header(self.layers)
         members = {f"layer{i}": bits for i, bits in enumerate(self.packed)}
         members["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
         write_members(path, members)
 
     @classmethod
     def load(cls, path, *, mmap=False):
-        """Read states that :meth:`save` wrote.
+        """Read states that :meth:`save` or :meth:`GateExtractor.transform_to` wrote.
 
         Parameters
         ----------
         path : str or path-like
+            A file, or a folder.
         mmap : bool, default=False
             Map the bits from the file, read only, instead of reading them into memory.
 
@@ -347,18 +350,33 @@ class GatingStates:
             If the file is cut short, is no states file, or holds pickled content.
         """
         try:
-            members = map_members(path) if mmap else read_members(path)
-            header = json.loads(bytes(members["header"]))
+            if Path(path).is_dir():
+                members, header = map_folder(path)
+                members = members if mmap else {k: np.array(v) for k, v in members.items()}
+            else:
+                members = map_members(path) if mmap else read_members(path)
+                header = json.loads(bytes(members["header"]))
             if header["format"] != _FORMAT:
                 raise ValueError(f"its format is {header['format']!r}, need {_FORMAT!r}")
             known = {field.name for field in fields(GateLayer)}
             layers = [GateLayer(**_only(record, known)) for record in header["layers"]]
             return cls([members[f"layer{i}"] for i in range(len(layers))], layers)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            is_folder = Path(path).is_dir()
+            what, how = (
+                ("folder", "GateExtractor.transform_to")
+                if is_folder
+                else ("file", "GatingStates.save")
+            )
             raise ValueError(
-                f"{os.fspath(path)!r} is not a whole file of gating states ({error}). "
-                "Write it again with GatingStates.save."
+                f"{os.fspath(path)!r} is not a whole {what} of gating states ({error}). "
+                f"Write it again with {how}."
             ) from error
+
+
+def states_header(layers):
+    """Return what a file of states says of them."""
+    return {"format": _FORMAT, "layers": [asdict(layer) for layer in layers]}
 
 
 def _as_gates(array, threshold, name):

@@ -1,6 +1,8 @@
 """`GateExtractor`: run a module on data and keep its gating states."""
 
+import os
 import re
+from collections import Counter
 from functools import partial
 from numbers import Integral
 
@@ -10,7 +12,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from torch.utils.data import DataLoader
 
-from .._states import GatingStates
+from .._folder import GrowingFolder
+from .._states import GatingStates, states_header
 from .._validation import (
     HasMethods,
     Interval,
@@ -22,7 +25,13 @@ from .._validation import (
     sample_rows,
 )
 from ._coverage import Coverage, choose_layers, warn_missed
-from ._inputs import Batches, check_inputs, check_targets, refuse_shuffling
+from ._inputs import (
+    Batches,
+    check_inputs,
+    check_targets,
+    n_samples_in,
+    refuse_shuffling,
+)
 from ._models import prepare_module
 from ._recorder import GateRecorder
 from ._store import Store
@@ -177,6 +186,66 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         check_is_fitted(self)
         refuse_shuffling(X)
         return self.extract(X)[0]
+
+    def transform_to(self, X, path):
+        """Write the gating states of the module on ``X`` to a folder, batch by batch.
+
+        For states that do not fit in memory. A run that was interrupted goes on behind the last
+        batch that it wrote, to the same bytes; it tries the first batch again to see that module
+        and data are the same.
+
+        Parameters
+        ----------
+        X : array, tensor, dict or tuple of these, Dataset or DataLoader
+            Raw inputs of the module, of a known number.
+        path : str or path-like
+            Folder to write to, a new one or that of a run that was interrupted.
+
+        Returns
+        -------
+        states : GatingStates
+            Mapped from the folder, read only, as ``GatingStates.load(path, mmap=True)`` gives them.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds something else, or the states of another module or other data.
+        """
+        check_is_fitted(self)
+        refuse_shuffling(X)
+        batches = Batches(check_inputs(self, X, reset=False), self.batch_size)
+        if batches.n_samples is None:
+            raise ValueError(
+                f"The number of samples in a {type(X).__name__} is not known, or not all are "
+                "yielded. Pass an array or a Dataset with a length, in batches of every sample."
+            )
+        layers, n_samples = self._layers, batches.n_samples
+        shapes = {f"layer{i}": (n_samples, layer.n_bytes) for i, layer in enumerate(layers)}
+        folder = GrowingFolder(path, shapes, {**states_header(layers), "n_samples": n_samples})
+        seen = Counter()
+
+        def add(inputs, _):
+            start, batch = seen["samples"], seen["batches"]
+            stop = start + n_samples_in(inputs)
+            seen.update(samples=stop - start, batches=1)
+            if 0 < start and stop <= folder.n_rows:
+                return
+            options = {"checked": batches.holds, "swapped": self._swapped}
+            packed = self._watcher.read(inputs, batch, self._packers, **options)
+            rows = dict(zip(shapes, packed, strict=True))
+            held = slice(start, max(start, min(stop, folder.n_rows)))
+            n_held = held.stop - held.start
+            if any((folder.rows(name, held) != new[:n_held]).any() for name, new in rows.items()):
+                raise ValueError(
+                    f"{os.fspath(path)!r} holds the states of another module or of other data, as "
+                    f"samples {start} to {held.stop} show. Give another folder."
+                )
+            if n_held < stop - start:
+                folder.add({name: new[n_held:] for name, new in rows.items()})
+
+        each_batch(batches, add, seed=self._seed, verbose=self.verbose, desc="gating states")
+        folder.finish()
+        return GatingStates.load(path, mmap=True)
 
     def extract(self, X, y=None, *, max_samples=None, random_state=None):
         """Return gating states and labels from one pass over the data.

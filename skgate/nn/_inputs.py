@@ -21,6 +21,7 @@ __all__ = [
     "first_samples",
     "is_stream",
     "n_batches",
+    "n_samples_in",
     "refuse_shuffling",
     "tree_map",
 ]
@@ -57,6 +58,11 @@ def tree_map(function, inputs):
     if isinstance(inputs, tuple | list):
         return tuple(tree_map(function, value) for value in inputs)
     return function(inputs) if hasattr(inputs, "shape") else inputs
+
+
+def n_samples_in(inputs):
+    """Return the number of samples of a batch."""
+    return _lengths(inputs)[0]
 
 
 def _lengths(inputs):
@@ -262,7 +268,7 @@ def check_targets(X, y, n_samples):
 
 def first_samples(inputs, n):
     """Return ``n`` samples of a batch, the first that differ, in turn if there are fewer."""
-    n_samples, chosen = _lengths(inputs)[0], []
+    n_samples, chosen = n_samples_in(inputs), []
     for row in range(n_samples):
         if not any(_same_sample(inputs, row, other) for other in chosen):
             chosen.append(row)
