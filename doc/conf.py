@@ -36,7 +36,16 @@ html_theme_options = {
 }
 html_sidebars = {
     page: []
-    for page in ["index", "densities", "layers", "models", "performance", "quantities", "scale", "training"]
+    for page in [
+        "index",
+        "densities",
+        "layers",
+        "models",
+        "performance",
+        "quantities",
+        "scale",
+        "training",
+    ]
 }
 html_show_sourcelink = False
 html_copy_source = False
