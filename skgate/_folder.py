@@ -82,17 +82,28 @@ class GrowingFolder:
         with written_whole(self._path / name) as file:
             file.write(json.dumps(content).encode())
 
-    def rows(self, name, rows):
-        """Return rows of an array that are on disk."""
-        return np.array(self._arrays[name][rows])
+    def add(self, start, rows):
+        """Write rows from ``start`` on, an array a name; they are on disk when this returns.
 
-    def add(self, rows):
-        """Write the next rows, an array a name; they are on disk when this returns."""
-        n_new = len(next(iter(rows.values())))
+        Raises
+        ------
+        ValueError
+            If some of them are there already, and are others.
+        """
+        stop = start + len(next(iter(rows.values())))
+        held = slice(start, max(start, min(stop, self.n_rows)))
+        n_held = held.stop - start
+        if any((self._arrays[name][held] != new[:n_held]).any() for name, new in rows.items()):
+            raise ValueError(
+                f"{str(self._path)!r} holds the states of another module or of other data, as "
+                f"samples {start} to {held.stop} show. Give another folder."
+            )
+        if held.stop == stop:
+            return
         for name, new in rows.items():
-            self._arrays[name][self.n_rows : self.n_rows + n_new] = new
+            self._arrays[name][held.stop : stop] = new[n_held:]
             self._arrays[name].flush()
-        self.n_rows += n_new
+        self.n_rows = stop
         self._write(PROGRESS, {"header": self._header, "n_rows": self.n_rows})
 
     def finish(self):

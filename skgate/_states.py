@@ -349,8 +349,9 @@ class GatingStates:
         ValueError
             If the file is cut short, is no states file, or holds pickled content.
         """
+        is_folder = Path(path).is_dir()
         try:
-            if Path(path).is_dir():
+            if is_folder:
                 members, header = map_folder(path)
                 members = members if mmap else {k: np.array(v) for k, v in members.items()}
             else:
@@ -362,12 +363,8 @@ class GatingStates:
             layers = [GateLayer(**_only(record, known)) for record in header["layers"]]
             return cls([members[f"layer{i}"] for i in range(len(layers))], layers)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            is_folder = Path(path).is_dir()
-            what, how = (
-                ("folder", "GateExtractor.transform_to")
-                if is_folder
-                else ("file", "GatingStates.save")
-            )
+            what = "folder" if is_folder else "file"
+            how = "GateExtractor.transform_to" if is_folder else "GatingStates.save"
             raise ValueError(
                 f"{os.fspath(path)!r} is not a whole {what} of gating states ({error}). "
                 f"Write it again with {how}."

@@ -1,6 +1,5 @@
 """`GateExtractor`: run a module on data and keep its gating states."""
 
-import os
 import re
 from collections import Counter
 from functools import partial
@@ -232,16 +231,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 return
             options = {"checked": batches.holds, "swapped": self._swapped}
             packed = self._watcher.read(inputs, batch, self._packers, **options)
-            rows = dict(zip(shapes, packed, strict=True))
-            held = slice(start, max(start, min(stop, folder.n_rows)))
-            n_held = held.stop - held.start
-            if any((folder.rows(name, held) != new[:n_held]).any() for name, new in rows.items()):
-                raise ValueError(
-                    f"{os.fspath(path)!r} holds the states of another module or of other data, as "
-                    f"samples {start} to {held.stop} show. Give another folder."
-                )
-            if n_held < stop - start:
-                folder.add({name: new[n_held:] for name, new in rows.items()})
+            folder.add(start, dict(zip(shapes, packed, strict=True)))
 
         each_batch(batches, add, seed=self._seed, verbose=self.verbose, desc="gating states")
         folder.finish()

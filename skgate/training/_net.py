@@ -82,12 +82,12 @@ class PenalizedNet(NeuralNetClassifier):
 
     def notify(self, method_name, **kwargs):
         getattr(self, method_name)(self, **kwargs)
-        ours = dict(self._default_callbacks)
         for name, callback in self.callbacks_:
             try:
                 getattr(callback, method_name)(self, **kwargs)
             except KeyboardInterrupt:
                 # how callbacks of skorch end a training; the user's interruption is another matter
+                ours = dict(self._default_callbacks)
                 if name not in ours and method_name.startswith(("on_epoch", "on_batch")):
                     raise _TrainingEnded from None
                 raise
@@ -188,8 +188,7 @@ def _first_not_finite(module, X, net):
 
     def look(name):
         def hook(part, _, output):
-            tensors = [t for t in (output,) if isinstance(t, torch.Tensor)]
-            if not all(torch.isfinite(t).all() for t in tensors):
+            if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
                 names.append(name)
 
         return hook
