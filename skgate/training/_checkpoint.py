@@ -18,6 +18,7 @@ __all__ = [
     "add_outcome",
     "check_same_training",
     "classifier_state",
+    "other_settings",
     "read_state",
     "restore_net",
     "restore_outcome",
@@ -109,10 +110,15 @@ def _digest(value):
         return None
 
 
+def other_settings(classifier, theirs):
+    """Return the names of the settings that a classifier has otherwise than ``theirs``."""
+    ours = settings(classifier)
+    return sorted(name for name in ours if ours[name] != theirs.get(name))
+
+
 def check_same_training(classifier, saved, data):
     """Raise where a file is not of the training that a classifier is about to do."""
-    ours, theirs = settings(classifier), saved["settings"]
-    differ = sorted(name for name in ours if ours[name] != theirs.get(name))
+    differ = other_settings(classifier, saved["settings"])
     if saved["data"] != data:
         differ.append("X or y")
     if differ:

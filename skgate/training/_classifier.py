@@ -35,6 +35,7 @@ from ._checkpoint import (
     add_outcome,
     check_same_training,
     classifier_state,
+    other_settings,
     read_state,
     restore_net,
     restore_outcome,
@@ -272,8 +273,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                     f"checkpoint={str(self.checkpoint)!r}: there is no directory {folder}."
                 )
         if goes_on:
-            ours, theirs = settings(self), self._trained_with
-            if differ := sorted(name for name in ours if ours[name] != theirs[name]):
+            if differ := other_settings(self, self._trained_with):
                 raise ValueError(
                     f"warm_start goes on with the settings it was trained with, which had another "
                     f"{', '.join(differ)}. Set them as they were; or start a new training from "
@@ -399,11 +399,10 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _load(self, state, path):
-        ours, theirs = settings(self), state["settings"]
         names = ["optimizer"]
         if self.lam and state["net"]["complexity"]:
             names += ["penalty", "sampler"]
-        if differ := [name for name in names if ours[name] != theirs[name]]:
+        if differ := [name for name in other_settings(self, state["settings"]) if name in names]:
             raise ValueError(
                 f"{path} is of another training, with another {', '.join(differ)}. Set them as "
                 "they were."
