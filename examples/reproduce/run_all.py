@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from _reproduction import HERE, RECORDS
 from joblib import Parallel, delayed
