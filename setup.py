@@ -12,8 +12,8 @@ VERSION = next(
 EXTRAS = {
     "plot": ["matplotlib"],
     "dask": ["dask[distributed]"],
-    "cuda12": ["cupy-cuda12x"],
-    "cuda13": ["cupy-cuda13x"],
+    "cuda12": ["cupy-cuda12x[ctk]>=14"],
+    "cuda13": ["cupy-cuda13x[ctk]>=14"],
     "test": [
         "dask[distributed]",
         "hypothesis",
@@ -36,6 +36,7 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.11",
     packages=find_packages(include=["skgate", "skgate.*"]),
+    package_data={"skgate.pairwise": ["*.cu"]},
     install_requires=[
         "joblib",
         "numkong>=7.8",

@@ -23,7 +23,7 @@ from ._validation import (
     type_of_target,
 )
 from .exceptions import warn_user
-from .pairwise import kernel_masses, resolve_device
+from .pairwise import Engine, kernel_masses
 
 #: Constraints on the parameters of the kernel density.
 KERNEL_CONSTRAINTS = {
@@ -35,6 +35,7 @@ KERNEL_CONSTRAINTS = {
     "base": [Interval(Real, 1, None, closed="neither")],
     "device": [StrOptions({"auto", "cpu", "cuda"})],
     "n_jobs": [None, Integral],
+    "verbose": ["verbose"],
 }
 
 #: Constraints on the parameters that the measures and their function twins share.
@@ -75,6 +76,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         max_samples=None,
         device="auto",
         n_jobs=None,
+        verbose=0,
         random_state=None,
     ):
         self.model = model
@@ -89,14 +91,19 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         self.max_samples = max_samples
         self.device = device
         self.n_jobs = n_jobs
+        self.verbose = verbose
         self.random_state = random_state
+
+    def _engine(self):
+        """Return where pairs are computed; raise if that cannot be had."""
+        return Engine(self.device, self.n_jobs, self.verbose)
 
     def _kernel_params(self):
         return {name: getattr(self, name) for name in DENSITY_CONSTRAINTS if name != "threshold"}
 
     def _fit_states(self, X, y):
         """Set ``states_`` and return ``(classes, codes)`` of the labels, or ``(None, None)``."""
-        resolve_device(self.device)
+        self._engine()
         random_state = check_random_state(self.random_state)
         if self.model is None:
             states = check_states(self, X, threshold=self.threshold, reset=True)
@@ -108,7 +115,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
                 self._labels(y, _num_samples(y))  # before the model runs
             elif hasattr(X, "shape") or isinstance(X, dict | tuple):
                 self._labels(None, 0)  # nothing that could bring labels of its own
-            self.extractor_ = as_extractor(self.model, self._sampling, random_state)
+            self.extractor_ = as_extractor(self.model, self._sampling, random_state, self.verbose)
             states, labels = self.extractor_.extract(
                 X, y, max_samples=self.max_samples, random_state=random_state
             )
@@ -154,7 +161,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             logs = self.density_.log_likelihoods(states)[[*self.density_.spans.layers, -1]]
             return mixture(logs, self.density_.priors)
         weights, support = self._kernel()
-        masses = kernel_masses(self.states_, weights, queries=states, n_jobs=self.n_jobs)[:, 0]
+        masses = kernel_masses(self.states_, weights, queries=states, engine=self._engine())[:, 0]
         return log_densities(masses, weights, support, len(self.states_), self.states_, states)
 
     def transform(self, X):
@@ -258,11 +265,11 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             setattr(self, f"{name}_", value)
 
 
-def as_extractor(model, sampling, random_state):
+def as_extractor(model, sampling, random_state, verbose):
     """Return a new extractor for ``model``, which may be one itself; loads torch."""
     from . import nn
 
-    return nn.as_extractor(model, sampling=sampling, random_state=random_state)
+    return nn.as_extractor(model, sampling=sampling, random_state=random_state, verbose=verbose)
 
 
 def _classes_or_none(labels):

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.model_selection import KFold
 from sklearn.utils import check_random_state
+from tqdm import tqdm
 
 from ._autoregression import fit_autoregression
 from ._forests import count, spanning_forest, transposed, unit_forest
@@ -162,7 +163,7 @@ def draw_seed(random_state):
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def cross_fit(states, codes, spans, *, kind, cv, seed, n_jobs):
+def cross_fit(states, codes, spans, *, kind, cv, seed, engine):
     """Return a density of all samples, and log-likelihoods of samples under ones without them.
 
     Parameters
@@ -175,7 +176,8 @@ def cross_fit(states, codes, spans, *, kind, cv, seed, n_jobs):
         Number of folds; None for likelihoods under the density of all samples.
     seed : int
         Of the folds; the same seed gives the same ones.
-    n_jobs : int or None
+    engine : Engine
+        Whose threads fit the folds.
 
     Returns
     -------
@@ -197,8 +199,9 @@ def cross_fit(states, codes, spans, *, kind, cv, seed, n_jobs):
     work = sum(d**2 for d in sizes) * (n / 100 + 5) * len(folds)
     shared = states, codes, n_classes, spans, kind, seed
     logs, density = np.empty((len(spans.edges), n, n_classes)), None
-    results = run(_fold, shared, folds, n_jobs, work)
-    for (_, test), (fitted, values) in zip(folds, results, strict=True):
+    results = run(_fold, shared, folds, engine.n_jobs, work)
+    shown = tqdm(results, total=len(folds), unit=" folds", disable=not engine.verbose)
+    for (_, test), (fitted, values) in zip(folds, shown, strict=True):
         density = density or fitted  # those of the folds are not kept
         logs[:, test] = values
     return density, logs

@@ -7,7 +7,7 @@ from ._base import KERNEL_CONSTRAINTS
 from ._densities import KernelTerms
 from ._jackknife import growth
 from ._validation import as_states, validate_params
-from .pairwise import resolve_device
+from .pairwise import Engine
 
 __all__ = ["entropy_curve"]
 
@@ -27,6 +27,7 @@ def entropy_curve(
     base=2,
     device="auto",
     n_jobs=None,
+    verbose=0,
 ):
     """Return how the kernel density entropy of gating states grows with the number of samples.
 
@@ -47,6 +48,7 @@ def entropy_curve(
     base : float, default=2
     device : {"auto", "cpu", "cuda"}, default="auto"
     n_jobs : int, default=None
+    verbose : int, default=0
 
     Returns
     -------
@@ -67,10 +69,10 @@ def entropy_curve(
     >>> curve.n_samples[[0, 3, 15]], curve.entropies[[0, 3, 15]].round(2)
     (array([ 128,  512, 2048]), array([5.58, 5.9 , 5.98]))
     """
-    resolve_device(device)
+    engine = Engine(device, n_jobs, verbose)
     states = as_states(states, threshold)
     terms = KernelTerms(states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint)
-    n_samples, nats = growth(states, terms.weights, n_jobs)
+    n_samples, nats = growth(states, terms.weights, engine)
     bits = nats.T / np.log(base)  # (n_sizes, n_terms)
     return Bunch(
         n_samples=n_samples, entropies=bits[:, terms.whole], layer_entropies=bits[:, terms.layers]

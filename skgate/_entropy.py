@@ -9,7 +9,7 @@ from ._densities import KernelTerms, Spans, as_scalar
 from ._information import entropy, jackknife_error, mean_and_error
 from ._jackknife import jackknife
 from ._validation import _fit_context, as_states, validate_params
-from .pairwise import kernel_masses, resolve_device
+from .pairwise import Engine, kernel_masses
 
 __all__ = ["GatingEntropy", "gating_entropy"]
 
@@ -39,6 +39,7 @@ def gating_entropy(
     standard_errors=True,
     device="auto",
     n_jobs=None,
+    verbose=0,
     random_state=None,
 ):
     r"""Return the entropy of gating states, by layer, prefix, suffix and as a whole.
@@ -73,6 +74,7 @@ def gating_entropy(
         has them at no cost.
     device : {"auto", "cpu", "cuda"}, default="auto"
     n_jobs : int, default=None
+    verbose : int, default=0
     random_state : int, RandomState instance or None, default=None
         Seed of the folds.
 
@@ -104,7 +106,7 @@ def gating_entropy(
     >>> gating_entropy(states, alpha=[0.5, 1.0]).entropy.round(3)
     array([1.987, 1.207])
     """
-    resolve_device(device)
+    engine = Engine(device, n_jobs, verbose)
     _check_grids(alpha, bound)
     states = as_states(states, threshold)
     if density != "kde":
@@ -113,15 +115,15 @@ def gating_entropy(
                 f"density={density!r} has no kernel: got alpha={alpha!r} and bound={bound!r}, of "
                 "which several values can only be asked of density='kde'."
             )
-        return _fitted_entropy(states, density, cv, base, n_jobs, random_state)
+        return _fitted_entropy(states, density, cv, base, engine, random_state)
     terms = KernelTerms(
         states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint, ranges=True
     )
     if standard_errors:
-        log_masses, left_out = jackknife(states, terms.weights, terms.spreads, n_jobs=n_jobs)
+        log_masses, left_out = jackknife(states, terms.weights, terms.spreads, engine=engine)
         errors = terms.shaped(jackknife_error(left_out[:, 0], len(states)))
     else:
-        log_masses = kernel_masses(states, terms.weights, n_jobs=n_jobs)
+        log_masses = kernel_masses(states, terms.weights, engine=engine)
         errors = np.full((*terms.lead, len(terms.support)), np.nan)
     nats = terms.shaped(entropy(log_masses[:, 0]))
     saturated = terms.flag_saturated(nats, base)
@@ -140,10 +142,10 @@ def gating_entropy(
     )
 
 
-def _fitted_entropy(states, density, cv, base, n_jobs, random_state):
+def _fitted_entropy(states, density, cv, base, engine, random_state):
     spans = Spans(len(states.layers), ranges=True)
     codes, seed = np.zeros(len(states), int), draw_seed(random_state)
-    fitted, logs = cross_fit(states, codes, spans, kind=density, cv=cv, seed=seed, n_jobs=n_jobs)
+    fitted, logs = cross_fit(states, codes, spans, kind=density, cv=cv, seed=seed, engine=engine)
     values, errors = mean_and_error(-logs[..., 0] / np.log(base))  # (n_terms,)
     nothing = np.zeros(len(states.layers), bool)
     return Bunch(
@@ -217,10 +219,13 @@ class GatingEntropy(GatingEstimator):
     max_samples : int, float or None, default=None
         Number or share of samples drawn at random to be measured. The paper takes 2000.
     device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the pairs are computed. This version has no CUDA engine: ``"cuda"`` raises.
+        Where the pairs are computed. ``"auto"`` takes a GPU for work of more than about two seconds
+        where CuPy finds one, ``"cuda"`` raises where it does not.
     n_jobs : int, default=None
         Number of threads for the pairs; ``None`` is 1 unless in a
         :func:`joblib.parallel_config` context.
+    verbose : int, default=0
+        Whether to show what is done and the time left.
     random_state : int, RandomState instance or None, default=None
         Seed of the drawn samples, of folds and of sampling inside the model.
 

@@ -16,7 +16,7 @@ _SLOPE_SAMPLES = 512
 _STEP = 1e-4
 
 
-def jackknife(states, weights, spreads, *, labelings=(), n_jobs=None):
+def jackknife(states, weights, spreads, *, labelings=(), engine):
     """Return log masses, and the entropies without each part of the samples.
 
     The bandwidth depends on the samples too. What leaving out a part does to it is told from the
@@ -30,7 +30,7 @@ def jackknife(states, weights, spreads, *, labelings=(), n_jobs=None):
         Takes activation rates, returns what the bandwidths of each term are proportional to,
         (n_directions, n_terms): of all layers alike, or one of each layer.
     labelings : sequence of ndarray of shape (n_samples,), dtype int
-    n_jobs : int or None
+    engine : Engine
 
     Returns
     -------
@@ -41,7 +41,7 @@ def jackknife(states, weights, spreads, *, labelings=(), n_jobs=None):
     """
     order = np.random.default_rng(0).permutation(len(states))
     states, labelings = states[order], [codes[order] for codes in labelings]
-    masses, parts = part_masses(states, weights, labelings=labelings, n_jobs=n_jobs)
+    masses, parts = part_masses(states, weights, labelings=labelings, engine=engine)
     totals = masses.sum(axis=2)
     groups = [np.zeros_like(parts), *labelings]
     left_out = np.stack(
@@ -120,7 +120,7 @@ def _log_changes(states, parts, spreads):
     return [(m, c) for m, c in zip(masks, logs, strict=True) if c.any()], vanished
 
 
-def growth(states, weights, n_jobs=None):
+def growth(states, weights, engine):
     """Return numbers of samples, and the mean entropies of so many, nats.
 
     Returns
@@ -131,7 +131,7 @@ def growth(states, weights, n_jobs=None):
     """
     n = len(states)
     order = np.random.default_rng(0).permutation(n)
-    masses, parts = part_masses(states[order], weights, n_jobs=n_jobs)
+    masses, parts = part_masses(states[order], weights, engine=engine)
     n_parts = _n_left_out(parts)
     sizes = n // n_parts * np.arange(1, n_parts + 1)
     sizes[-1] = n  # with what is left over

@@ -17,7 +17,7 @@ from ._validation import (
     sample_rows,
     validate_params,
 )
-from .pairwise import kernel_masses, resolve_device
+from .pairwise import Engine, kernel_masses
 
 __all__ = ["KDELayerMI", "kde_layer_mi"]
 
@@ -27,6 +27,7 @@ _CONSTRAINTS = {
     "base": LAYER_CONSTRAINTS["base"],
     "device": [StrOptions({"auto", "cpu", "cuda"})],
     "n_jobs": [None, Integral],
+    "verbose": ["verbose"],
 }
 
 
@@ -48,6 +49,7 @@ def kde_layer_mi(
     base=2,
     device="auto",
     n_jobs=None,
+    verbose=0,
     random_state=None,
 ):
     """Return the information plane of activations at hand, from their kernel density.
@@ -66,6 +68,7 @@ def kde_layer_mi(
     base : float, default=2
     device : {"auto", "cpu", "cuda"}, default="auto"
     n_jobs : int, default=None
+    verbose : int, default=0
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffled labels.
 
@@ -96,13 +99,13 @@ def kde_layer_mi(
     >>> [kde_layer_mi(activations, [0, 1] * 50, noise_variance=v).mi_x.round(2) for v in (0.05, 1)]
     [array([1.]), array([0.32])]
     """
-    resolve_device(device)
+    engine = Engine(device, n_jobs, verbose)
     layers = as_layers(activations)
     classes, codes = check_labels(y, len(next(iter(layers.values()))))
     null_codes = check_random_state(random_state).permutation(codes)
     samples = [(array, codes, null_codes) for array in layers.values()]
     return Bunch(
-        **_plane(layers, samples, _weights(noise_variance, bound), base, n_jobs), classes=classes
+        **_plane(layers, samples, _weights(noise_variance, bound), base, engine), classes=classes
     )
 
 
@@ -110,10 +113,10 @@ def _weights(noise_variance, bound):
     return kernel_weights(np.array([[float(noise_variance)]]), bound)  # (1, 1)
 
 
-def _plane(names, samples, weights, base, n_jobs):
+def _plane(names, samples, weights, base, engine):
     # layers with positions differ in their number of rows: each has a pass of its own
     masses = [
-        kernel_masses([array], weights, labelings=labelings, n_jobs=n_jobs)[0]
+        kernel_masses([array], weights, labelings=labelings, engine=engine)[0]
         for array, *labelings in samples
     ]
     arrays, codes, null_codes = zip(*samples, strict=True)
@@ -162,10 +165,13 @@ class KDELayerMI(LayerEstimator):
     batch_size : int, default=256
         Samples that go through ``model`` at once.
     device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the pairs are computed. This version has no CUDA engine: ``"cuda"`` raises.
+        Where the pairs are computed. ``"auto"`` takes a GPU for work of more than about two seconds
+        where CuPy finds one, ``"cuda"`` raises where it does not.
     n_jobs : int, default=None
         Number of threads for the pairs; ``None`` is 1 unless in a
         :func:`joblib.parallel_config` context.
+    verbose : int, default=0
+        Whether to show what is done and the time left.
     random_state : int, RandomState instance or None, default=None
         Seed of the drawn samples and of the shuffled labels.
 
@@ -233,6 +239,7 @@ class KDELayerMI(LayerEstimator):
         batch_size=256,
         device="auto",
         n_jobs=None,
+        verbose=0,
         random_state=None,
     ):
         self.model = model
@@ -245,6 +252,7 @@ class KDELayerMI(LayerEstimator):
         self.batch_size = batch_size
         self.device = device
         self.n_jobs = n_jobs
+        self.verbose = verbose
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -263,7 +271,7 @@ class KDELayerMI(LayerEstimator):
         -------
         self : KDELayerMI
         """
-        resolve_device(self.device)
+        engine = self._engine()
         self._start(X, y)
 
         random_state = check_random_state(self.random_state)
@@ -276,8 +284,11 @@ class KDELayerMI(LayerEstimator):
         null_codes = random_state.permutation(codes)
         self._samples = [as_samples(array, codes, null_codes) for array in layers.values()]
         self._weights = _weights(self.noise_variance, self.bound)
-        self._set_result(_plane(layers, self._samples, self._weights, self.base, self.n_jobs))
+        self._set_result(_plane(layers, self._samples, self._weights, self.base, engine))
         return self
+
+    def _engine(self):
+        return Engine(self.device, self.n_jobs, self.verbose)
 
     def transform(self, X):
         r"""Return what each sample adds to I(X;T) of each layer.
@@ -302,7 +313,7 @@ class KDELayerMI(LayerEstimator):
         for (fitted, *_), activations in zip(self._samples, layers.values(), strict=True):
             n, n_positions, n_units = activations.shape
             queries = [activations.reshape(-1, n_units)]
-            masses = kernel_masses([fitted], self._weights, queries=queries, n_jobs=self.n_jobs)[
+            masses = kernel_masses([fitted], self._weights, queries=queries, engine=self._engine())[
                 0, 0
             ]
             columns.append((np.log(len(fitted)) - masses).reshape(n, n_positions).mean(axis=1))
@@ -339,7 +350,7 @@ class KDELayerMI(LayerEstimator):
             labelings=[fitted_codes],
             queries=[activations],
             query_labelings=[codes],
-            n_jobs=self.n_jobs,
+            engine=self._engine(),
         )[0]
         share = np.log(np.bincount(fitted_codes) / len(fitted_codes))[codes]
         return float(np.mean(given - total - share) / np.log(self.base))

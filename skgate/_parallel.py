@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 
 from joblib import Parallel, delayed
-from joblib._parallel_backends import ThreadingBackend
+from joblib._parallel_backends import SequentialBackend, ThreadingBackend
 from joblib.parallel import get_active_backend
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["run", "slices"]
+__all__ = ["in_this_process", "run", "slices"]
 
 _LITTLE_WORK = 5e6  # about 5 ms
 
@@ -22,6 +22,11 @@ def slices(start, stop, step):
 @cache
 def _libraries():
     return ThreadpoolController()  # half a millisecond to find them
+
+
+def in_this_process():
+    """Return whether joblib computes in threads, and not in processes or on a cluster."""
+    return isinstance(get_active_backend(prefer="threads")[0], ThreadingBackend | SequentialBackend)
 
 
 def run(function, shared, tasks, n_jobs, work):

@@ -9,7 +9,7 @@ from ._base import KERNEL_CONSTRAINTS
 from ._densities import KernelTerms
 from ._information import conditional_entropy, entropy
 from ._validation import Interval, as_states, check_labels, validate_params
-from .pairwise import kernel_masses, resolve_device
+from .pairwise import Engine, kernel_masses
 
 __all__ = ["permutation_test"]
 
@@ -40,6 +40,7 @@ def permutation_test(
     base=2,
     device="auto",
     n_jobs=None,
+    verbose=0,
     random_state=None,
 ):
     r"""Return how often labels that mean nothing give as much I(X;Σ;Y) as the labels do.
@@ -71,6 +72,7 @@ def permutation_test(
     base : float, default=2
     device : {"auto", "cpu", "cuda"}, default="auto"
     n_jobs : int, default=None
+    verbose : int, default=0
     random_state : int, RandomState instance or None, default=None
         Seed of the permutations.
 
@@ -101,7 +103,7 @@ def permutation_test(
     >>> result.layer_p_values.round(2)
     array([0.01, 0.75])
     """
-    resolve_device(device)
+    engine = Engine(device, n_jobs, verbose)
     states = as_states(states, threshold)
     _, codes = check_labels(y, len(states))
     random_state = check_random_state(random_state)
@@ -111,7 +113,7 @@ def permutation_test(
     information = []
     for start in range(0, len(labelings), step):
         some = labelings[start : start + step]
-        masses = kernel_masses(states, terms.weights, labelings=some, n_jobs=n_jobs)
+        masses = kernel_masses(states, terms.weights, labelings=some, engine=engine)
         given = [conditional_entropy(masses[:, 1 + i], own) for i, own in enumerate(some)]
         information.append(entropy(masses[:, 0]) - np.array(given))
     values = np.concatenate(information) / np.log(base)  # (1 + n_permutations, n_terms)

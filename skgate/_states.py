@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ._archive import map_members, read_members, write_members
-from ._arrays import to_numpy
+from ._arrays import on_device, pack_rows, to_numpy
 from ._folder import map_folder
 
 __all__ = ["GateLayer", "GatingStates", "states_header"]
@@ -155,7 +155,7 @@ class GatingStates:
         packed, layers = [], []
         for name, array in named:
             gates, spatial = _as_gates(array, threshold, name)
-            packed.append(np.packbits(gates, axis=1))
+            packed.append(pack_rows(gates))
             layers.append(GateLayer(str(name), gates.shape[1], spatial=spatial))
         lengths = {layer.name: len(bits) for layer, bits in zip(layers, packed, strict=True)}
         if len(set(lengths.values())) > 1:
@@ -377,17 +377,20 @@ def states_header(layers):
 
 
 def _as_gates(array, threshold, name):
-    array = np.asarray(to_numpy(array))
-    if array.ndim < 2 or not array.size:
+    """Return gates, (n_samples, n_gates) where the array is, and whether they have positions."""
+    if not on_device(array):
+        array = np.asarray(to_numpy(array))
+    if array.ndim < 2 or 0 in array.shape:
         raise ValueError(
             f"Layer {name!r} needs an array of shape (n_samples, n_gates) with at least one "
-            f"sample and one gate; got shape {array.shape}."
+            f"sample and one gate; got shape {tuple(array.shape)}."
         )
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"Layer {name!r} needs real numbers or booleans; got dtype {array.dtype}.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    dtype = str(array.dtype).removeprefix("torch.")
+    if not dtype.startswith(("bool", "int", "uint", "float", "bfloat")):
+        raise ValueError(f"Layer {name!r} needs real numbers or booleans; got dtype {dtype}.")
+    if "float" in dtype and not bool((abs(array) < np.inf).all()):  # NumPy's, CuPy's or torch's
         raise ValueError(f"Layer {name!r} contains NaN or infinity; gates cannot be read from it.")
-    gates = array if array.dtype == bool else array > threshold
+    gates = array if dtype == "bool" else array > threshold
     return gates.reshape(len(gates), -1), array.ndim > 2
 
 

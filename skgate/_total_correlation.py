@@ -25,7 +25,7 @@ from ._validation import (
     check_labels,
     validate_params,
 )
-from .pairwise import kernel_masses, resolve_device
+from .pairwise import Engine, kernel_masses
 
 __all__ = ["TotalCorrelation", "total_correlation"]
 
@@ -61,6 +61,7 @@ def total_correlation(
     base=2,
     device="auto",
     n_jobs=None,
+    verbose=0,
     random_state=None,
 ):
     r"""Return how far gating states are from independent units.
@@ -87,6 +88,7 @@ def total_correlation(
     base : float, default=2
     device : {"auto", "cpu", "cuda"}, default="auto"
     n_jobs : int, default=None
+    verbose : int, default=0
     random_state : int, RandomState instance or None, default=None
 
     Returns
@@ -118,11 +120,11 @@ def total_correlation(
     >>> round(result.total_correlation, 6)
     3.0
     """
-    resolve_device(device)
+    engine = Engine(device, n_jobs, verbose)
     states = as_states(states, threshold)
     codes = None if y is None else check_labels(y, len(states))[1]
     if density != "kde":
-        return _fitted_total_correlation(states, codes, density, cv, base, n_jobs, random_state)
+        return _fitted_total_correlation(states, codes, density, cv, base, engine, random_state)
     terms = KernelTerms(states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint)
     random_state = check_random_state(random_state)
     n_synthetic = len(states) if n_synthetic is None else n_synthetic
@@ -132,11 +134,11 @@ def total_correlation(
             return independent_log_masses(rows, rates, terms.weights)
         drawn = sample_independent(rows, rates, n_synthetic, random_state)
         columns = GatingStates(drawn, rows.layers)
-        masses = kernel_masses(columns, terms.weights, queries=rows, n_jobs=n_jobs)[:, 0]
+        masses = kernel_masses(columns, terms.weights, queries=rows, engine=engine)[:, 0]
         return masses - np.log(n_synthetic)
 
     labelings = [] if codes is None else [codes]
-    masses = kernel_masses(states, terms.weights, labelings=labelings, n_jobs=n_jobs)
+    masses = kernel_masses(states, terms.weights, labelings=labelings, engine=engine)
     h = entropy(masses[:, 0])
     c = independent_entropy(expectations(states, terms.rates))
     c_given = h_given = np.full(len(h), np.nan)
@@ -161,9 +163,9 @@ def total_correlation(
     )
 
 
-def _fitted_total_correlation(states, codes, density, cv, base, n_jobs, random_state):
+def _fitted_total_correlation(states, codes, density, cv, base, engine, random_state):
     spans = Spans(len(states.layers))
-    options = {"cv": cv, "seed": draw_seed(random_state), "n_jobs": n_jobs}
+    options = {"cv": cv, "seed": draw_seed(random_state), "engine": engine}
     everyone = np.zeros(len(states), int)
     fitted, logs = cross_fit(states, everyone, spans, kind=density, **options)
     # a tree inside a unit, as the forest has it, so that what it misses does not count as TC
@@ -273,9 +275,12 @@ class TotalCorrelation(GatingEstimator):
     max_samples : int, float or None, default=None
         Number or share of samples drawn at random to be measured.
     device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the pairs are computed. This version has no CUDA engine: ``"cuda"`` raises.
+        Where the pairs are computed. ``"auto"`` takes a GPU for work of more than about two seconds
+        where CuPy finds one, ``"cuda"`` raises where it does not.
     n_jobs : int, default=None
         Number of threads for the pairs.
+    verbose : int, default=0
+        Whether to show what is done and the time left.
     random_state : int, RandomState instance or None, default=None
         Seed of the drawn samples, of synthetic states and of sampling inside the model.
 
@@ -362,6 +367,7 @@ class TotalCorrelation(GatingEstimator):
         max_samples=None,
         device="auto",
         n_jobs=None,
+        verbose=0,
         random_state=None,
     ):
         super().__init__(
@@ -377,6 +383,7 @@ class TotalCorrelation(GatingEstimator):
             max_samples=max_samples,
             device=device,
             n_jobs=n_jobs,
+            verbose=verbose,
             random_state=random_state,
         )
         self.reference = reference

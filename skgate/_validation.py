@@ -24,7 +24,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from ._arrays import to_numpy
+from ._arrays import on_device, to_numpy
 from ._states import GatingStates
 from .exceptions import warn_user
 
@@ -91,15 +91,18 @@ def check_states(estimator, X, *, threshold, reset):
             f"Got a {type(X).__name__} and no model: what it yields are no gates. Pass "
             f"{type(estimator).__name__}(model=...), or states that GateExtractor made of it."
         )
-    X = to_numpy(X)
-    X = validate_data(estimator, X, dtype="numeric", reset=reset)
-    gates = X if X.dtype == bool else X > threshold
-    if reset and X.dtype.kind == "f" and len(X) > 1 and gates.all():
+    if on_device(X) and X.ndim == 2:  # where it is packed
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    else:
+        X = validate_data(estimator, to_numpy(X), dtype="numeric", reset=reset)
+    states = GatingStates.from_arrays(X, threshold=threshold)
+    is_float = "float" in str(X.dtype)
+    if reset and is_float and len(X) > 1 and (states.activation_rates()[0] == 1).all():
         warn_user(
             f"All gates are open: every value of X exceeds threshold={threshold}. Pass "
             "pre-activations, or set a threshold between the values."
         )
-    return GatingStates.from_arrays(gates)
+    return states
 
 
 def _is_stream(X):

@@ -5,18 +5,24 @@ import os
 import numpy as np
 import pytest
 import torch
+from gpu import FakeGpu
 
 from skgate import GatingStates
+from skgate.pairwise import _cupy
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes would wait for each other
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=["cpu", "cuda"])
-def device(request):
-    if request.param == "cuda":
-        pytest.skip("this version of skgate has no CUDA engine")
-    return request.param
+@pytest.fixture(params=["cpu", "cuda", "cuda on NumPy"])
+def device(request, monkeypatch):
+    """Where pairs are computed; the last one is the CUDA engine with arrays of NumPy."""
+    if request.param == "cuda" and (missing := _cupy.what_is_missing()):
+        pytest.skip(missing)
+    if request.param == "cuda on NumPy":
+        monkeypatch.setattr(_cupy, "what_is_missing", lambda: None)
+        monkeypatch.setattr(_cupy, "Gpu", FakeGpu)
+    return request.param.split()[0]
 
 
 @pytest.fixture

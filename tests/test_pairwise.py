@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import config_context
 
 from skgate import GatingStates
-from skgate.pairwise import kernel_masses, resolve_device
+from skgate.pairwise import Engine, kernel_masses
 from skgate.pairwise._tiles import tile_rows
 
 WEIGHTS = np.array(
@@ -40,21 +40,24 @@ def expected_masses(queries, states, weights, query_labelings, labelings):
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 300, 1100])
 @pytest.mark.parametrize("n_jobs", [1, 3])
 def test_symmetric_masses_are_those_of_all_pairs(rng, device, n, n_jobs):
-    resolve_device(device)
     states = random_states(rng, n)
     y, z = rng.integers(0, 4, n), rng.integers(0, 2, n)
-    masses = kernel_masses(states, WEIGHTS, labelings=[y, z], n_jobs=n_jobs)
+    masses = kernel_masses(states, WEIGHTS, labelings=[y, z], engine=Engine(device, n_jobs))
     expected = expected_masses(states, states, WEIGHTS, [y, z], [y, z])
     np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_queries", [1, 64, 200])
 def test_cross_masses_are_those_of_all_pairs(rng, device, n_queries):
-    resolve_device(device)
     states, queries = random_states(rng, 150), random_states(rng, n_queries)
     y, z = rng.integers(0, 3, 150), rng.integers(0, 4, n_queries)  # label 3 has no columns
     masses = kernel_masses(
-        states, WEIGHTS, labelings=[y], queries=queries, query_labelings=[z], n_jobs=2
+        states,
+        WEIGHTS,
+        labelings=[y],
+        queries=queries,
+        query_labelings=[z],
+        engine=Engine(device, n_jobs=2),
     )
     expected = expected_masses(queries, states, WEIGHTS, [z], [y])
     np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-12)
@@ -62,10 +65,10 @@ def test_cross_masses_are_those_of_all_pairs(rng, device, n_queries):
         assert np.isneginf(masses[:, 1, z == 3]).all()
 
 
-def test_cross_masses_do_not_underflow(rng):
+def test_cross_masses_do_not_underflow(rng, device):
     states, queries = random_states(rng, 50), random_states(rng, 20)
     weights = np.array([[1e4, 1e4, 1e4]])
-    masses = kernel_masses(states, weights, queries=queries)
+    masses = kernel_masses(states, weights, queries=queries, engine=Engine(device))
     distances = (np.asarray(queries)[:, None] != np.asarray(states)).sum(axis=2)
     # the nearest column alone counts, however far it is
     nearest = distances.min(axis=1)
@@ -107,12 +110,12 @@ def test_masses_follow_a_permutation_of_the_rows(n, d, seed):
 def test_threads_and_memory_settings_give_the_same_bits(rng):
     states = random_states(rng, 1500)
     y = rng.integers(0, 3, 1500)
-    expected = kernel_masses(states, WEIGHTS, labelings=[y], n_jobs=1)
+    expected = kernel_masses(states, WEIGHTS, labelings=[y], engine=Engine(n_jobs=1))
     for n_jobs in (2, 4):
-        masses = kernel_masses(states, WEIGHTS, labelings=[y], n_jobs=n_jobs)
+        masses = kernel_masses(states, WEIGHTS, labelings=[y], engine=Engine(n_jobs=n_jobs))
         np.testing.assert_array_equal(masses, expected)
     with config_context(working_memory=1):
-        masses = kernel_masses(states, WEIGHTS, labelings=[y], n_jobs=2)
+        masses = kernel_masses(states, WEIGHTS, labelings=[y], engine=Engine(n_jobs=2))
         np.testing.assert_allclose(masses, expected, rtol=1e-13)
 
 
@@ -193,20 +196,25 @@ def float_masses(queries, layers, weights, query_labelings, labelings):
 
 @pytest.mark.parametrize("n", [1, 2, 63, 255, 256, 257, 600])
 @pytest.mark.parametrize("n_jobs", [1, 3])
-def test_masses_of_real_numbers_are_those_of_all_pairs(rng, n, n_jobs):
+def test_masses_of_real_numbers_are_those_of_all_pairs(rng, device, n, n_jobs):
     layers = random_layers(rng, n)
     y, z = rng.integers(0, 4, n), rng.integers(0, 2, n)
-    masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y, z], n_jobs=n_jobs)
+    masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y, z], engine=Engine(device, n_jobs))
     expected = float_masses(layers, layers, FLOAT_WEIGHTS, [y, z], [y, z])
     np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_queries", [1, 64, 300])
-def test_queries_of_real_numbers_are_those_of_all_pairs(rng, n_queries):
+def test_queries_of_real_numbers_are_those_of_all_pairs(rng, device, n_queries):
     layers, queries = random_layers(rng, 270), random_layers(rng, n_queries)
     y, z = rng.integers(0, 3, 270), rng.integers(0, 4, n_queries)  # label 3 has no columns
     masses = kernel_masses(
-        layers, FLOAT_WEIGHTS, labelings=[y], queries=queries, query_labelings=[z], n_jobs=2
+        layers,
+        FLOAT_WEIGHTS,
+        labelings=[y],
+        queries=queries,
+        query_labelings=[z],
+        engine=Engine(device),
     )
     expected = float_masses(queries, layers, FLOAT_WEIGHTS, [z], [y])
     np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-11)
@@ -215,10 +223,10 @@ def test_queries_of_real_numbers_are_those_of_all_pairs(rng, n_queries):
 
 @pytest.mark.parametrize("d", [1, 2, 15, 16, 17, 18, 64, 300])
 @pytest.mark.parametrize("shift", [0.0, 1e3, 1e6])
-def test_any_number_of_units_any_distance_from_the_origin(rng, d, shift):
+def test_any_number_of_units_any_distance_from_the_origin(rng, device, d, shift):
     X = rng.normal(size=(90, d)) + shift
     weights = np.array([[1 / d]])
-    masses = kernel_masses([X], weights)
+    masses = kernel_masses([X], weights, engine=Engine(device))
     np.testing.assert_allclose(
         masses, float_masses([X], [X], weights, [], []), rtol=1e-12, atol=1e-12
     )
@@ -303,13 +311,13 @@ def test_equal_rows_of_real_numbers_have_no_distance(rng):
 def test_threads_and_processes_give_the_same_bits_of_real_numbers(rng):
     layers = random_layers(rng, 1500)
     y = rng.integers(0, 3, 1500)
-    expected = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y], n_jobs=1)
+    expected = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y], engine=Engine(n_jobs=1))
     queries = [array[:400] for array in layers]
-    cross = kernel_masses(layers, FLOAT_WEIGHTS, queries=queries, n_jobs=1)
+    cross = kernel_masses(layers, FLOAT_WEIGHTS, queries=queries, engine=Engine(n_jobs=1))
     for n_jobs in (2, 4):
-        masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y], n_jobs=n_jobs)
+        masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y], engine=Engine(n_jobs=n_jobs))
         np.testing.assert_array_equal(masses, expected)
-        masses = kernel_masses(layers, FLOAT_WEIGHTS, queries=queries, n_jobs=n_jobs)
+        masses = kernel_masses(layers, FLOAT_WEIGHTS, queries=queries, engine=Engine(n_jobs=n_jobs))
         np.testing.assert_array_equal(masses, cross)
     with joblib.parallel_config(backend="loky", n_jobs=2):
         masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y])
@@ -337,8 +345,3 @@ def test_nothing_of_size_n_squared_is_allocated_for_real_numbers(rng, d):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < n * n  # bytes: an eighth of the distances alone
-
-
-def test_cuda_says_what_is_missing():
-    with pytest.raises(RuntimeError, match="no CUDA engine"):
-        resolve_device("cuda")

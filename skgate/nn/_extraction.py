@@ -373,7 +373,7 @@ def _packed(event, layout):
     return layout.packed(event.gates)
 
 
-def as_extractor(model, *, sampling, random_state):
+def as_extractor(model, *, sampling, random_state, verbose):
     """Return a new `GateExtractor` for whatever an estimator was given as its ``model``.
 
     Parameters
@@ -383,6 +383,8 @@ def as_extractor(model, *, sampling, random_state):
         For a model that is no extractor; ``"off"`` is required of one.
     random_state : RandomState instance
         Gives the seed, unless an extractor has its own.
+    verbose : int
+        An extractor shows its progress where it or this says so.
     """
     seed = int(random_state.randint(2**31 - 1))
     if isinstance(model, GateExtractor):
@@ -394,5 +396,6 @@ def as_extractor(model, *, sampling, random_state):
         params = model.get_params(deep=False)
         if params["random_state"] is None:
             params["random_state"] = seed
+        params["verbose"] = max(params["verbose"], verbose)
         return type(model)(**params)
-    return GateExtractor(model, sampling=sampling, random_state=seed)
+    return GateExtractor(model, sampling=sampling, random_state=seed, verbose=verbose)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from .._arrays import pack_rows
 from .._states import GateLayer
 
 __all__ = ["CONSTANT", "Layout", "find_layout"]
@@ -35,7 +34,7 @@ class Layout:
     def packed(self, gates):
         """Return gates as packed bits, (n_samples, n_bytes)."""
         rows = self.rows(gates)
-        return np.packbits(rows.reshape(len(rows), -1).cpu().numpy(), axis=1)
+        return pack_rows(rows.reshape(len(rows), -1))
 
     def layer(self, event):
         """Return the record of the layer whose gates an event holds."""

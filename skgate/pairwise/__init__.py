@@ -9,6 +9,7 @@ weights, one row a term,
 is all that an engine computes, and its logarithm all that leaves it:
 
     samples --_tiles--> tiles --_distances--> D --_cpu--> exponents, sums --> log masses (t, g, j)
+                                 --_cuda--> products --_masses.cu--> sums --/
 
 One pass over the pairs serves every row of ``W``, so that layers, prefixes, suffixes, bounds
 and bandwidths share the distances. Group 0 is all samples; then, for each labeling, the
@@ -18,27 +19,68 @@ O(n) numbers a labeling, whatever the number of classes, and the rows need no so
 Everything above this package is NumPy on arrays of O(n).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from .._parallel import in_this_process
 from .._states import GatingStates
-from ._cpu import cross_masses, symmetric_masses
+from . import _cpu, _cuda, _cupy
 from ._distances import Bits, Reals
 from ._tiles import N_PARTS, column_parts, part_slices
 
-__all__ = ["N_PARTS", "kernel_masses", "part_masses", "part_slices", "resolve_device"]
+__all__ = ["N_PARTS", "Engine", "kernel_masses", "part_masses", "part_slices"]
+
+# Nanoseconds of one core from which on "auto" takes a GPU: to start with it and to compile for it
+# take about a second, once.
+_WORK_FOR_GPU = 2e9
 
 
-def resolve_device(device):
-    """Return the engine's device for ``"auto"``, ``"cpu"`` or ``"cuda"``."""
-    if device == "cuda":
-        raise RuntimeError(
-            "device='cuda' was asked for, but this version of skgate has no CUDA engine yet. "
-            "Use device='auto' or device='cpu'."
-        )
-    return "cpu"
+@dataclass(frozen=True)
+class Engine:
+    """Where pairs are computed, and whether that is shown.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}, default="auto"
+        ``"auto"`` is CUDA for work of more than about two seconds, where CuPy has a GPU and joblib
+        is not told to compute elsewhere.
+    n_jobs : int, default=None
+        Number of threads of the CPU; ``joblib.parallel_config`` governs ``None``.
+    verbose : int, default=0
+        Whether to show the pairs that are done, and the time left.
+
+    Raises
+    ------
+    RuntimeError
+        If ``device="cuda"`` cannot be had; the error says what is missing.
+    """
+
+    device: str = "auto"
+    n_jobs: int | None = None
+    verbose: int = 0
+
+    def __post_init__(self):
+        if self.device == "cuda" and (missing := _cupy.what_is_missing()):
+            raise RuntimeError(
+                f"device='cuda' was asked for, but {missing} Or take device='cpu', or 'auto'."
+            )
+
+    def choose(self, n_pairs, points, weights):
+        """Return the module that computes so many pairs, and what its functions want of us."""
+        if self._takes_gpu(n_pairs * (len(weights) + points.cost)):
+            return _cuda, {"gpu": _cupy.Gpu(), "verbose": self.verbose}
+        return _cpu, {"n_jobs": self.n_jobs, "verbose": self.verbose}
+
+    def _takes_gpu(self, work):
+        if self.device != "auto":
+            return self.device == "cuda"
+        return work > _WORK_FOR_GPU and in_this_process() and _cupy.what_is_missing() is None
 
 
-def kernel_masses(states, weights, *, labelings=(), queries=None, query_labelings=(), n_jobs=None):
+def kernel_masses(
+    states, weights, *, labelings=(), queries=None, query_labelings=(), engine=Engine()
+):
     """Return log-sums of kernel values, one a term, group and row.
 
     Parameters
@@ -54,8 +96,7 @@ def kernel_masses(states, weights, *, labelings=(), queries=None, query_labeling
         Other rows, of the same layers.
     query_labelings : sequence of ndarray of shape (n_queries,), dtype int
         Labels of the queries, one array a labeling.
-    n_jobs : int, default=None
-        Number of threads; ``joblib.parallel_config`` governs ``None``.
+    engine : Engine
 
     Returns
     -------
@@ -66,14 +107,14 @@ def kernel_masses(states, weights, *, labelings=(), queries=None, query_labeling
     has_bits = isinstance(states, GatingStates)
     points = Bits(states.packed) if has_bits else Reals(states, weights)
     if queries is None:
-        everyone = np.zeros(len(points), int)
-        # a row is at distance 0 from itself, so that no sum underflows
-        return np.log(symmetric_masses(points, weights, labelings, everyone, n_jobs)[:, :, 0])
+        masses = _symmetric(points, weights, labelings, np.zeros(len(points), int), engine)
+        return np.log(masses[:, :, 0])  # a row is at distance 0 from itself: no sum underflows
     rows = Bits(queries.packed) if has_bits else points.of(queries)
-    return cross_masses(rows, points, weights, query_labelings, labelings, n_jobs)
+    module, how = engine.choose(len(rows) * len(points), points, weights)
+    return module.cross_masses(rows, points, weights, query_labelings, labelings, **how)
 
 
-def part_masses(states, weights, *, labelings=(), n_jobs=None):
+def part_masses(states, weights, *, labelings=(), engine=Engine()):
     """Return the sums of kernel values of each row over each part of the columns.
 
     The same pass over the pairs as that of `kernel_masses`, which returns sums over all parts.
@@ -83,7 +124,7 @@ def part_masses(states, weights, *, labelings=(), n_jobs=None):
     states : GatingStates
     weights : ndarray of shape (n_terms, n_layers)
     labelings : sequence of ndarray of shape (n_samples,), dtype int
-    n_jobs : int, default=None
+    engine : Engine
 
     Returns
     -------
@@ -93,4 +134,9 @@ def part_masses(states, weights, *, labelings=(), n_jobs=None):
     """
     weights = np.ascontiguousarray(weights, dtype=np.float64)
     parts = column_parts(len(states))
-    return symmetric_masses(Bits(states.packed), weights, labelings, parts, n_jobs), parts
+    return _symmetric(Bits(states.packed), weights, labelings, parts, engine), parts
+
+
+def _symmetric(points, weights, labelings, parts, engine):
+    module, how = engine.choose(len(points) ** 2 / 2, points, weights)
+    return module.symmetric_masses(points, weights, labelings, parts, **how)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._parallel import run, slices
-from ._tiles import part_slices, symmetric_tasks, tile_rows
+from ._tiles import length, pair_bar, part_slices, symmetric_tasks, tile_rows
 
 # A lookup is faster than an exponential as long as its table stays in the first cache levels.
 _MAX_TABLE = 1 << 14
@@ -76,8 +76,8 @@ def _symmetric_task(points, weights, labelings, parts, height, rows, columns):
     cutoff = np.log(len(points) / np.finfo(float).eps)
     kernel = _Kernel(points.largest, weights, (height, points.tile_columns), cutoff)
     shape = len(weights), 1 + len(labelings)
-    to_rows = np.zeros((*shape, _length(rows)))
-    to_columns = np.zeros((*shape, parts[-1] + 1, _length(columns)))
+    to_rows = np.zeros((*shape, length(rows)))
+    to_columns = np.zeros((*shape, parts[-1] + 1, length(columns)))
     for c in slices(columns.start, columns.stop, points.tile_columns):
         prepared = points.prepare(c)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
@@ -91,10 +91,6 @@ def _symmetric_task(points, weights, labelings, parts, height, rows, columns):
     return to_rows, to_columns
 
 
-def _length(s):
-    return s.stop - s.start
-
-
 def _add(values, masks, above, into_rows, into_columns):
     """Add the sums of a tile over its columns and its first rows, for all and for each mask."""
     # a product with ones is twice as fast as sum() on narrow tiles, and with a matrix slower again
@@ -105,32 +101,33 @@ def _add(values, masks, above, into_rows, into_columns):
         own = values if mask is None else values * mask
         into_rows[group] += own @ ones[: own.shape[1]]
         for rows in rows_of:
-            into_columns[group, above[rows.start]] += ones[: _length(rows)] @ own[rows]
+            into_columns[group, above[rows.start]] += ones[: length(rows)] @ own[rows]
 
 
-def symmetric_masses(points, weights, labelings, parts, n_jobs):
+def symmetric_masses(points, weights, labelings, parts, n_jobs, verbose):
     """Return the masses of each row over the rows of each part, each pair computed once.
 
     Sums are added in the order of the tasks, whoever computed them.
     """
     n = len(points)
     height = tile_rows(points.tile_columns, weights.shape[1], len(weights))
-    ranges = symmetric_tasks(parts, points.tile_columns)
-    work = n * n / 2 * (len(weights) + points.cost)
+    cost = len(weights) + points.cost
+    ranges = symmetric_tasks(parts, points.tile_columns, cost)
+    work = n * n / 2 * cost
     shared = points, weights, labelings, parts, height
     masses = np.zeros((len(weights), 1 + len(labelings), parts[-1] + 1, n))
-    for (rows, columns), sums in zip(
-        ranges, run(_symmetric_task, shared, ranges, n_jobs, work), strict=True
-    ):
-        to_rows, to_columns = sums
-        masses[:, :, parts[columns.start], rows] += to_rows
-        masses[..., columns] += to_columns
+    results = run(_symmetric_task, shared, ranges, n_jobs, work)
+    with pair_bar(sum(length(r) * length(c) for r, c in ranges), verbose) as bar:
+        for (rows, columns), (to_rows, to_columns) in zip(ranges, results, strict=True):
+            masses[:, :, parts[columns.start], rows] += to_rows
+            masses[..., columns] += to_columns
+            bar.update(length(rows) * length(columns))
     return masses
 
 
 def _cross_task(queries, points, weights, query_labelings, labelings, rows):
     """Return the log masses of some rows over all columns, kept relative to the least exponent."""
-    shape = len(weights), 1 + len(labelings), _length(rows)
+    shape = len(weights), 1 + len(labelings), length(rows)
     least, masses = np.full(shape, np.inf), np.zeros(shape)
     for c in slices(0, len(points), points.tile_columns):
         exponents = _exponents(queries.between(rows, points.prepare(c)), weights)
@@ -149,10 +146,15 @@ def _cross_task(queries, points, weights, query_labelings, labelings, rows):
         return np.log(masses) - np.where(np.isfinite(least), least, 0.0)
 
 
-def cross_masses(queries, points, weights, query_labelings, labelings, n_jobs):
+def cross_masses(queries, points, weights, query_labelings, labelings, n_jobs, verbose):
     """Return the log masses of each query over all rows; no query need be among them."""
     height = tile_rows(points.tile_columns, weights.shape[1], 3 * len(weights))
     work = len(queries) * len(points) * (len(weights) + points.cost)
     shared = queries, points, weights, query_labelings, labelings
     tasks = [(rows,) for rows in slices(0, len(queries), height)]
-    return np.concatenate(list(run(_cross_task, shared, tasks, n_jobs, work)), axis=-1)
+    parts = []
+    with pair_bar(len(queries) * len(points), verbose) as bar:
+        for part in run(_cross_task, shared, tasks, n_jobs, work):
+            parts.append(part)
+            bar.update(part.shape[-1] * len(points))
+    return np.concatenate(parts, axis=-1)

@@ -4,12 +4,15 @@ from itertools import pairwise
 
 import numpy as np
 from sklearn import get_config
+from tqdm import tqdm
 
 from .._parallel import slices
 
 # What stays in the second-level cache of one core; between 1 and 8 MiB it hardly matters.
 _CACHE_BYTES = 2 << 20
 _MAX_TASK_ROWS = 4096
+# Nanoseconds, roughly: an interrupted fit waits for the tasks that run.
+_MAX_TASK_WORK = 3e8
 #: Parts of the columns whose sums can be told apart.
 N_PARTS = 16
 
@@ -37,17 +40,28 @@ def part_slices(parts):
     return [slice(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
-def symmetric_tasks(parts, n_columns):
+def symmetric_tasks(parts, n_columns, cost):
     """Return the ``(rows, columns)`` of tasks that cover each pair ``row <= column``.
 
     There are 16 or more, of whole tiles of ``n_columns`` where that can be, and the columns of a
-    task are of one part.
+    task are of one part. ``cost`` is that of a pair, in nanoseconds.
     """
     n = len(parts)
-    step = min(-(-n // (16 * n_columns)) * n_columns, _MAX_TASK_ROWS)
+    most = min(_MAX_TASK_ROWS, max(1, int((_MAX_TASK_WORK / cost) ** 0.5) // n_columns) * n_columns)
+    step = min(-(-n // (16 * n_columns)) * n_columns, most)
     return [
         (rows, columns)
         for part in part_slices(parts)
         for columns in slices(part.start, part.stop, step)
-        for rows in slices(0, columns.stop, _MAX_TASK_ROWS)
+        for rows in slices(0, columns.stop, most)
     ]
+
+
+def length(s):
+    """Return the number of rows in a slice."""
+    return s.stop - s.start
+
+
+def pair_bar(n_pairs, verbose):
+    """Return a progress bar of pairs, which shows nothing unless ``verbose``."""
+    return tqdm(total=n_pairs, unit=" pairs", unit_scale=True, disable=not verbose)
