@@ -22,6 +22,7 @@ from skgate import (
     kde_layer_mi,
     sample_correlation,
 )
+from skgate.pairwise import _cupy
 
 MEASURES = [GatingEntropy, GatingMI, TotalCorrelation]
 LAYER_MEASURES = [GibbsLayerMI, BinnedLayerMI, KDELayerMI]
@@ -128,8 +129,9 @@ def test_parameters_of_one_measure():
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_cuda_without_an_engine(measure):
-    with pytest.raises(RuntimeError, match="Use device='auto' or device='cpu'"):
+def test_cuda_without_a_gpu(measure, monkeypatch):
+    monkeypatch.setattr(_cupy, "what_is_missing", lambda: "there is no GPU.")
+    with pytest.raises(RuntimeError, match=r"there is no GPU\. Or take device='cpu'"):
         measure(device="cuda").fit(GOOD, Y)
 
 
@@ -418,9 +420,10 @@ def partial_binned(bin_size):
 
 
 @pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
-def test_layer_measures_on_cuda_without_an_engine():
+def test_layer_measures_on_cuda_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(_cupy, "what_is_missing", lambda: "there is no GPU.")
     for use in (KDELayerMI(device="cuda").fit, lambda X, y: kde_layer_mi(X, y, device="cuda")):
-        with pytest.raises(RuntimeError, match="Use device='auto' or device='cpu'"):
+        with pytest.raises(RuntimeError, match="Or take device='cpu'"):
             use(GOOD, Y)
 
 
