@@ -39,16 +39,19 @@ class FittedDensity:
         on a tree.
     seed : int
         Of the split by which the shrinkage of classes is chosen.
+    gpu : Gpu, default=None
+        Where a tree is found; None for the CPU.
     """
 
-    def __init__(self, states, codes, n_classes, spans, kind, seed):
+    def __init__(self, states, codes, n_classes, spans, kind, seed, gpu=None):
         self.spans, self.parts = spans, _parts(spans, kind)
         self.priors = np.bincount(codes, minlength=n_classes) / len(codes)
         order = np.random.default_rng(seed).permutation(len(states))
         states, codes = states[order], codes[order]
         fit = _fit_autoregressive if kind == "autoregressive" else _fit_forest
         self.models = [
-            fit(states.select(layers), codes, n_classes, kind, seed) for layers, *_ in self.parts
+            fit(states.select(layers), codes, n_classes, kind, seed, gpu)
+            for layers, *_ in self.parts
         ]
 
     def log_likelihoods(self, states):
@@ -79,14 +82,14 @@ def _parts(spans, kind):
     return parts
 
 
-def _fit_forest(states, codes, n_classes, kind, seed):
+def _fit_forest(states, codes, n_classes, kind, seed, gpu):
     """Return a `Forest`, its classes shrunk as much as serves unseen samples."""
 
     def refit(rows):
         bits, sizes = _by_class(states, codes, n_classes, rows)
         edges = np.zeros((2, 0), np.int64)
         if kind == "chow-liu":
-            edges = spanning_forest(bits, sizes)
+            edges = spanning_forest(bits, sizes, gpu)
         elif kind == "units":
             edges = unit_forest(states, bits, sizes)
         return count(states, bits, *edges, sizes).forest
@@ -97,7 +100,7 @@ def _fit_forest(states, codes, n_classes, kind, seed):
     return refit(np.arange(len(states)))(strength)
 
 
-def _fit_autoregressive(states, codes, n_classes, kind, seed):
+def _fit_autoregressive(states, codes, n_classes, kind, seed, gpu):
     """Return an `Autoregression`, which heeds the class as much as serves unseen samples."""
 
     def refit(train):
@@ -177,7 +180,7 @@ def cross_fit(states, codes, spans, *, kind, cv, seed, engine):
     seed : int
         Of the folds; the same seed gives the same ones.
     engine : Engine
-        Whose threads fit the folds.
+        Whose threads fit the folds, and whose GPU finds trees.
 
     Returns
     -------
@@ -197,7 +200,8 @@ def cross_fit(states, codes, spans, *, kind, cv, seed, engine):
         folds += KFold(cv, shuffle=True, random_state=seed).split(everyone)
     sizes = [*states.n_gates, sum(states.n_gates)]
     work = sum(d**2 for d in sizes) * (n / 100 + 5) * len(folds)
-    shared = states, codes, n_classes, spans, kind, seed
+    gpu = engine.gpu(work) if kind == "chow-liu" else None
+    shared = states, codes, n_classes, spans, kind, seed, gpu
     logs, density = np.empty((len(spans.edges), n, n_classes)), None
     results = run(_fold, shared, folds, engine.n_jobs, work)
     shown = tqdm(results, total=len(folds), unit=" folds", disable=not engine.verbose)
@@ -207,6 +211,6 @@ def cross_fit(states, codes, spans, *, kind, cv, seed, engine):
     return density, logs
 
 
-def _fold(states, codes, n_classes, spans, kind, seed, train, test):
-    density = FittedDensity(states[train], codes[train], n_classes, spans, kind, seed)
+def _fold(states, codes, n_classes, spans, kind, seed, gpu, train, test):
+    density = FittedDensity(states[train], codes[train], n_classes, spans, kind, seed, gpu)
     return density, density.log_likelihoods(states[test])

@@ -14,9 +14,12 @@ towards those of all classes by as many samples as ``shrinkage`` says.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numkong
 import numpy as np
+
+from ._arrays import to_numpy
 
 __all__ = ["Counts", "Forest", "count", "spanning_forest", "transposed", "unit_forest"]
 
@@ -39,7 +42,7 @@ def transposed(states, rows):
     return bits
 
 
-def spanning_forest(bits, sizes):
+def spanning_forest(bits, sizes, gpu=None):
     """Return the edges of the most informative forest, without those that may be chance.
 
     Of n samples of independent gates, the ``d (d - 1) / 2`` pairs have an empirical information of
@@ -51,6 +54,8 @@ def spanning_forest(bits, sizes):
         Of each class; the information of a pair is that given the class.
     sizes : ndarray of shape (n_classes,), dtype int
         Number of samples of each class.
+    gpu : Gpu, default=None
+        Where informations are computed; None for the CPU.
 
     Returns
     -------
@@ -59,7 +64,7 @@ def spanning_forest(bits, sizes):
     n_gates = len(bits[0])
     if n_gates == 1:
         return np.zeros((2, 0), np.int64)
-    children, parents, information = _spanning_tree(bits, sizes)
+    children, parents, information = _spanning_tree(bits, sizes, gpu)
     kept = information > np.log(n_gates * (n_gates - 1) / 2) / sizes.sum()
     return children[kept], parents[kept]
 
@@ -76,13 +81,13 @@ def unit_forest(states, bits, sizes):
     return np.concatenate(edges, axis=1)
 
 
-def _spanning_tree(bits, sizes):
+def _spanning_tree(bits, sizes, gpu):
     """Return children, parents and information of the maximum spanning tree, by Prim's algorithm.
 
     A row of the matrix of informations is made when its gate joins the tree, and none is kept.
     """
     n_gates, n = len(bits[0]), sizes.sum()
-    rows = [_InformationRows(b, size) for b, size in zip(bits, sizes, strict=True) if size]
+    rows = [_InformationRows(b, size, gpu) for b, size in zip(bits, sizes, strict=True) if size]
     best, parent = np.full(n_gates, -np.inf), np.zeros(n_gates, np.int64)
     outside = np.ones(n_gates, bool)
     children, parents, information = np.empty((3, n_gates - 1))
@@ -98,27 +103,31 @@ def _spanning_tree(bits, sizes):
 
 
 class _InformationRows:
-    """n times the mutual information of a gate with every gate, from Hamming distances of bits."""
+    """n times the mutual information of a gate with every gate, from numbers of samples."""
 
-    def __init__(self, bits, n):
-        self.bits, self.n = bits, n
+    def __init__(self, bits, n, gpu):
+        xp = np if gpu is None else gpu.xp
         counts = np.arange(1, n + 1)
-        self.terms = np.concatenate([[0.0], counts * np.log(counts)])  # c log c
-        self.open = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
-        self.own = self.terms[self.open] + self.terms[n - self.open]
-        self.everything = numkong.hammings_pack(bits)
+        self.n, self.terms = n, xp.asarray(np.concatenate([[0.0], counts * np.log(counts)]))
+        self.open = xp.asarray(np.bitwise_count(bits).sum(axis=1, dtype=np.int64))
+        self.own = self.terms[self.open] + self.terms[n - self.open]  # c log c of both states
+        self.bits = bits if gpu is None else gpu.words(bits)
+        self.both = self._both if gpu is None else partial(gpu.open_in_both, self.bits)
+        self.everything = numkong.hammings_pack(bits) if gpu is None else None
+
+    def _both(self, gate):
+        distances = np.asarray(numkong.hammings_packed(self.bits[gate : gate + 1], self.everything))
+        return (self.open[gate] + self.open - distances[0].astype(np.int64)) >> 1
 
     def __call__(self, gate):
-        distances = np.asarray(numkong.hammings_packed(self.bits[gate : gate + 1], self.everything))
-        here, terms = self.open[gate], self.terms
-        both = (here + self.open - distances[0].astype(np.int64)) >> 1
+        here, terms, both = self.open[gate], self.terms, self.both(gate)
         # n I is the sum of c log c over the four cells, less that over each gate's, plus n log n
         information = terms[both]
         information += terms[here - both]
         information += terms[self.open - both]
         information += terms[self.n - here - self.open + both]
         information += terms[self.n] - self.own[gate] - self.own
-        return information
+        return to_numpy(information)
 
 
 @dataclass

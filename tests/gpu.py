@@ -46,6 +46,8 @@ class FullError(MemoryError):
 class DeviceArray(np.ndarray):
     """An array that refuses to be mixed with those of the host, as CuPy's do."""
 
+    __cuda_array_interface__ = {}
+
     def get(self):
         return np.array(self)
 
@@ -101,6 +103,12 @@ class FakeGpu:
             assert not {*a.shape, len(b)} & {s for s in (*a.shape, len(b)) if s % 16}
             a, b = a.astype(np.int32), b.astype(np.int32)
         out[...] = a @ b.T
+
+    def words(self, bits):
+        return _moved(bits)
+
+    def open_in_both(self, words, row):
+        return np.bitwise_count(words & words[row]).sum(axis=1, dtype=np.int64)
 
     def masses(self, products, steps, items, others, terms, sizes, leasts, sums):
         numpy_masses(*map(_flat, (products, steps, items, others, terms, sizes)), leasts, sums)

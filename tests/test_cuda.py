@@ -11,7 +11,14 @@ import pytest
 import torch
 from gpu import DeviceArray, FakeGpu, FullError, compiled_masses, numpy_masses
 
-from skgate import GatingEntropy, GatingStates, KDELayerMI, TotalCorrelation, gating_entropy
+from skgate import (
+    GatingEntropy,
+    GatingMI,
+    GatingStates,
+    KDELayerMI,
+    TotalCorrelation,
+    gating_entropy,
+)
 from skgate._arrays import on_device
 from skgate.pairwise import Engine, _cuda, _cupy, kernel_masses, part_masses
 
@@ -226,23 +233,17 @@ class _Elsewhere(torch.Tensor):
         raise AssertionError("it was copied before it was packed")
 
 
-class _Cupy(DeviceArray):
-    """An array that CuPy could have made."""
-
-    __cuda_array_interface__ = {}
-
-
 @pytest.fixture(params=["torch", "cupy"])
 def moved(request, monkeypatch):
     """Return an array in the memory of a device that is not there."""
     if request.param == "torch":
         return lambda X: torch.tensor(X).as_subclass(_Elsewhere)
     cupy = types.SimpleNamespace(
-        zeros=lambda *args: np.zeros(*args).view(_Cupy),
-        packbits=lambda bits: np.packbits(np.asarray(bits)).view(_Cupy),
+        zeros=lambda *args: np.zeros(*args).view(DeviceArray),
+        packbits=lambda bits: np.packbits(np.asarray(bits)).view(DeviceArray),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    return lambda X: np.array(X).view(_Cupy)
+    return lambda X: np.array(X).view(DeviceArray)
 
 
 @pytest.mark.parametrize("d", [1, 7, 8, 9, 64])
@@ -268,3 +269,19 @@ def test_arrays_of_a_device_are_checked_there(moved):
         GatingStates.from_arrays(moved(np.ones((2, 3), complex)))
     with pytest.warns(UserWarning, match="All gates are open"):
         GatingEntropy(alpha=0.5).fit(moved(np.ones((4, 3))))
+
+
+def test_trees_on_a_gpu_are_those_of_the_cpu(rng, gpu, monkeypatch):
+    Z = rng.normal(size=(150, 3)) @ rng.normal(size=(3, 45)) + 0.5 * rng.normal(size=(150, 45))
+    asked, count = [], gpu.open_in_both
+    monkeypatch.setattr(
+        gpu, "open_in_both", lambda words, row: asked.append(row) or count(words, row)
+    )
+    y = rng.integers(0, 2, 150)
+    here, there = (
+        GatingMI(density="chow-liu", cv=2, random_state=0, device=device).fit(Z, y)
+        for device in ("cpu", "cuda")
+    )
+    assert len(asked) > 44
+    np.testing.assert_allclose(there.mi_x_, here.mi_x_, rtol=1e-12)
+    np.testing.assert_allclose(there.transform(Z), here.transform(Z), rtol=1e-12)

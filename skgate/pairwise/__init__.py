@@ -68,14 +68,17 @@ class Engine:
 
     def choose(self, n_pairs, points, weights):
         """Return the module that computes so many pairs, and what its functions want of us."""
-        if self._takes_gpu(n_pairs * (len(weights) + points.cost)):
-            return _cuda, {"gpu": _cupy.Gpu(), "verbose": self.verbose}
-        return _cpu, {"n_jobs": self.n_jobs, "verbose": self.verbose}
+        gpu = self.gpu(n_pairs * (len(weights) + points.cost))
+        if gpu is None:
+            return _cpu, {"n_jobs": self.n_jobs, "verbose": self.verbose}
+        return _cuda, {"gpu": gpu, "verbose": self.verbose}
 
-    def _takes_gpu(self, work):
-        if self.device != "auto":
-            return self.device == "cuda"
-        return work > _WORK_FOR_GPU and in_this_process() and _cupy.what_is_missing() is None
+    def gpu(self, work):
+        """Return the GPU for so many nanoseconds of one core, None where the CPU is to do it."""
+        wanted = self.device == "cuda"
+        if self.device == "auto" and work > _WORK_FOR_GPU and in_this_process():
+            wanted = _cupy.what_is_missing() is None
+        return _cupy.Gpu() if wanted else None
 
 
 def kernel_masses(

@@ -7,6 +7,7 @@ one, is in `_cupy.Gpu`.
 
 import numpy as np
 
+from .._arrays import to_numpy
 from .._parallel import slices
 from ._distances import Bits
 from ._tiles import length, pair_bar, part_slices
@@ -148,17 +149,13 @@ class _Sums:
         self._gpu.masses(
             products, steps, items, others, self._terms, (n_items, n_others), leasts, sums
         )
-        return _logs(np.stack([_host(leasts), _host(sums)]))
+        return _logs(np.stack([to_numpy(leasts), to_numpy(sums)]))
 
 
 def _logs(leasts_and_sums):
     leasts, sums = leasts_and_sums
     with np.errstate(divide="ignore"):
         return np.where(sums > 0, np.log(sums) - leasts, -np.inf)
-
-
-def _host(array):
-    return array.get() if hasattr(array, "get") else array
 
 
 def _cut(tiles, height):

@@ -54,6 +54,9 @@ class Gpu:
         self.xp = cupy
         self.out_of_memory = cupy.cuda.memory.OutOfMemoryError
 
+    def __reduce__(self):
+        return Gpu, ()  # wherever it is unpickled
+
     def free_bytes(self):
         """Return how much memory may be asked for."""
         pool = self.xp.get_default_memory_pool()
@@ -99,6 +102,25 @@ class Gpu:
             (products, *map(np.int64, steps), item_norms, other_norms, item_labels, other_labels,
              *terms, *map(np.int32, sizes), leasts, sums),
         )  # fmt: skip
+
+    def words(self, bits):
+        """Return packed rows on the device, in words of 32 bits."""
+        padded = np.zeros((len(bits), -(-bits.shape[1] // 4) * 4), np.uint8)
+        padded[:, : bits.shape[1]] = bits
+        return self.xp.asarray(padded).view(np.uint32)
+
+    def open_in_both(self, words, row):
+        """Return the number of bits that each row shares with one of them, (n_rows,), int64."""
+        return _count()(words, words[row], axis=1)
+
+
+@cache
+def _count():
+    import cupy
+
+    return cupy.ReductionKernel(
+        "uint32 a, uint32 b", "int64 n", "(long long)__popc(a & b)", "a + b", "n = a", "0", "both"
+    )
 
 
 @cache
