@@ -44,20 +44,26 @@ _TRUSTED_SECONDS = 0.5  # a run of this length tells how long a larger one takes
 _BUDGET_SECONDS = 20  # of the repeated runs of one process
 
 
-def make_states(n, d, gates):
-    """Return random packed gates, made in blocks so that making them sets no peak."""
-    from skgate import GateLayer, GatingStates
-
+def packed_blocks(n, d, gates, step=128):
+    """Yield random packed gates, some rows at a time, so that making them sets no peak."""
     rng = np.random.default_rng(0)
     loadings = rng.standard_normal((4, d), dtype=np.float32)
-    packed = np.empty((n, -(-d // 8)), np.uint8)
-    for start in range(0, n, 128):
-        rows = packed[start : start + 128]
+    for start in range(0, n, step):
+        n_rows = min(step, n - start)
         if gates == "saturated":
-            block = rng.random((len(rows), d), dtype=np.float32) < 0.3
+            block = rng.random((n_rows, d), dtype=np.float32) < 0.3
         else:
-            block = rng.standard_normal((len(rows), 4), dtype=np.float32) @ loadings > 0
-        rows[:] = np.packbits(block, axis=1)
+            block = rng.standard_normal((n_rows, 4), dtype=np.float32) @ loadings > 0
+        yield start, np.packbits(block, axis=1)
+
+
+def make_states(n, d, gates):
+    """Return random packed gates."""
+    from skgate import GateLayer, GatingStates
+
+    packed = np.empty((n, -(-d // 8)), np.uint8)
+    for start, rows in packed_blocks(n, d, gates):
+        packed[start : start + len(rows)] = rows
     return GatingStates([packed], [GateLayer("gates", d)])
 
 
