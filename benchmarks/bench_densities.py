@@ -355,7 +355,7 @@ def bits_table():
 def error_seconds(n, d, repeats):
     """Return seconds by name of the entropy with its error, and of its pass alone."""
     from skgate import gating_entropy
-    from skgate.pairwise import kernel_masses
+    from skgate.pairwise import Engine, kernel_masses
 
     warnings.simplefilter("ignore")
     states = make_states(n, d, "unsaturated")
@@ -364,7 +364,7 @@ def error_seconds(n, d, repeats):
     return interleaved(
         {
             "gating_entropy, with errors": lambda: gating_entropy(states, alpha=0.04, n_jobs=2),
-            "kernel_masses alone": lambda: kernel_masses(states, weights, n_jobs=2),
+            "kernel_masses alone": lambda: kernel_masses(states, weights, engine=Engine(n_jobs=2)),
         },
         repeats,
     )

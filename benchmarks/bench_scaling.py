@@ -24,11 +24,11 @@ import numpy as np
 from _common import NONE, machine_line, median, publish, rst_table, timed, verdict
 from bench_entropy import ALPHAS, make_states, variance
 from distributed import Client
-from scipy.optimize import nnls
+from scipy.optimize import linprog
 
 from skgate import gating_entropy
 from skgate._parallel import run, slices
-from skgate.pairwise import kernel_masses
+from skgate.pairwise import Engine, kernel_masses
 from skgate.pairwise._cpu import _symmetric_task
 from skgate.pairwise._distances import Bits
 from skgate.pairwise._tiles import symmetric_tasks, tile_rows
@@ -57,7 +57,7 @@ def weight_of(states, gates="unsaturated"):
 
 def one_pass(states, weight):
     """Return the median seconds of a pass on one thread."""
-    run_once = partial(kernel_masses, states, weight, n_jobs=1)
+    run_once = partial(kernel_masses, states, weight, engine=Engine(n_jobs=1))
     seconds = [timed(run_once)[0]]
     if seconds[0] < _BUDGET_SECONDS:
         repeats = int(np.clip(_BUDGET_SECONDS / seconds[0], 2, 9))
@@ -78,56 +78,61 @@ def measure_grid(samples, gates):
 
 
 @cache
-def tasks_of(n):
-    """Return the tasks of a pass over n samples, and the tiles and pairs of each, (2, n_tasks)."""
-    tasks = symmetric_tasks(np.zeros(n, int), Bits.tile_columns)
-    height = tile_rows(Bits.tile_columns, n_layers=1, n_terms=1)
-    counts = []
-    for rows, columns in tasks:
-        tiles = slices(columns.start, columns.stop, Bits.tile_columns)
+def tasks_of(n, d):
+    """Return the tasks of a pass, and the number of pairs of each."""
+    cost = 1 + Bits([np.empty((0, -(-d // 8)), np.uint8)]).cost  # of a term, and of the distance
+    tasks = symmetric_tasks(np.zeros(n, int), Bits.tile_columns, cost)
+    counts = [
         # the square on the diagonal is computed whole
-        heights = np.array([min(rows.stop, c.stop) - rows.start for c in tiles])
-        widths = np.array([c.stop - c.start for c in tiles])
-        counts.append([np.sum(-(-heights // height)), np.sum(heights * widths)])
-    return tasks, np.array(counts, float).T
+        sum(
+            (min(rows.stop, c.stop) - rows.start) * (c.stop - c.start)
+            for c in slices(columns.start, columns.stop, Bits.tile_columns)
+        )
+        for rows, columns in tasks
+    ]
+    return tasks, np.array(counts, float)
 
 
 @dataclass
 class CostModel:
-    """Seconds of a pass: by tile, by pair, and by pair and byte of its packed gates.
+    """Seconds of a pass: of itself, by pair, and by pair and byte of its packed gates.
 
-    A tile costs what calling NumPy costs, a pair its kernel value and the two sums that it goes
-    into, and a byte the counting of its bits.
+    A pass costs the list of its tasks and what they share, a pair its kernel value and the two sums
+    that it goes into, and a byte the counting of its bits.
     """
 
-    tile: float
+    call: float
     pair: float
     byte: float
 
     @classmethod
     def fitted(cls, seconds):
-        """Return the model of least squared relative errors."""
+        """Return the model whose largest relative error is least."""
         counts = np.array([cls._counts(n, d) for n, d in seconds])
-        taken = np.array(list(seconds.values()))
-        parameters, _ = nnls(counts / taken[:, None], np.ones(len(taken)))
-        return cls(*parameters)
+        shares = counts / np.array(list(seconds.values()))[:, None]
+        scale = shares.max(axis=0)
+        # of the parameters and the error: least error, with shares p - 1 between -error and error
+        error = np.ones((len(shares), 1))
+        bounds = np.block([[shares / scale, -error], [-shares / scale, -error]])
+        limits = np.concatenate([error, -error]).ravel()
+        found = linprog([*np.zeros(len(scale)), 1.0], bounds, limits)  # none is negative
+        return cls(*(found.x[:-1] / scale))
 
     @staticmethod
     def _counts(n, d):
-        tiles, pairs = tasks_of(n)[1].sum(axis=1)
-        return [tiles, pairs, pairs * d / 8]
+        pairs = tasks_of(n, d)[1].sum()
+        return [1, pairs, pairs * d / 8]
 
     def seconds(self, n, d):
-        return float(np.dot(self._counts(n, d), [self.tile, self.pair, self.byte]))
+        return float(np.dot(self._counts(n, d), [self.call, self.pair, self.byte]))
 
     def task_seconds(self, n, d):
         """Return the seconds of each task."""
-        tiles, pairs = tasks_of(n)[1]
-        return tiles * self.tile + pairs * (self.pair + self.byte * d / 8)
+        return tasks_of(n, d)[1] * (self.pair + self.byte * d / 8)
 
     def __str__(self):
         return (
-            f"{self.tile * 1e6:.0f} µs a tile, {self.pair * 1e9:.2f} ns a pair, "
+            f"{self.call * 1e3:.1f} ms a pass, {self.pair * 1e9:.2f} ns a pair, "
             f"{self.byte * 1e12:.2f} ps a pair and byte"
         )
 
@@ -235,7 +240,7 @@ class Job:
 
     @classmethod
     def of(cls, n, d, bandwidth, tasks, adding, before, per_task):
-        sizes = [8 * (r.stop - r.start + c.stop - c.start) for r, c in tasks_of(n)[0]]
+        sizes = [8 * (r.stop - r.start + c.stop - c.start) for r, c in tasks_of(n, d)[0]]
         handling = per_task + np.array(sizes) / bandwidth
         return cls(before, np.array(tasks), np.array(adding), handling, n * d / 8 / bandwidth)
 
@@ -291,7 +296,7 @@ def measure_job(n, d, bandwidth, per_task):
     """Return the job of n samples of d gates, whose tasks run here one by one."""
     states = make_states(n, d, "unsaturated")
     before, _ = timed(states.activation_rates)
-    points, parts, tasks = Bits(states.packed), np.zeros(n, int), tasks_of(n)[0]
+    points, parts, tasks = Bits(states.packed), np.zeros(n, int), tasks_of(n, d)[0]
     height = tile_rows(Bits.tile_columns, n_layers=1, n_terms=1)
     shared = points, weight_of(states), (), parts, height
     masses = np.zeros((1, 1, 1, n))

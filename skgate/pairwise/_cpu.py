@@ -78,6 +78,7 @@ def _symmetric_task(points, weights, labelings, parts, height, rows, columns):
     shape = len(weights), 1 + len(labelings)
     to_rows = np.zeros((*shape, length(rows)))
     to_columns = np.zeros((*shape, parts[-1] + 1, length(columns)))
+    scratch = {}
     for c in slices(columns.start, columns.stop, points.tile_columns):
         prepared = points.prepare(c)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
@@ -86,7 +87,7 @@ def _symmetric_task(points, weights, labelings, parts, height, rows, columns):
             masks = [labels[r, None] == labels[None, c] for labels in labelings]
             into_rows = to_rows[..., r.start - rows.start : r.stop - rows.start]
             into_columns = to_columns[..., c.start - columns.start : c.stop - columns.start]
-            for term, values in kernel(points.between(r, prepared)):
+            for term, values in kernel(points.between(r, prepared, scratch)):
                 _add(values, masks, above, into_rows[term], into_columns[term])
     return to_rows, to_columns
 
@@ -129,8 +130,9 @@ def _cross_task(queries, points, weights, query_labelings, labelings, rows):
     """Return the log masses of some rows over all columns, kept relative to the least exponent."""
     shape = len(weights), 1 + len(labelings), length(rows)
     least, masses = np.full(shape, np.inf), np.zeros(shape)
+    scratch = {}
     for c in slices(0, len(points), points.tile_columns):
-        exponents = _exponents(queries.between(rows, points.prepare(c)), weights)
+        exponents = _exponents(queries.between(rows, points.prepare(c), scratch), weights)
         for group in range(shape[1]):
             values = exponents  # (n_terms, n_rows, n_columns)
             if group:

@@ -1,7 +1,7 @@
 """Squared distances of samples on the CPU, a tile at a time: of bits, and of real numbers.
 
 Both classes hold the layers of some samples, and offer the same: ``prepare`` columns once, then
-``between`` rows and them, one array a layer.
+``between`` rows and them, one array a layer, in memory that a task keeps in its dict ``scratch``.
 """
 
 import copy
@@ -51,11 +51,18 @@ class Bits:
     def prepare(self, columns):
         return [numkong.hammings_pack(np.ascontiguousarray(bits[columns])) for bits in self.packed]
 
-    def between(self, rows, prepared):
-        return [
-            np.asarray(numkong.hammings_packed(np.ascontiguousarray(bits[rows]), pack))
-            for bits, pack in zip(self.packed, prepared, strict=True)
-        ]
+    def between(self, rows, prepared, scratch):
+        distances = []
+        for index, (bits, pack) in enumerate(zip(self.packed, prepared, strict=True)):
+            own = np.ascontiguousarray(bits[rows])
+            # a fresh array a tile costs as much again where memory goes back to the system at
+            # once, as in the workers of a Dask cluster
+            key = index, len(own), pack.width
+            if key not in scratch:
+                scratch[key] = numkong.empty(key[1:], dtype="uint32")
+            numkong.hammings_packed(own, pack, out=scratch[key])
+            distances.append(np.asarray(scratch[key]))
+        return distances
 
 
 class Reals:
@@ -110,7 +117,7 @@ class Reals:
             prepared.append(x)
         return prepared
 
-    def between(self, rows, prepared):
+    def between(self, rows, prepared, scratch):
         distances = []
         for index, (exact, columns) in enumerate(zip(self.exact, prepared, strict=True)):
             x = self._centred(index, rows)
