@@ -1,0 +1,149 @@
+r"""
+Complexity and entanglement
+===========================
+
+Fig. 2 of the Complexity paper: of networks with similar activation rates, those of larger
+:math:`H(\Sigma_l)` have the smaller :math:`TC(\Sigma_l)`. It trains 21 LeNet-5 and 21 MLP-β from
+different initial parameters on MNIST, and measures their third and fourth gating layers, of 120 and
+84 gates in both; and 21 ResNet-20, of which it measures the third layer.
+
+:math:`H + TC = C` holds for every network, with :math:`C` the entropy that independent gates of the
+same activation rates would have. The two correlate negatively where :math:`C` varies less than
+:math:`H` does: how similar the rates are decides. The paper says that those of its networks are
+similar, and not how it sees to that. Here the 21 networks of an architecture differ in the seed
+alone. The statement is held against the 11 whose :math:`C` is nearest to the median, which are more
+similar, so that it nearly follows from the equation; and against all of them, where it need not.
+
+As many networks are trained as in the paper, on 2000 images in place of 60,000, for 6 epochs. The
+ResNet-20 has half the published width and sees images of 14 x 14, for 8 epochs. 2000 training
+images are measured. Two estimators are judged: the Chow-Liu density; and the kernel density of the
+paper with the exact expectation in place of draws, with :math:`\sigma_0^2 = \alpha d` for :math:`d`
+gates, as in the code that the authors released later, and the published α: 0.01, and 0.04 after
+convolutions.
+
+.. image:: /reproduction/tc_fig2_entanglement.png
+
+``--full`` trains on all images for 100 epochs, ResNet-20 of the published width and on images of
+28 x 28.
+"""
+
+import numpy as np
+import torch
+from _image_networks import MLP_BETA, accuracy, lenet5, load, mlp, relu_states, resnet20, train
+from _reproduction import Reproduction, show
+from matplotlib import pyplot as plt
+from scipy.stats import pearsonr
+from torch.nn.functional import avg_pool2d
+
+from skgate import TotalCorrelation
+
+paper = Reproduction(
+    "Complexity paper, Fig. 2",
+    "of networks with similar activation rates, those of larger H(Σ_l) have smaller TC(Σ_l)",
+    n_seeds=21,
+)
+#: How to build a network, its learning rate, and which of its gating layers are measured.
+NETWORKS = {
+    "MLP-β": (lambda: mlp(MLP_BETA), 0.01, (2, 3)),
+    "LeNet-5": (lambda: lenet5(1), 0.01, (2, 3)),
+    "ResNet-20": (lambda: resnet20(1, 16 if paper.full else 8), 0.05, (2,)),
+}
+N_TRAIN, EPOCHS = (60_000, 100) if paper.full else (2000, 6)
+ESTIMATORS = {
+    "Chow-Liu": dict(density="chow-liu", random_state=0),
+    "kernel": dict(bandwidth="n_gates"),
+}
+
+# %%
+# Train one network, and measure its layers.
+
+
+@paper.cache
+def measure(network, seed, n_train, n_epochs, small_images):
+    """Return H, TC and C in bits (n_layers, n_estimators, 3), and the accuracy."""
+    X, y, X_test, y_test = load("mnist", n_train, seed=0)  # networks differ in nothing but the seed
+    if small_images:
+        X, X_test = (avg_pool2d(torch.from_numpy(A), 2).numpy() for A in (X, X_test))
+    build, lr, layers = NETWORKS[network]
+    torch.manual_seed(seed)
+    net = build()
+    for _ in train(net, X, y, [n_epochs], lr=lr):
+        states = relu_states(net, X[:2000])
+    found = []
+    for layer in layers:
+        only = states.select(layer)
+        fits = [TotalCorrelation(**e).fit(only) for e in ESTIMATORS.values()]
+        found.append([(f.entropy_, f.total_correlation_, f.independent_entropy_) for f in fits])
+    return np.array(found), accuracy(net, X_test, y_test)
+
+
+groups = {}  # (network, layer): values (n_networks, n_estimators, 3)
+for network, (_, _, layers) in NETWORKS.items():
+    small = network == "ResNet-20" and not paper.full
+    n_epochs = EPOCHS + 2 * small
+    runs = [measure(network, seed, N_TRAIN, n_epochs, small) for seed in paper.seeds]
+    paper.note(f"{network}: accuracy {show([run[1] for run in runs], 1)} %, {len(runs)} networks")
+    for i, layer in enumerate(layers):
+        groups[network, layer + 1] = np.array([run[0][i] for run in runs])
+
+# %%
+# The statement of the paper, in each architecture and layer.
+
+
+def correlation(values):
+    """Return Pearson's r of H and TC, the upper end of its 95% interval, and whether it is below 0.
+
+    Below 0 and not known to be is None.
+    """
+    result = pearsonr(values[:, 0], values[:, 1])
+    high = result.confidence_interval().high
+    return result.statistic, high, False if result.statistic >= 0 else (high < 0 or None)
+
+
+def similar(values):
+    """Return the half of the networks whose C is nearest to the median."""
+    distance = np.abs(values[:, 2] - np.median(values[:, 2]))
+    return values[np.argsort(distance)[: len(values) // 2 + 1]]
+
+
+rows = []
+for e, estimator in enumerate(ESTIMATORS):
+    below_0 = []
+    for (network, layer), values in groups.items():
+        name = f"layer {layer} of {network}"
+        for which, chosen in [("all", values[:, e]), ("similar", similar(values[:, e]))]:
+            r, high, holds = correlation(chosen)
+            means = zip(chosen.mean(0), chosen.std(0, ddof=1), strict=True)
+            spreads = [f"{mean:.4g} ±{deviation:.2g}" for mean, deviation in means]
+            rows.append([estimator, name, f"{len(chosen)} {which}", *spreads, f"{r:.2f}"])
+            if which == "all":
+                below_0.append(r < 0)
+                continue
+            paper.claim(
+                f"{estimator}, {name}, {len(chosen)} networks of similar rates: r of H and TC = "
+                f"{r:.2f}, below 0 at 95% (its upper end is {high:.2f})",
+                holds,
+            )
+    paper.claim(
+        f"{estimator}, all networks: r of H and TC is below 0 in {sum(below_0)} of {len(below_0)} "
+        "layers",
+        all(below_0),
+    )
+paper.table(["mean ± deviation, bits", "layer", "networks", "H", "TC", "C", "r"], rows)
+
+# %%
+# The paper's figure: networks of both architectures with layers of like width share a panel.
+
+PANELS = {"layer 3": 3, "layer 4": 4, "ResNet-20, layer 3": None}
+MARKERS = {"MLP-β": "o", "LeNet-5": "^", "ResNet-20": "s"}
+figure, panels = plt.subplots(2, 3, figsize=(8, 4.8), layout="constrained")
+for row, (e, estimator) in zip(panels, enumerate(ESTIMATORS), strict=True):
+    for panel, (title, wanted) in zip(row, PANELS.items(), strict=True):
+        for color, ((network, layer), values) in enumerate(groups.items()):
+            if wanted == (None if network == "ResNet-20" else layer):
+                h, tc, _ = values[:, e].T
+                panel.plot(h, tc, MARKERS[network], color=f"C{color // 2}", ms=4, label=network)
+        panel.set(title=f"{title}, {estimator}", xlabel="H(Σ_l), bits", ylabel="TC(Σ_l), bits")
+        panel.legend(frameon=False, fontsize="small")
+
+paper.finish(figure)
