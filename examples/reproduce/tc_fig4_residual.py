@@ -204,19 +204,21 @@ paper.claim(
 # %%
 # Draw the curves
 
-figure = Figure(figsize=(10, 3.6), layout="constrained")
+figure = Figure(figsize=(9, 3.4), layout="constrained")
 panels = figure.subplots(1, 3)
-labels = ["H(Σ) of three layers, Chow-Liu, bits", "I(X;Σ;Y) of the last layer, Chow-Liu, bits",
-          "H(Σ) of all layers, kernel, α = 0.04, bits"]  # fmt: skip
-for q, (panel, label) in enumerate(zip(panels, labels, strict=True)):
+titles = ["H(Σ), three layers, Chow-Liu", "I(X;Σ;Y), last layer, Chow-Liu",
+          "H(Σ), all layers, kernel, α = 0.04"]  # fmt: skip
+for q, (panel, title) in enumerate(zip(panels, titles, strict=True)):
     for color, (network, values) in enumerate(results.items()):
         curve = values[:, :, q]
         panel.errorbar(
             range(len(epochs)), curve.mean(0), curve.std(0, ddof=1) / len(curve) ** 0.5,
             fmt="os^D"[color] + "-", ms=4, lw=1.2, color=f"C{color}", label=network,
         )  # fmt: skip
-    panel.set(xlabel="epoch", ylabel=label, ylim=(0, None))
+    panel.set_title(title, fontsize=10)
+    panel.set(xlabel="epoch", ylim=(0, [None, None, 12][q]))
     panel.set_xticks(range(len(epochs)), epochs)
+panels[0].set_ylabel("bits")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4,
               frameon=False)  # fmt: skip
 paper.finish(
