@@ -1,0 +1,28 @@
+"""Training that the scripts about the Complexity paper share."""
+
+import torch
+
+__all__ = ["measured_epochs", "train"]
+
+
+def measured_epochs(n_epochs):
+    """Return 0, 1, 2, 4, 8, ... and the last epoch."""
+    return sorted({0, *(2**k for k in range(n_epochs.bit_length())), n_epochs})
+
+
+def train(net, loss, tensors, *, epochs, lr, batch_size=100):
+    """Train by Adam and yield each epoch in ``epochs`` once it is done; 0 is before training.
+
+    ``loss(net, *batch)`` is what is minimised, with ``batch`` some rows of all ``tensors``.
+    """
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
+    for epoch in range(max(epochs) + 1):
+        if epoch:
+            net.train()
+            for rows in torch.randperm(len(tensors[0])).split(batch_size):
+                optimizer.zero_grad()
+                loss(net, *(tensor[rows] for tensor in tensors)).backward()
+                optimizer.step()
+        if epoch in epochs:
+            net.eval()
+            yield epoch
