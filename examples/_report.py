@@ -1,21 +1,9 @@
-"""How the examples compare, print and draw."""
+"""How the examples compare and print."""
 
 import numpy as np
 
-__all__ = [
-    "Claims",
-    "at_least",
-    "count",
-    "means",
-    "near",
-    "plot_images",
-    "plot_planes",
-    "show",
-    "standard_error",
-    "table",
-]
+__all__ = ["Claims", "standard_error", "table"]
 
-TOLERANCE = 0.1
 WORDS = {True: "yes", False: "NO", None: "open"}
 
 
@@ -42,51 +30,7 @@ def standard_error(values):
     return values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def show(values):
-    return f"{values.mean():.2f} ±{standard_error(values):.2f}"
-
-
-def means(values):
-    return " ".join(f"{value:.2f}" for value in values)
-
-
-def near(values, published, tolerance=TOLERANCE):
-    return abs(values.mean() - published) <= tolerance
-
-
-def at_least(a, b):
-    """Return whether a ≥ b on average, as far as the starts can tell."""
-    return (a - b).mean() >= -2 * standard_error(a - b) - 1e-3
-
-
 def table(header, rows):
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in [header, *rows]:
         print("    " + "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)))
-
-
-def count(flags):
-    return f"(at {sum(flags)} of {len(flags)} epochs)"
-
-
-def plot_planes(path, planes):
-    """Save the information of each layer over epochs, a panel for X, X_bar and Y each."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.5), layout="constrained")
-    for ax, quantity in zip(figure.subplots(1, 3), ["x", "x_bar", "y"], strict=True):
-        curves = np.array([getattr(plane, quantity).mean(axis=1) for plane in planes.values()])
-        ax.plot(list(planes), curves, label=[f"layer {i + 1}" for i in range(curves.shape[1])])
-        ax.set(xscale="symlog", xlabel="epoch", title=f"I({quantity};T)", ylim=(0, None))
-    ax.legend()
-    figure.savefig(path)
-
-
-def plot_images(path, pictures):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.5 * len(pictures), 2.5), layout="constrained")
-    for ax, picture in zip(figure.subplots(1, len(pictures)), pictures, strict=True):
-        ax.imshow(picture)
-        ax.set_axis_off()
-    figure.savefig(path)
