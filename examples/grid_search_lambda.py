@@ -6,7 +6,8 @@
 "Understanding, Analyzing, and Optimizing the Complexity of Deep Models" (submitted to ICLR 2021)
 trains networks with the entropy of their gates as a penalty, weighed by λ, and finds that the
 complexity falls with λ, and with it the gap between test loss and train loss (Fig. 7); in some
-networks the test loss falls too (Fig. 8). Its CIFAR-10 networks are in ``reproduce_lambda.py``.
+networks the test loss falls too (Fig. 8). For its CIFAR-10 networks see
+``reproduce/tc_fig7_lambda.py``.
 
 First ``GridSearchCV`` chooses λ as one would in use: by the log loss of three folds of the images
 to train on. What it chose is then tried on all others.

@@ -1,6 +1,5 @@
 """The examples print what they promise."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -131,40 +130,3 @@ def test_penalized_loop_lowers_the_complexity():
     bits = [float(line.split("sum ")[1].split()[0]) for line in (before, after)]
     assert bits[1] < bits[0] / 2
     assert float(after.split()[-1]) > 0.8
-
-
-def test_lambda_goes_on_from_its_records(tmp_path):
-    records = tmp_path / "records.json"
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, size=(40, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(40) % 10
-    data = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
-    np.savez(tmp_path / "cifar10.npz", **data)
-    options = ["--networks", "resnet20", "--epochs", "1", "--images", "40", "--test-images", "40"]
-    options += ["--measured", "10", "--penalty", "product", "--output", str(records)]
-    options += ["--densities", "product"]
-
-    def go(*lams):
-        return run(
-            *(*options, "--lams", *lams), script="reproduce_lambda.py", SKGATE_DATA=str(tmp_path)
-        )
-
-    first = go("0", "1e-3", "10")
-    assert first.returncode == 0, first.stderr
-    kept = json.loads(records.read_text(encoding="utf-8"))
-    assert [record["lam"] for record in kept] == [0, 1e-3, 10]
-    for record in kept:
-        assert record["gap"] == record["test_loss"] - record["train_loss"]
-        assert record["product"] > 0
-    second = go("0", "10", "1e-3")
-    assert second.returncode == 0, second.stderr
-    assert json.loads(records.read_text(encoding="utf-8")) == kept
-    table = first.stdout[first.stdout.index("      lam") :]
-    assert table in second.stdout
-    assert "reproduced" in table
-
-
-def test_lambda_says_where_data_are_missing():
-    done = run(script="reproduce_lambda.py")
-    assert done.returncode != 0
-    assert "SKGATE_DATA" in done.stderr

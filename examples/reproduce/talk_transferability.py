@@ -1,0 +1,140 @@
+"""
+Transfer of adversarial perturbations
+=====================================
+
+The talk about the Complexity paper says that simple networks encode common knowledge: adversarial
+perturbations made for simple networks transfer to complex ones, and those made for complex networks
+hardly to simple ones.
+
+It names neither network, data nor attack. Here simple networks are those trained with a large
+weight λ of the complexity penalty: the residual MLP of the paper's Section 4.3, on 1000 images of
+MNIST (14 x 14 pixels, 196 units a layer) and of CIFAR-10 (8 x 8 pixels, 192 units), 15 epochs, with
+the last four gating layers penalised and the values of λ of Fig. 7. The attack is projected
+gradient descent, from the Adversarial Robustness Toolbox, on 300 test images, within an L2 ball
+whose radius is a little above the least perturbation that fools a network with λ = 0.
+
+Entry (i, j) of the matrix is the share of the images that the target, trained with λ_j, gets right,
+and wrong once they carry what was made for the source, trained with λ_i. Source and target start
+from different seeds. There are four pairs.
+
+Since a target with a large λ might resist whatever its source, two kinds of statement are judged:
+between two values of λ, more goes from the simple network to the complex one than the other way;
+and a complex target is fooled more by a simple source than by a complex source.
+
+``--full`` takes all images at their own size, the published width for CIFAR-10 and 100 epochs.
+
+.. image:: /reproduction/talk_transferability.png
+"""
+
+from functools import partial
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from _lambda_networks import images, residual_mlp
+from _reproduction import Reproduction, below, show
+from art.attacks.evasion import ProjectedGradientDescentPyTorch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+from skgate import ComplexityRegularizedClassifier
+
+paper = Reproduction(
+    "Talk, transfer matrix",
+    "perturbations made for simple networks transfer to complex ones more than the reverse",
+    n_seeds=4,
+)
+
+# %%
+# Size of the images and radius of the ball, in standard deviations of a pixel; and the weights λ.
+if paper.full:
+    n_images, epochs, lr = 60_000, 100, 1e-4
+    data = {"mnist": (28, 4), "cifar10": (32, 2.4)}
+    lams = [0, 1e-5, 1e-4, 1e-3, 1e-2]
+else:
+    n_images, epochs, lr = 1000, 15, 1e-3
+    data = {"mnist": (14, 2), "cifar10": (8, 0.6)}
+    lams = [0, 1e-4, 1e-3, 3e-3, 1e-2]
+
+
+# %%
+# Train one network and attack it; return the perturbed images, and the network's weights.
+@paper.cache
+def attack(dataset, lam, seed, n_images, size, epochs, lr, radius):
+    X, y, X_test, y_test = images(dataset, n_images, 300, size=size)
+    classifier = ComplexityRegularizedClassifier(
+        partial(residual_mlp, X[0].size),
+        lam=lam,
+        lr=lr,
+        max_epochs=epochs,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        random_state=seed,
+    ).fit(X, y)
+    source = PyTorchClassifier(classifier.module_, nn.CrossEntropyLoss(), X.shape[1:], 10)
+    descent = ProjectedGradientDescentPyTorch(
+        source, norm=2, eps=radius, eps_step=radius / 5, max_iter=10, batch_size=300, verbose=False
+    )
+    weights = {k: v.cpu().numpy() for k, v in classifier.module_.state_dict().items()}
+    return descent.generate(X_test, y_test), weights
+
+
+def predictions(weights, X):
+    net = residual_mlp(X[0].size)
+    net.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    with torch.inference_mode():
+        return net(torch.from_numpy(X)).argmax(1).numpy()
+
+
+# %%
+# The matrix of each pair of seeds: λ of the source by λ of the target.
+found = {}
+for dataset, (size, radius) in data.items():
+    _, _, X_test, y_test = images(dataset, n_images, 300, size=size)
+    made = {
+        (lam, seed): attack(dataset, lam, seed, n_images, size, epochs, lr, radius)
+        for lam in lams
+        for seed in range(len(paper.seeds) + 1)
+    }
+    found[dataset] = fooled = np.empty((len(paper.seeds), len(lams), len(lams)))
+    for s in paper.seeds:
+        for j, target_lam in enumerate(lams):
+            weights = made[target_lam, s + 1][1]
+            right = predictions(weights, X_test) == y_test
+            for i, source_lam in enumerate(lams):
+                wrong = predictions(weights, made[source_lam, s][0]) != y_test
+                fooled[s, i, j] = 100 * wrong[right].mean()
+
+# %%
+# What the talk says.
+pairs = list(combinations(range(len(lams)), 2))
+for dataset, fooled in found.items():
+    paper.note(f"{dataset}: images fooled, in per cent, by λ of source (rows) and target (columns)")
+    rows = [[f"{lam:g}", *row] for lam, row in zip(lams, fooled.mean(0), strict=True)]
+    paper.table(["source", *(f"{lam:g}" for lam in lams)], rows)
+    excess = np.mean([fooled[:, j, i] - fooled[:, i, j] for i, j in pairs], axis=0)
+    text = "more transfers from the simpler to the more complex network than the other way"
+    points = f"by {show(excess, 1)} points, over all pairs of λ"
+    paper.claim(f"{dataset}: {text}, {points}", below(-excess))
+    simple, same = fooled[:, -1, 0], fooled[:, 0, 0]
+    text = f"a target with λ = 0 is fooled more by a source with λ = {lams[-1]:g} than with λ = 0"
+    shares = f"{show(simple, 1)}% and {show(same, 1)}%"
+    paper.claim(f"{dataset}: {text}: {shares}", below(same - simple))
+
+# %%
+# The matrices.
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
+for ax, (dataset, fooled) in zip(axes, found.items(), strict=True):
+    mean = fooled.mean(0)
+    picture = ax.imshow(mean, cmap="cividis", vmin=0)
+    for (i, j), share in np.ndenumerate(mean):
+        colour = "white" if share < mean.max() / 2 else "black"
+        ax.text(j, i, f"{share:.0f}", ha="center", va="center", color=colour)
+    ticks = [f"{lam:g}" for lam in lams]
+    ax.set_xticks(range(len(lams)), ticks)
+    ax.set_yticks(range(len(lams)), ticks)
+    ax.set(title=dataset, xlabel="λ of the target", ylabel="λ of the source")
+    figure.colorbar(picture, label="images fooled [%]", shrink=0.8)
+
+# %%
+paper.finish(figure)
