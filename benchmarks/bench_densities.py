@@ -1,6 +1,6 @@
 """Time, memory and held-out bits of the fitted densities, against other ways to the same.
 
-The held-out comparison trains the network of ``examples/plot_densities.py`` on MNIST, or on
+The held-out comparison trains the network of ``examples/densities_over_training.py`` on MNIST, or on
 scikit-learn's digits without SKGATE_DATA, and measures its layers before and after an epoch.
 """
 
@@ -319,7 +319,7 @@ def bits_table():
     import torch
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-    from plot_densities import load, mlp, trained
+    from densities_over_training import load, mlp, trained
 
     from skgate import GateExtractor
 

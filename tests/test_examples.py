@@ -1,12 +1,12 @@
 """The examples print what they promise."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -69,7 +69,7 @@ def test_a_figure_of_the_gibbs_paper_leaves_a_record_and_a_picture(script, tmp_p
 def test_densities_prints_values_and_verdicts_and_writes_them(tmp_path):
     output = tmp_path / "tables.inc"
     options = ["--epochs", "0", "2", "--samples", "200", "--output", str(output)]
-    done = run(*options, script="plot_densities.py")
+    done = run(*options, script="densities_over_training.py")
     assert done.returncode == 0, done.stderr
     text = output.read_text(encoding="utf-8")
     assert text in done.stdout
@@ -85,7 +85,7 @@ def test_densities_prints_values_and_verdicts_and_writes_them(tmp_path):
 
 
 def test_densities_says_where_data_are_missing():
-    done = run("--network", "resnet20", script="plot_densities.py")
+    done = run("--network", "resnet20", script="densities_over_training.py")
     assert done.returncode != 0
     assert "SKGATE_DATA" in done.stderr
 

@@ -1,7 +1,7 @@
 """Follow the entropy of a network's gates through training, under each density.
 
-    SKGATE_DATA=folder python examples/plot_densities.py
-    SKGATE_DATA=folder python examples/plot_densities.py --network resnet20
+    SKGATE_DATA=folder python examples/densities_over_training.py
+    SKGATE_DATA=folder python examples/densities_over_training.py --network resnet20
 
 The first trains the network 784-1024-256-128-64-10 on ``mnist.npz`` in the folder that SKGATE_DATA
 names, and measures 2000 training images. Without SKGATE_DATA, a smaller network learns
