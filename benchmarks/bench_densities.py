@@ -1,6 +1,6 @@
 """Time, memory and held-out bits of the fitted densities, against other ways to the same.
 
-The held-out comparison trains the network of ``examples/densities_over_training.py`` on MNIST, or on
+The held-out comparison trains the network of ``examples/densities_over_training.py`` on MNIST, or
 scikit-learn's digits without SKGATE_DATA, and measures its layers before and after an epoch.
 """
 
