@@ -172,7 +172,7 @@ def draw_layers(ax, epochs, values):
     for i, label in enumerate(labels):
         style = {"color": COLOURS[i], "marker": MARKERS[i], "ms": 3, "lw": 1.2}
         ax.plot(epochs, values[:, i].mean(axis=1), label=label, **style)
-    ax.set_xscale("symlog")
+    ax.set_xscale("symlog" if epochs is EPOCHS else "linear")  # those grow by factors
     ax.set_ylim(0, None)
 
 
