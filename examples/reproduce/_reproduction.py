@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from functools import wraps
 from pathlib import Path
 
 import joblib
@@ -41,8 +42,6 @@ class Reproduction:
     full : bool
         Whether to run at the published size.
     seeds : range
-    cache : callable
-        Decorator that keeps the values of a function on disk, so that a killed run goes on.
     """
 
     def __init__(self, item, found, *, n_seeds=3):
@@ -55,8 +54,25 @@ class Reproduction:
         self.full, self.seeds, self._output = args.full, range(args.seeds), args.output
         self.name = Path(sys.argv[0]).stem
         self._claims, self._notes, self._start = [], [], time.perf_counter()
-        self.cache = joblib.Memory(HERE / ".cache", verbose=0).cache
+        self._memory = joblib.Memory(HERE / ".cache", verbose=0)
         print(f"{item}\n    {found}")
+
+    def cache(self, function):
+        """Keep the values of a function on disk, so that a killed run goes on.
+
+        What a value took counts among the seconds of the record when it is found there.
+        """
+        kept = self._memory.cache(function)
+
+        @wraps(function)
+        def call(*args, **kwargs):
+            found = kept.check_call_in_cache(*args, **kwargs)
+            value = kept.call_and_shelve(*args, **kwargs)
+            if found:
+                self._start -= value.duration
+            return value.get()
+
+        return call
 
     def claim(self, statement, holds):
         """Keep a statement of the paper that is true, false, or None: the seeds cannot tell."""

@@ -18,7 +18,8 @@ The paper's kernel density, with α = 0.01 for fully connected networks and 0.04
 bandwidth :math:`\alpha d` for :math:`d` gates in the code that the authors released later. It comes
 near log n for MLPs. All networks are therefore judged at one larger bandwidth, α = 0.04, and MLPs
 are shown at 0.01 too. They are judged a second time by the Chow-Liu density, which has no ceiling:
-all gates of an MLP, and those of LeNet but the first layer's 4704, for time.
+all gates of an MLP, and for time the last three layers of others, which leaves out the first 4704
+gates of LeNet-5.
 
 A curve falls and then rises if its least mean over the seeds is at an epoch between the first and
 the last, and is below both by two standard errors of the difference.
@@ -90,7 +91,7 @@ def follow(network, seed, n_train, epochs, lr=0.01):
             kernel = gating_entropy(gates, bandwidth="n_gates", alpha=ALPHAS, standard_errors=False)
         # at the judged bandwidth a saturated value would be told
         mi = gating_mi(gates, y[:2000], bandwidth="n_gates", alpha=ALPHAS[1], random_state=0)
-        narrow = states if network.startswith("MLP") else states.select(slice(1, None))
+        narrow = states if network.startswith("MLP") else states.select(slice(-3, None))
         forest = gating_entropy(np.asarray(narrow), density="chow-liu", random_state=0)
         bits.append([*kernel.entropy, mi.mi_xy, forest.entropy])
         rates.append(np.concatenate(states.activation_rates()))
@@ -155,9 +156,9 @@ paper.claim(
 paper.note(f"Of the same neurons, {show(undecided[:, -1], 1)} % are so at the end.")
 
 # %%
-# The figure: entropies and informations from their values before training, and the histograms.
+# The figure: changes since before training, with their standard errors, and the histograms.
 
-figure, panels = plt.subplots(2, 3, figsize=(9.5, 5.4), layout="constrained")
+figure, panels = plt.subplots(2, 3, figsize=(8, 4.8), layout="constrained")
 STYLES = ["o-", "s--", "^-", "v--", "D-", "d--"]
 for panel, (column, title) in zip(panels[0], list(COLUMNS.items())[:3], strict=True):
     for i, (network, values) in enumerate(curves.items()):
@@ -170,7 +171,9 @@ for panel, (column, title) in zip(panels[0], list(COLUMNS.items())[:3], strict=T
         )
     panel.axhline(0, color="0.7", lw=0.8, zorder=0)
     panel.set(title=title, xlabel="epoch", ylabel="change, " + ("%" if column == 3 else "bits"))
-panels[0, 0].legend(frameon=False, fontsize="small")
+figure.legend(
+    *panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+)
 for panel, epoch in zip(panels[1], (0, low, -1), strict=True):
     weights = np.full(mlp_rates[:, epoch].size, 1 / mlp_rates[:, epoch].size)
     panel.hist(mlp_rates[:, epoch].ravel(), np.linspace(0, 1, 21), weights=weights, color="C0")
@@ -178,7 +181,13 @@ for panel, epoch in zip(panels[1], (0, low, -1), strict=True):
         title=f"MLP, MNIST: epoch {EPOCHS[epoch]}",
         xlabel="activation rate",
         ylabel="share of neurons",
-        ylim=(0, 0.4),
+        ylim=(0, 0.3),
     )
 
-paper.finish(figure)
+paper.finish(
+    figure,
+    tried="I(X;Σ;Y) of LeNet-5 on MNIST is flat in the first epoch and rises from then on. With a "
+    "tenth of the learning rate, 0.001, over eight epochs, it moved by less than 0.04 bits in two "
+    "of three seeds and rose by 0.14 in the third: a fall, if there is one, is small. The paper "
+    "trains for 500 epochs from initial weights that it does not name.",
+)
