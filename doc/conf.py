@@ -41,6 +41,7 @@ html_sidebars = {
         "densities",
         "layers",
         "models",
+        "monitor",
         "performance",
         "quantities",
         "scale",

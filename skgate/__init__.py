@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BinnedLayerMI",
     "ComplexityLoss",
+    "ComplexityMonitor",
     "ComplexityRegularizedClassifier",
     "GateCaptureWarning",
     "GateExtractor",
@@ -50,8 +51,9 @@ __all__ = [
 ]
 
 #: Names that load torch -> the module that they come from.
-_NEEDS_TORCH = {
+_ON_USE = {
     "ComplexityLoss": "training",
+    "ComplexityMonitor": "training",
     "ComplexityRegularizedClassifier": "training",
     "GateExtractor": "nn",
     "layer_activations": "nn",
@@ -59,8 +61,8 @@ _NEEDS_TORCH = {
 
 
 def __getattr__(name):
-    if name in _NEEDS_TORCH:
-        return getattr(importlib.import_module(f"{__name__}.{_NEEDS_TORCH[name]}"), name)
+    if name in _ON_USE:
+        return getattr(importlib.import_module(f"{__name__}.{_ON_USE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
