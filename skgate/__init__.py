@@ -24,10 +24,14 @@ from .exceptions import GateCaptureWarning, SaturationWarning
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationRateDisplay",
     "BinnedLayerMI",
+    "ComplexityDisplay",
     "ComplexityLoss",
     "ComplexityMonitor",
     "ComplexityRegularizedClassifier",
+    "EntanglementDisplay",
+    "FeaturesDisplay",
     "GateCaptureWarning",
     "GateExtractor",
     "GateLayer",
@@ -35,7 +39,9 @@ __all__ = [
     "GatingMI",
     "GatingStates",
     "GibbsLayerMI",
+    "InformationPlaneDisplay",
     "KDELayerMI",
+    "LambdaDisplay",
     "SaturationWarning",
     "TotalCorrelation",
     "binned_layer_mi",
@@ -50,12 +56,18 @@ __all__ = [
     "total_correlation",
 ]
 
-#: Names that load torch -> the module that they come from.
+#: Names that load torch, or that few need -> the module that they come from.
 _ON_USE = {
+    "ActivationRateDisplay": "plotting",
+    "ComplexityDisplay": "plotting",
     "ComplexityLoss": "training",
     "ComplexityMonitor": "training",
     "ComplexityRegularizedClassifier": "training",
+    "EntanglementDisplay": "plotting",
+    "FeaturesDisplay": "plotting",
     "GateExtractor": "nn",
+    "InformationPlaneDisplay": "plotting",
+    "LambdaDisplay": "plotting",
     "layer_activations": "nn",
 }
 

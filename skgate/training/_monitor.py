@@ -80,6 +80,7 @@ class ComplexityMonitor(Callback):
 
     See Also
     --------
+    ComplexityDisplay, InformationPlaneDisplay, EntanglementDisplay : Draw the history.
     ComplexityRegularizedClassifier : Trains with the complexity as a penalty.
 
     Notes
