@@ -43,6 +43,7 @@ html_sidebars = {
         "models",
         "monitor",
         "performance",
+        "plots",
         "quantities",
         "scale",
         "training",
