@@ -24,9 +24,14 @@ from .exceptions import GateCaptureWarning, SaturationWarning
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationRateDisplay",
     "BinnedLayerMI",
+    "ComplexityDisplay",
     "ComplexityLoss",
+    "ComplexityMonitor",
     "ComplexityRegularizedClassifier",
+    "EntanglementDisplay",
+    "FeaturesDisplay",
     "GateCaptureWarning",
     "GateExtractor",
     "GateLayer",
@@ -34,7 +39,9 @@ __all__ = [
     "GatingMI",
     "GatingStates",
     "GibbsLayerMI",
+    "InformationPlaneDisplay",
     "KDELayerMI",
+    "LambdaDisplay",
     "SaturationWarning",
     "TotalCorrelation",
     "binned_layer_mi",
@@ -49,18 +56,25 @@ __all__ = [
     "total_correlation",
 ]
 
-#: Names that load torch -> the module that they come from.
-_NEEDS_TORCH = {
+#: Names that load torch, or that few need -> the module that they come from.
+_ON_USE = {
+    "ActivationRateDisplay": "plotting",
+    "ComplexityDisplay": "plotting",
     "ComplexityLoss": "training",
+    "ComplexityMonitor": "training",
     "ComplexityRegularizedClassifier": "training",
+    "EntanglementDisplay": "plotting",
+    "FeaturesDisplay": "plotting",
     "GateExtractor": "nn",
+    "InformationPlaneDisplay": "plotting",
+    "LambdaDisplay": "plotting",
     "layer_activations": "nn",
 }
 
 
 def __getattr__(name):
-    if name in _NEEDS_TORCH:
-        return getattr(importlib.import_module(f"{__name__}.{_NEEDS_TORCH[name]}"), name)
+    if name in _ON_USE:
+        return getattr(importlib.import_module(f"{__name__}.{_ON_USE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

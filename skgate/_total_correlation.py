@@ -96,8 +96,8 @@ def total_correlation(
     result : :class:`~sklearn.utils.Bunch`
         ``total_correlation``, ``independent_entropy``, ``entropy``, the same by layer
         (``layer_total_correlations``, ``independent_entropies``, ``layer_entropies``),
-        the same given the label, ``ceilings``, ``saturated``, ``bandwidth`` and ``bandwidths``,
-        as the attributes of :class:`TotalCorrelation`.
+        the same given the label, ``ceilings``, ``saturated``, ``network_saturated``,
+        ``bandwidth`` and ``bandwidths``, as the attributes of :class:`TotalCorrelation`.
 
     Raises
     ------
@@ -145,6 +145,7 @@ def total_correlation(
     if codes is not None:
         c_given = independent_entropy(_by_class(states, codes, expectations))
         h_given = conditional_entropy(masses[:, 1], codes)
+    saturated = terms.flag_saturated(h, base)
     unit = np.log(base)
     return Bunch(
         total_correlation=float((c - h)[terms.whole] / unit),
@@ -158,7 +159,8 @@ def total_correlation(
         conditional_independent_entropies=c_given[terms.layers] / unit,
         conditional_entropies=h_given[terms.layers] / unit,
         ceilings=terms.ceilings()[terms.layers] / unit,
-        saturated=terms.flag_saturated(h, base)[terms.layers],
+        saturated=saturated[terms.layers],
+        network_saturated=bool(saturated[terms.whole]),
         **terms.reported_bandwidths(),
     )
 
@@ -204,6 +206,7 @@ def _fitted_total_correlation(states, codes, density, cv, base, engine, random_s
         conditional_entropies=h_given[layers],
         ceilings=np.array(states.n_gates) * np.log(2) / unit,
         saturated=np.zeros(len(layers), bool),
+        network_saturated=False,
         density=fitted,
     )
 
@@ -313,6 +316,8 @@ class TotalCorrelation(GatingEstimator):
     saturated_ : ndarray of shape (n_layers,), dtype bool
         Layers whose entropy is within 1% of its ceiling; their TC is then no less than C minus
         that ceiling, whatever the states.
+    network_saturated_ : bool
+        The same of all layers.
     density_ : FittedDensity or None
         The density of all samples; None for the kernel density.
     bandwidth_ : float

@@ -3,10 +3,11 @@
     module --_relaxation--> relaxed gates --_energy, _samplers--> penalty --_net--> classifier
 
 `ComplexityLoss` is the penalty for any training loop; `ComplexityRegularizedClassifier` brings
-the loop.
+the loop. `ComplexityMonitor` measures what is trained, in either.
 """
 
 from ._classifier import ComplexityRegularizedClassifier
 from ._loss import ComplexityLoss
+from ._monitor import ComplexityMonitor
 
-__all__ = ["ComplexityLoss", "ComplexityRegularizedClassifier"]
+__all__ = ["ComplexityLoss", "ComplexityMonitor", "ComplexityRegularizedClassifier"]

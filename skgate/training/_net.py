@@ -9,6 +9,7 @@ from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.dataset import unpack_data
 
 from ..nn._recorder import running
+from ._monitor import ComplexityMonitor
 
 __all__ = ["PenalizedNet"]
 
@@ -87,8 +88,9 @@ class PenalizedNet(NeuralNetClassifier):
                 getattr(callback, method_name)(self, **kwargs)
             except KeyboardInterrupt:
                 # how callbacks of skorch end a training; the user's interruption is another matter
-                ours = dict(self._default_callbacks)
-                if name not in ours and method_name.startswith(("on_epoch", "on_batch")):
+                ours = name in dict(self._default_callbacks)
+                ours = ours or isinstance(callback, ComplexityMonitor)
+                if not ours and method_name.startswith(("on_epoch", "on_batch")):
                     raise _TrainingEnded from None
                 raise
         if method_name == "on_epoch_end" and self._after_epoch is not None:

@@ -1,0 +1,210 @@
+"""`ComplexityDisplay`: entropies of layers, and their curves while a network trains."""
+
+import numpy as np
+
+from .._records import records_of
+from .._validation import check_is_fitted
+from ._drawing import (
+    by_layer,
+    check_records,
+    choose_measure,
+    column,
+    drawing,
+    points,
+    steps_of,
+    style,
+    unit,
+)
+
+__all__ = ["ComplexityDisplay"]
+
+LABELS = {
+    "entropy": "H of each layer",
+    "prefix_entropy": "H up to each layer",
+    "suffix_entropy": "H from each layer on",
+    "total_correlation": "TC of each layer",
+    "independent_entropy": "C of each layer",
+}
+WHOLE = "all layers"
+
+
+class ComplexityDisplay:
+    """Entropies of the layers of a network, or their curves while it trains.
+
+    Of one step, a row a layer, the first one on top, with standard errors and the ceilings of the
+    kernel density. Of several steps, a curve a layer. Points are hollow where they are saturated
+    and say nothing.
+
+    Parameters
+    ----------
+    records : list of dict
+        As in ``history_`` of a :class:`ComplexityMonitor`.
+    measure : str, default=None
+        Name of the measure to draw; needed where several have the quantity.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+    figure_ : matplotlib.figure.Figure
+    lines_ : dict of str to matplotlib.lines.Line2D
+        The curve of each layer and of ``"all layers"``; of one step, the row positions and values
+        of each quantity.
+
+    See Also
+    --------
+    ComplexityMonitor : Makes the records.
+    EntanglementDisplay : Entropy against total correlation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgate import ComplexityDisplay, GatingEntropy, GatingStates
+    >>> rng = np.random.default_rng(0)
+    >>> states = GatingStates.from_arrays(
+    ...     {"first": rng.normal(size=(500, 6)), "second": rng.normal(size=(500, 3))})
+    >>> display = ComplexityDisplay.from_estimator(GatingEntropy(alpha=0.1).fit(states))
+    >>> [label.get_text() for label in display.ax_.get_yticklabels()]
+    ['first', 'second', 'all layers']
+    """
+
+    def __init__(self, records, *, measure=None):
+        self.records = records
+        self.measure = measure
+
+    @classmethod
+    def from_estimator(cls, estimator, *, quantities="entropy", ax=None):
+        """Draw the entropies of a fitted measure.
+
+        Parameters
+        ----------
+        estimator : GatingEntropy or TotalCorrelation
+        quantities : str or list of str, default="entropy"
+            ``"entropy"``, ``"prefix_entropy"``, ``"suffix_entropy"``, or another one in the
+            records of a :class:`ComplexityMonitor`.
+        ax : matplotlib.axes.Axes, default=None
+            A new figure by default.
+
+        Returns
+        -------
+        display : ComplexityDisplay
+        """
+        check_is_fitted(estimator)
+        return cls(records_of(estimator)).plot(ax=ax, quantities=quantities)
+
+    @classmethod
+    def from_history(cls, history, *, measure=None, quantity="entropy", ax=None):
+        """Draw a curve of each layer, and of the whole network, over the steps.
+
+        Parameters
+        ----------
+        history : list of dict
+            ``history_`` of a :class:`ComplexityMonitor`, or what its ``read`` returns.
+        measure : str, default=None
+            Name of the measure to draw; needed where several have the quantity.
+        quantity : str, default="entropy"
+            Any in the records.
+        ax : matplotlib.axes.Axes, default=None
+            A new figure by default.
+
+        Returns
+        -------
+        display : ComplexityDisplay
+        """
+        return cls(history, measure=measure).plot(ax=ax, quantities=quantity)
+
+    def plot(self, ax=None, *, quantities="entropy"):
+        """Draw the records.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            A new figure by default.
+        quantities : str or list of str, default="entropy"
+            One where there are several steps.
+
+        Returns
+        -------
+        display : ComplexityDisplay
+        """
+        quantities = [quantities] if isinstance(quantities, str) else list(quantities)
+        records = check_records(self.records)
+        records = choose_measure(records, self.measure, {quantities[0]})
+        n_layers = len(by_layer(records))
+        if len(steps_of(records)) == 1:
+            for quantity in quantities[1:]:
+                choose_measure(records, None, {quantity})
+            draw = self._draw_rows
+            height = 0.9 + max(n_layers, 3) * (0.13 + 0.07 * len(quantities))
+        elif len(quantities) == 1:
+            draw = self._draw_curves
+            height = max(2.4, 0.6 + 0.155 * n_layers)
+        else:
+            raise ValueError(f"quantities={quantities!r}; of several steps, choose one.")
+        with drawing(ax, height=height) as (self.figure_, (self.ax_,)):
+            draw(records, quantities)
+        return self
+
+    def _draw_rows(self, records, quantities):
+        ax, self.lines_ = self.ax_, {}
+        names = [WHOLE if r["layer"] is None else r["layer"] for r in records]
+        rows = np.arange(len(records))
+        if "bandwidth" in records[0] and "entropy" in quantities:
+            ax.plot(column(records, "ceiling"), rows, **CEILING)
+        for i, quantity in enumerate(quantities):
+            shifted = rows + 0.25 * (i - (len(quantities) - 1) / 2)
+            looks = {key: style(i)[key] for key in ("color", "marker")}
+            values = column(records, quantity)
+            errors = column(records, f"{quantity}_se")
+            ax.errorbar(values, shifted, xerr=errors, fmt="none", ecolor=looks["color"], lw=1)
+            flag = quantity.replace("_entropy", "_saturated")
+            flag = flag if flag.endswith("_saturated") else "saturated"
+            full, open_ = points(ax, values, shifted, records, flag=flag, **looks)
+            full.set_label(LABELS.get(quantity, quantity))
+            if len(open_.get_xdata()):
+                open_.set_label("saturated")
+            (self.lines_[quantity],) = ax.plot(values, shifted, linestyle="none")
+        ax.set_yticks(rows, names)
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_xlim(0, None)
+        ax.grid(axis="y", linewidth=0.4, alpha=0.5)
+        what = ", ".join(dict.fromkeys(_symbol(quantity) for quantity in quantities))
+        ax.set_xlabel(f"{what} [{unit(records[0]['base'])}]")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+
+    def _draw_curves(self, records, quantities):
+        ax, self.lines_, (quantity,) = self.ax_, {}, quantities
+        for i, (layer, rows) in enumerate(by_layer(records).items()):
+            looks = style(i) if layer is not None else {**style(i), **NETWORK}
+            steps, values = column(rows, "step"), column(rows, quantity)
+            ax.errorbar(
+                steps,
+                values,
+                column(rows, f"{quantity}_se"),
+                fmt="none",
+                ecolor=looks["color"],
+                lw=1,
+            )
+            name = WHOLE if layer is None else layer
+            (self.lines_[name],) = ax.plot(steps, values, **{**looks, "marker": ""})
+            full, _ = points(ax, steps, values, rows, color=looks["color"], marker=looks["marker"])
+            full.set(linestyle="none")
+            ax.plot([], [], label=name, **looks)
+        if any(r.get("saturated") for r in records):
+            ax.plot([], [], "o", color="0.4", markerfacecolor="white", label="saturated")
+        ax.set(xlabel="step", ylabel=f"{_symbol(quantity)} [{unit(records[0]['base'])}]")
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)
+
+
+CEILING = {
+    "linestyle": "none",
+    "marker": "|",
+    "markersize": 9,
+    "color": "0.4",
+    "label": "ceiling",
+}
+NETWORK = {"color": "black", "linestyle": "-", "marker": "*"}
+
+
+def _symbol(quantity):
+    symbols = {"entropy": "H", "correlation": "TC"}
+    return symbols.get(quantity.rpartition("_")[2], quantity)

@@ -1,0 +1,146 @@
+"""What the displays share: axes, colours, units, records that are checked."""
+
+import contextlib
+
+import numpy as np
+
+__all__ = [
+    "COLORS",
+    "MARKERS",
+    "WIDTH",
+    "by_layer",
+    "check_records",
+    "choose_measure",
+    "column",
+    "drawing",
+    "hollow",
+    "points",
+    "steps_of",
+    "style",
+    "unit",
+]
+
+#: Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+MARKERS = "osD^vPX<>"
+DASHES = ["-", "--", "-.", ":"]
+#: Inches: what fits into one column of print.
+WIDTH = 3.4
+PRINT = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "legend.handlelength": 1.6,
+    "lines.markersize": 4,
+    "lines.linewidth": 1,
+}
+
+
+@contextlib.contextmanager
+def drawing(ax, n=1, *, height, width=WIDTH, shape=None, **shared):
+    """Yield a figure and ``n`` axes in an array: those that were given, or new ones.
+
+    What is drawn on new ones has sizes for print.
+
+    Parameters
+    ----------
+    ax : matplotlib axes, array of these, or None
+    n : int
+    height, width : float
+        Of a new figure, inches.
+    shape : (int, int), default=None
+        Rows and columns of new axes; one row by default.
+    **shared
+        Of `matplotlib.pyplot.subplots`.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError('Plots need matplotlib: pip install "skgate[plot]".') from error
+    if ax is not None:
+        given = np.asarray(ax, dtype=object).ravel()
+        if len(given) != n:
+            raise ValueError(
+                f"ax holds {len(given)} axes; {n} are needed. Leave ax out to have them."
+            )
+        yield given[0].figure, given
+        return
+    rows, columns = shape or (1, n)
+    options = {"figsize": (width, height), "layout": "constrained", "squeeze": False, **shared}
+    with plt.rc_context(PRINT):
+        figure, new = plt.subplots(rows, columns, **options)
+        for spare in new.flat[n:]:
+            spare.remove()
+        yield figure, new.flat[:n]
+
+
+def style(i):
+    """Return colour, marker and line style of the i-th curve, that differ also in grey."""
+    return {
+        "color": COLORS[i % len(COLORS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": DASHES[i % len(DASHES)],
+    }
+
+
+def unit(base):
+    """Return what a value is counted in."""
+    return {2: "bits", np.e: "nats"}.get(base, f"units of log {base:g}")
+
+
+def check_records(records):
+    """Return records as a list; raise for what is none."""
+    keys = {"step", "measure", "layer", "base"}
+    records = list(records) if isinstance(records, list | tuple) else None
+    if not records or not all(isinstance(r, dict) and keys <= r.keys() for r in records):
+        raise ValueError(
+            "Need records of a ComplexityMonitor, one or more: monitor.history_, or "
+            "ComplexityMonitor.read(path)."
+        )
+    return records
+
+
+def choose_measure(records, measure, quantities):
+    """Return the records of one measure that have some quantities, the only one by default."""
+    having = [r for r in records if quantities <= r.keys()]
+    names = list(dict.fromkeys(r["measure"] for r in having))
+    if not names:
+        there = sorted({key for r in records for key in r} - {"step", "measure", "layer", "base"})
+        raise ValueError(f"No record has {sorted(quantities)}; there is {there}.")
+    if measure is None and len(names) > 1:
+        raise ValueError(f"Several measures have {sorted(quantities)}: {names}. Choose measure=...")
+    if measure is not None and measure not in names:
+        raise ValueError(f"measure={measure!r} has no {sorted(quantities)}; {names} have.")
+    return [r for r in having if r["measure"] == (measure or names[0])]
+
+
+def by_layer(records):
+    """Return records by layer, in the order of the network, each in the order of the steps."""
+    layers = {}
+    for record in sorted(records, key=lambda record: record["step"]):
+        layers.setdefault(record["layer"], []).append(record)
+    return layers
+
+
+def steps_of(records):
+    """Return the steps, in order."""
+    return sorted({record["step"] for record in records})
+
+
+def column(records, key, missing=np.nan):
+    """Return one quantity of records as an array."""
+    return np.array([record.get(key, missing) for record in records], dtype=float)
+
+
+def hollow(records, flag="saturated"):
+    """Return which records are saturated."""
+    return np.array([bool(record.get(flag, False)) for record in records])
+
+
+def points(ax, x, y, records, *, color, marker, flag="saturated", **options):
+    """Draw points, hollow where they are saturated; return filled ones and hollow ones."""
+    empty = hollow(records, flag)
+    common = {"linestyle": "none", "marker": marker, "color": color, "zorder": 3, **options}
+    (full,) = ax.plot(x[~empty], y[~empty], **common)
+    (open_,) = ax.plot(x[empty], y[empty], **{**common, "markerfacecolor": "white"})
+    return full, open_
