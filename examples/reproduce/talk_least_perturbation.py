@@ -109,4 +109,12 @@ for ax, (dataset, values) in zip(axes, found.items(), strict=True):
 figure.supxlabel("bars: standard error of the difference from λ = 0", fontsize="small")
 
 # %%
-paper.finish(figure)
+paper.finish(
+    figure,
+    tried="On seeds 100 and 101, a plain MLP of 256-256-128-64 units on MNIST: the least norm "
+    "fell from 1.91 at λ = 0 to 1.41 at 0.01, and the accuracy from 89 to 76%. A ResNet-20 "
+    "of half the width on CIFAR-10: it fell from 0.30 at λ = 0 to 0.18 at 0.01, and was "
+    "0.27 at 0.03, where the train loss is 1.1. After as many epochs a network with a "
+    "penalty may fit with less of a margin. The talk's data, networks and attack are not "
+    "known, and no large training set was tried",
+)

@@ -137,4 +137,13 @@ for ax, (dataset, fooled) in zip(axes, found.items(), strict=True):
     figure.colorbar(picture, label="images fooled [%]", shrink=0.8)
 
 # %%
-paper.finish(figure)
+paper.finish(
+    figure,
+    tried="From seed 100 to 101, a plain MLP of 256-256-128-64 units on MNIST: 32% go from λ = "
+    "0.01 to 0, 45% the other way, 48% from 0 to 0. A ResNet-20 of half the width on "
+    "CIFAR-10: 7% go from λ = 0.03 to 0, 3% the other way, 7% from 0 to 0, of some 60 "
+    "images. Radii of 1 and 3 on MNIST: no source differs from another, and λ = 0 resists "
+    "most. The residual MLPs are close to linear at this size, so that all are fooled by "
+    "much the same. The talk's data, networks and attack are not known, and no large "
+    "training set was tried",
+)
