@@ -24,7 +24,14 @@ EXTRAS = {
         "pytest-xdist",
         "ruff",
     ],
-    "doc": ["numpydoc", "pydata-sphinx-theme", "sphinx"],
+    "doc": [
+        "matplotlib",
+        "numpydoc",
+        "pillow",
+        "pydata-sphinx-theme",
+        "sphinx",
+        "sphinx-gallery",
+    ],
 }
 
 setup(

@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "numpydoc",
+    "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["*.inc", "_build"]
@@ -27,27 +28,35 @@ autodoc_typehints = "none"
 numpydoc_show_class_members = False
 default_role = "py:obj"
 
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    # only these are executed: the others take minutes, or data that are not at hand
+    "filename_pattern": r"[/\\]plot_",
+    "ignore_pattern": r"^_|^run_all",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    # the examples of a class, below its methods
+    "backreferences_dir": "generated/backreferences",
+    "doc_module": ("skgate",),
+    "inspect_global_variables": False,
+    "download_all_examples": False,
+    "min_reported_time": 1e9,
+    "show_signature": False,
+    "write_computation_times": False,
+}
+
 html_theme = "pydata_sphinx_theme"
 html_title = f"skgate {version}"
+html_static_path = ["_static"]
 html_theme_options = {
+    # all pages are in the sidebar, under the captions of the index
+    "navbar_center": [],
     "navigation_with_keys": False,
+    "primary_sidebar_end": [],
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
 }
-html_sidebars = {
-    page: []
-    for page in [
-        "index",
-        "densities",
-        "layers",
-        "models",
-        "monitor",
-        "performance",
-        "plots",
-        "quantities",
-        "scale",
-        "training",
-    ]
-}
+html_sidebars = {"**": ["pages.html"]}
 html_show_sourcelink = False
 html_copy_source = False

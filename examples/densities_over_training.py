@@ -1,4 +1,10 @@
-"""Follow the entropy of a network's gates through training, under each density.
+"""
+Entropy over training, under each density
+=========================================
+
+The entropy of a network's gates is followed through training.
+
+::
 
     SKGATE_DATA=folder python examples/densities_over_training.py
     SKGATE_DATA=folder python examples/densities_over_training.py --network resnet20
@@ -15,6 +21,8 @@ low. The kernel density's own entropy, Eq. 2, is neither: it is the row "kde, in
 held out" is the cross entropy of its normalised density. A last table says of each density whether
 the entropy falls and then rises, by more than two standard errors.
 """
+
+# sphinx_gallery_thumbnail_path = "_static/densities_mnist.svg"
 
 import argparse
 import os
@@ -43,6 +51,8 @@ EPOCHS = {
 MOST_GATES = {False: 2048, True: 4096}
 
 
+# %%
+# The networks and their data.
 class Block(nn.Module):
     """Basic residual block, its shortcut without parameters."""
 
@@ -110,6 +120,8 @@ def trained(net, X, y, epochs, lr):
             yield epoch
 
 
+# %%
+# Each layer is measured under each density, at some epochs.
 def measure(states, density):
     """Return in-sample and held-out values, the error of the one reported, if it is saturated."""
     fitted = GatingEntropy(density=density, n_jobs=2, random_state=0).fit(states)
@@ -149,6 +161,8 @@ def fall_and_rise(values, errors):
     return fall, rise, said.get((bool(fell), bool(rose)), "does not move")
 
 
+# %%
+# Tables, plot and settings.
 def table(header, rows):
     """Return a table that reads as text and as reStructuredText."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -215,7 +229,7 @@ def draw(found, epochs, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--network", choices=["mlp", "resnet20"], default="mlp")
     parser.add_argument("--full", action="store_true", help="more epochs, images and width")
     parser.add_argument("--epochs", type=int, nargs="+", help="when to measure")

@@ -1,4 +1,11 @@
-"""Search for the weight λ of the complexity penalty, and see what each λ does: on digits.
+"""
+Search for λ, and see what each λ does
+======================================
+
+``GridSearchCV`` chooses the weight λ of the penalty, on scikit-learn's digits. Then networks are
+trained with each λ.
+
+::
 
     python examples/grid_search_lambda.py
     python examples/grid_search_lambda.py --penalty product --plot lambda.svg
@@ -25,6 +32,8 @@ at 1e-4 was .003 lower. It is not so everywhere: at a learning rate of 3e-3 and 
 rose from .340 at λ = 0 to .360 at 1e-4. The grid search need not find the λ that tests best.
 """
 
+# sphinx_gallery_thumbnail_path = "_static/lambda_digits.svg"
+
 import argparse
 import time
 
@@ -40,6 +49,8 @@ DENSITIES = ("chow-liu", "kde")
 LAYERS = ["1", "3"]
 
 
+# %%
+# The data of a seed, and one network of them.
 def split(seed, train_size):
     """Return digits to train on, and the others."""
     X, y = load_digits(return_X_y=True)
@@ -58,6 +69,8 @@ def train_one(lam, seed, train_size, settings):
     return {"lam": lam, "seed": seed, **found}
 
 
+# %%
+# The search.
 def search(lams, seed, train_size, settings, n_jobs):
     """Choose λ by cross-validation, and print how it went."""
     train, test = split(seed, train_size)
@@ -81,8 +94,10 @@ def search(lams, seed, train_size, settings, n_jobs):
     )
 
 
+# %%
+# All of it, with settings from the command line.
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--lams", type=float, nargs="+", default=[0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=100)

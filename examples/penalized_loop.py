@@ -1,4 +1,10 @@
-"""Train with the entropy of gates as a penalty in a plain torch loop: no skorch, no classifier.
+"""
+The penalty in a plain torch loop
+=================================
+
+Training with the entropy of gates as a penalty, without skorch and without a classifier.
+
+::
 
     python examples/penalized_loop.py
     python examples/penalized_loop.py --lam 0
@@ -7,6 +13,8 @@ Each step runs the network once, teaches the densities the gates of the batch, a
 to the loss of the task. The complexity is that of the densities themselves, in bits, on digits that
 the network is not trained on; before training it is said after one batch has taught them.
 """
+
+# sphinx_gallery_thumbnail_path = "_static/lambda_digits.svg"
 
 import argparse
 
@@ -17,7 +25,7 @@ from torch import nn
 
 from skgate import ComplexityLoss
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
 parser.add_argument("--lam", type=float, default=1e-3, help="weight of the penalty, in nats")
 parser.add_argument("--epochs", type=int, default=20)
 args = parser.parse_args()
@@ -30,6 +38,10 @@ optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
 penalty = ComplexityLoss(net, random_state=0)
 
 
+# %%
+# What the densities of the penalty say of digits that are not trained on.
+
+
 def tell(when):
     bits, errors = penalty.complexity(X_test)
     accuracy = (net(X_test).argmax(1) == y_test).double().mean()
@@ -38,6 +50,8 @@ def tell(when):
     print(f"{when}: {words}, sum {bits.sum():.1f} bits, test accuracy {accuracy:.3f}")
 
 
+# %%
+# The loop. ``run`` is the only pass through the network.
 penalty.energy_step(X[:128])
 tell("before")
 for _ in range(args.epochs):

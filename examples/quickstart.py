@@ -1,4 +1,10 @@
-"""Train a ReLU network and print what its gates say, layer by layer.
+"""
+Quickstart: what the gates of a network say
+===========================================
+
+A ReLU network is trained, and a table printed of what its gates say, layer by layer.
+
+::
 
     python examples/quickstart.py                # scikit-learn's digits
     SKGATE_DATA=folder python examples/quickstart.py --data mnist
@@ -6,6 +12,8 @@
 ``--data mnist`` reads ``mnist.npz`` (arrays x_train, y_train) in the folder that SKGATE_DATA
 names, trains the paper's network 784-1024-256-128-64-10 and measures 2000 training images.
 """
+
+# sphinx_gallery_thumbnail_path = "_static/densities_mnist.svg"
 
 import argparse
 import os
@@ -34,6 +42,8 @@ COLUMNS = [
 ]
 
 
+# %%
+# The images, and a plain training loop.
 def load(name):
     """Return images as rows scaled to [0, 1], labels, and the widths of a network for them."""
     if name == "digits":
@@ -63,6 +73,8 @@ def train(X, y, widths, epochs):
     return net
 
 
+# %%
+# The gates are read once, and all measures take them.
 def measure(net, X, y):
     """Return a row of the table for each gating layer."""
     states = GateExtractor(net).fit_transform(X)
@@ -89,8 +101,10 @@ def measure(net, X, y):
     )
 
 
+# %%
+# The table, and a warning that names the layers whose entropy is at a ceiling.
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--data", choices=["digits", "mnist"], default="digits")
     parser.add_argument("--epochs", type=int, default=None)
     args = parser.parse_args()

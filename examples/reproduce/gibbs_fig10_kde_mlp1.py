@@ -14,6 +14,8 @@ noise of the density saturates, which is what the figure shows.
    :alt: I(X;T_i) of MLP1 over training, for eight variances of the noise.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig10_kde_mlp1.png"
+
 from _gibbs_measures import (
     H_X,
     LAYERS,

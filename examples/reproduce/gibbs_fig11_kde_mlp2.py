@@ -16,6 +16,8 @@ noise of the density saturates, which is what the figure shows. More than 2 bits
    :alt: I(X;T_i) of MLP2 over training, for eight variances of the noise.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig11_kde_mlp2.png"
+
 from _gibbs_measures import (
     H_X,
     LAYERS,

@@ -16,6 +16,8 @@ figure and the table are in bits.
    :alt: I(X;T_i) and I(Y;T_i) of MLP1 over training, by three estimators.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig12_estimators_mlp1.png"
+
 import numpy as np
 from _gibbs_measures import LAYERS, draw_estimators, information, report_estimators
 from _reproduction import Reproduction, at_least, near, show

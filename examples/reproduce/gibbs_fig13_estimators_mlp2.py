@@ -15,6 +15,8 @@ logarithms of the binning are natural ones. All numbers here are in bits.
    :alt: I(X;T_i) and I(Y;T_i) of MLP2 over training, by three estimators.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig13_estimators_mlp2.png"
+
 from _gibbs_measures import draw_estimators, information, report_estimators
 from _reproduction import Reproduction, at_least, below, show
 

@@ -18,6 +18,8 @@ with mean 0 and deviation 1 as in the released code, and the whole as one batch;
    :alt: Correlation matrices of input and layers, and mean correlations over training.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig14_correlation.png"
+
 import numpy as np
 from _data import load_images
 from _gibbs_measures import COLOURS, LABELS, LAYERS, MARKERS, means, standardised

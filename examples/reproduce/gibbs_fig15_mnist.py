@@ -16,6 +16,8 @@ the text that we have: these are the released script's, in the three variants of
    :alt: Information of the layers of three MLPs over training on MNIST.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig15_mnist.png"
+
 from _gibbs_measures import benchmark, claim_benchmark, draw_planes, means
 from _reproduction import Reproduction, show
 

@@ -16,6 +16,8 @@ depends on their number: the first 50 or so are gone before the labels are fitte
    :alt: Information of the layers of three MLPs over training on Fashion-MNIST.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig16_fashion_mnist.png"
+
 from _gibbs_measures import benchmark, claim_benchmark, draw_planes, means
 from _reproduction import Reproduction, show
 

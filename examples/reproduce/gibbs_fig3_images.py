@@ -15,6 +15,8 @@ drawn with three seeds, and each statement is checked on the pixels. This is the
    :alt: The pattern, and one noisy image of each orientation.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig3_images.png"
+
 import numpy as np
 from _reproduction import Reproduction, near, show
 from matplotlib.figure import Figure

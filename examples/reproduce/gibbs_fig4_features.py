@@ -15,6 +15,8 @@ What becomes of the MLPs without is a row of the table.
    :alt: Features of MLP1 over training, and I(X;T_1) of the three MLPs.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig4_features.png"
+
 import numpy as np
 from _gibbs_measures import COLOURS, MARKERS, information
 from _gibbs_networks import EPOCHS, MLPS, fits, oriented_images, train_oriented

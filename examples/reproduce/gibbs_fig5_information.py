@@ -16,6 +16,8 @@ too is more than 50 starts can tell; 200 starts of 300 epochs can.
    :alt: Information of the layers of MLP1, MLP2 and MLP3 over training.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig5_information.png"
+
 from types import SimpleNamespace
 
 from _gibbs_measures import H_X, H_Y, claim_chains, draw_planes, information

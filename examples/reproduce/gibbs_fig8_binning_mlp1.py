@@ -15,6 +15,8 @@ the figure and the table are in bits. Narrow bins saturate, which is what the fi
    :alt: I(X;T_i) of MLP1 over training, for eight widths of the bins.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig8_binning_mlp1.png"
+
 import numpy as np
 from _gibbs_measures import (
     BIN_SIZES,

@@ -16,6 +16,8 @@ the figure and the table are in bits. Narrow bins saturate, which is what the fi
    :alt: I(X;T_i) of MLP2 over training, for eight widths of the bins.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig9_binning_mlp2.png"
+
 import numpy as np
 from _gibbs_measures import (
     BIN_SIZES,

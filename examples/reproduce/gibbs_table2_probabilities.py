@@ -15,6 +15,8 @@ size: ``--full`` changes nothing.
    :alt: Probabilities of the eight features of MLP1 for one image, through ReLU and tanh.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_table2_probabilities.png"
+
 import numpy as np
 from _gibbs_measures import COLOURS
 from _gibbs_networks import oriented_images, train_oriented

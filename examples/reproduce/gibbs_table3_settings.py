@@ -17,6 +17,8 @@ everywhere; the note says what they are in bits. The best is known only where th
    :alt: I(X;T_i) of MLP1 and MLP2 after training over the settings of binning and kernel density.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/gibbs_table3_settings.png"
+
 import numpy as np
 from _gibbs_measures import (
     BIN_SIZES,

@@ -18,6 +18,8 @@ summed over the penalised layers.
 .. image:: /reproduction/talk_least_perturbation.png
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/talk_least_perturbation.png"
+
 from functools import partial
 
 import matplotlib.pyplot as plt

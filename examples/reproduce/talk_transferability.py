@@ -26,6 +26,8 @@ and a complex target is fooled more by a simple source than by a complex source.
 .. image:: /reproduction/talk_transferability.png
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/talk_transferability.png"
+
 from functools import partial
 from itertools import combinations
 

@@ -27,6 +27,8 @@ Three estimators say what they find:
 ``--full`` takes all images, and 500 epochs that are measured at each fifth.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/tc_fig1_suffixes.png"
+
 import warnings
 
 import numpy as np

@@ -27,6 +27,8 @@ convolutions.
 28 x 28.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/tc_fig2_entanglement.png"
+
 import numpy as np
 import torch
 from _image_networks import MLP_BETA, accuracy, lenet5, load, mlp, relu_states, resnet20, train

@@ -29,6 +29,8 @@ the last, and is below both by two standard errors of the difference.
 ``--full`` takes all images, and 500 epochs that are measured at each fifth.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/tc_fig3_training.png"
+
 import warnings
 
 import numpy as np

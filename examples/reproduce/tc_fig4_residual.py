@@ -1,10 +1,10 @@
 """
-Complexity paper, Fig. 4: complexity of residual networks during training
-=========================================================================
+Complexity of residual networks over training
+=============================================
 
-The paper finds that both :math:`H(\\Sigma)` and :math:`I(X; \\Sigma; Y)` increase monotonously
-during the training of most residual networks. The talk says of the same networks that the
-complexity rises in the early stage and is saturated later.
+Fig. 4 of the Complexity paper finds that both :math:`H(\\Sigma)` and :math:`I(X; \\Sigma; Y)`
+increase monotonously during the training of most residual networks. The talk says of the same
+networks that the complexity rises in the early stage and is saturated later.
 
 The small version trains ResNet-20 and ResNet-32 with pre-activation, as published, on MNIST and
 on CIFAR-10: 2000 images of half the resolution, networks of a quarter of the width, 8 epochs, three
@@ -26,6 +26,8 @@ measure, of all of which the Chow-Liu density takes long.
 
 .. image:: /reproduction/tc_fig4_residual.png
 """
+
+# sphinx_gallery_thumbnail_path = "reproduction/tc_fig4_residual.png"
 
 import warnings
 from itertools import pairwise

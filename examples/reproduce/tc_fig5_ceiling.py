@@ -1,13 +1,13 @@
 """
-Complexity paper, Fig. 5: the ceiling of complexity over the task's complexity
-==============================================================================
+The ceiling of complexity over the task's complexity
+====================================================
 
-Target MLPs of 6, 12, 18 and 24 ReLU layers learn to reconstruct the outputs of task MLPs of
-:math:`n = 0 \\dots 31` ReLU layers, on grey images of CIFAR-10. The paper finds of stacked targets
-that deep ones learn more complex transformations than shallow ones where the task is simple, and
-less complex ones where it is complex. Of residual targets, with a skip-connection around each
-layer, it finds that deep ones are always the more complex; that their complexity rises with
-:math:`n` in the beginning; and that it falls once the task exceeds a limit.
+In Fig. 5 of the Complexity paper, target MLPs of 6, 12, 18 and 24 ReLU layers learn to reconstruct
+the outputs of task MLPs of :math:`n = 0 \\dots 31` ReLU layers, on grey images of CIFAR-10. The
+paper finds of stacked targets that deep ones learn more complex transformations than shallow ones
+where the task is simple, and less complex ones where it is complex. Of residual targets, with a
+skip-connection around each layer, it finds that deep ones are always the more complex; that their
+complexity rises with :math:`n` in the beginning; and that it falls once the task exceeds a limit.
 
 The small version has images of 8 × 8 and a width of 64 in place of 32 × 32 and 1024, five values
 of :math:`n`, 2000 images, 16 epochs and three seeds. Depths and loss (mean squared error) are
@@ -27,6 +27,8 @@ entropy that they find in a network grows with the number of its gates, and so w
 
 .. image:: /reproduction/tc_fig5_ceiling.png
 """
+
+# sphinx_gallery_thumbnail_path = "reproduction/tc_fig5_ceiling.png"
 
 import warnings
 

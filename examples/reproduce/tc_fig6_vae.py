@@ -1,12 +1,12 @@
 """
-Complexity paper, Fig. 6: the sampling of a variational autoencoder
-===================================================================
+The sampling of a variational autoencoder
+=========================================
 
-A classifier sits on the encoder of a variational autoencoder (VAE). Its gates depend on the
-image and on the noise that the VAE samples, so that :math:`H(\\Sigma_l)` exceeds
-:math:`I(X; \\Sigma_l)`. The paper finds that the difference of the two gradually decreases during
-training, on MNIST and on CIFAR-10: the impact of the input on the transformations grows, and that
-of the noise shrinks.
+In Fig. 6 of the Complexity paper, a classifier sits on the encoder of a variational autoencoder
+(VAE). Its gates depend on the image and on the noise that the VAE samples, so that
+:math:`H(\\Sigma_l)` exceeds :math:`I(X; \\Sigma_l)`. The paper finds that the difference of the two
+gradually decreases during training, on MNIST and on CIFAR-10: the impact of the input on the
+transformations grows, and that of the noise shrinks.
 
 The small version trains on 2000 images of each dataset for 32 epochs, with five seeds. Encoder and
 decoder have two fully connected layers each, and the classifier has two hidden layers with ReLUs,
@@ -24,6 +24,8 @@ Chow-Liu density, which has no such ceiling; both are shown.
 
 .. image:: /reproduction/tc_fig6_vae.png
 """
+
+# sphinx_gallery_thumbnail_path = "reproduction/tc_fig6_vae.png"
 
 import warnings
 from itertools import pairwise

@@ -25,6 +25,8 @@ A quantity falls where its rank correlation with λ is below 0 by two standard e
 .. image:: /reproduction/tc_fig7_lambda.png
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/tc_fig7_lambda.png"
+
 import warnings
 from functools import partial
 

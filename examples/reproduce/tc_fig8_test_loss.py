@@ -16,6 +16,8 @@ Fig. 7, chosen on other seeds. The loss is that of the plain network on 2000 tes
 .. image:: /reproduction/tc_fig8_test_loss.png
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/tc_fig8_test_loss.png"
+
 from functools import partial
 
 import matplotlib.pyplot as plt

@@ -23,6 +23,8 @@ Beside each :math:`I(X;\Sigma;Y)` the table has the value that shuffled labels g
 ``--full`` takes all images, and 500 epochs that are measured at each fifth.
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/tc_fig9_alpha.png"
+
 import warnings
 
 import numpy as np
