@@ -66,6 +66,32 @@ def test_a_figure_of_the_gibbs_paper_leaves_a_record_and_a_picture(script, tmp_p
     assert 0 < path.with_suffix(".png").stat().st_size < 80_000
 
 
+def test_summary_of_figures_says_what_holds_and_what_was_tried(tmp_path):
+    folder, records = tmp_path / "examples" / "reproduce", tmp_path / "doc" / "reproduction"
+    shutil.copytree(EXAMPLES / "reproduce", folder, ignore=shutil.ignore_patterns(".cache"))
+    records.mkdir(parents=True)
+    common = {"found": "A* is |B|_", "full": False, "n_seeds": 3, "seconds": 1.2}
+    claims = [{"statement": f"S_{holds}", "holds": holds} for holds in (True, False, None)]
+    missed = {"verdict": "not reproduced: S", "claims": claims, "tried": "Much."}
+    held = {"verdict": "reproduced", "claims": claims[:1], "tried": "Unseen."}
+    for name, item, said in [
+        ("tc_fig9_alpha", "P, Fig. 10", missed),
+        ("tc_fig6_vae", "P, 9", held),
+    ]:
+        record = {**common, "item": item, **said}
+        (records / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
+    done = run("--summary", script=folder / "run_all.py")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "doc" / "reproduction_table.inc").read_text(encoding="utf-8")
+    assert text.startswith("1 of 2 reproduced;")
+    rows, _, below = text.partition("What does not hold")
+    assert rows.index("* - **reproduced**\n") < rows.index("* - **not reproduced**: 1 hold, 1 fail")
+    assert ":ref:`Fig. 10 <sphx_glr_auto_examples_reproduce_tc_fig9_alpha.py>`" in rows
+    assert r"A\* is \|B\|\_" in rows
+    assert "    - S_False\n\n    Much.\n" in below
+    assert "Unseen" not in text
+
+
 def test_densities_prints_values_and_verdicts_and_writes_them(tmp_path):
     output = tmp_path / "tables.inc"
     options = ["--epochs", "0", "2", "--samples", "200", "--output", str(output)]
