@@ -13,7 +13,7 @@ A ReLU network is trained, and a table printed of what its gates say, layer by l
 names, trains the paper's network 784-1024-256-128-64-10 and measures 2000 training images.
 """
 
-# sphinx_gallery_thumbnail_path = "_static/densities_mnist.svg"
+# sphinx_gallery_thumbnail_path = "_static/plot_complexity.svg"
 
 import argparse
 import os

@@ -1,7 +1,9 @@
 """The examples print what they promise."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,3 +158,16 @@ def test_penalized_loop_lowers_the_complexity():
     bits = [float(line.split("sum ")[1].split()[0]) for line in (before, after)]
     assert bits[1] < bits[0] / 2
     assert float(after.split()[-1]) > 0.8
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("**/[a-z]*.py")), ids=lambda path: path.stem)
+def test_an_example_has_a_title_and_a_picture_for_the_gallery(path):
+    if path.stem == "run_all":
+        return
+    text = path.read_text(encoding="utf-8")
+    doc = ast.get_docstring(ast.parse(text))
+    title, rule = doc.splitlines()[:2]
+    assert rule == "=" * len(title)
+    if not path.stem.startswith("plot_"):  # those are executed, and their figures taken
+        (picture,) = re.findall(r'sphinx_gallery_thumbnail_path = "(.+)"', text)
+        assert (EXAMPLES.parent / "doc" / picture).exists()

@@ -24,6 +24,8 @@ measures 2000 images.
 .. image:: /reproduction/talk_adversarial_training.png
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/talk_adversarial_training.png"
+
 import warnings
 
 import matplotlib.pyplot as plt

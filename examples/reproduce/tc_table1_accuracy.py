@@ -19,6 +19,8 @@ the published one, within 3 points.
 .. image:: /reproduction/tc_table1_accuracy.png
 """
 
+# sphinx_gallery_thumbnail_path = "reproduction/tc_table1_accuracy.png"
+
 from functools import partial
 
 import matplotlib.pyplot as plt

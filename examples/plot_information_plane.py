@@ -1,0 +1,45 @@
+"""
+A network in the information plane
+==================================
+
+What does each layer know of the input, and what of the label, while the network learns? The images
+show one pattern in four orientations under noise. The orientation has 2 bits, the label 1 bit.
+"""
+
+import torch
+from torch import nn
+
+from skgate import BinnedLayerMI, ComplexityMonitor, GibbsLayerMI, InformationPlaneDisplay
+from skgate.datasets import make_oriented_images
+
+X, y, _ = make_oriented_images(random_state=0)
+X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
+
+
+def history_of(activation):
+    """Train a network of 8, 6 and 2 units, and return what was measured on the way."""
+    torch.manual_seed(2)
+    net = nn.Sequential(
+        *(nn.Linear(1024, 8), activation(), nn.Linear(8, 6), activation()),
+        nn.Linear(6, 2),
+    )
+    monitor = ComplexityMonitor([GibbsLayerMI(), BinnedLayerMI(bin_size=1.0)], X, y)
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for epoch in range(33):
+        if epoch in (0, 1, 2, 3, 4, 6, 8, 16, 32):
+            monitor.record(net, epoch)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(X), y).backward()
+        optimizer.step()
+    return monitor.history_
+
+
+# %%
+# By the Gibbs estimator: a path a layer, of two networks. Layers of tanh cannot have more than 0.68
+# bits, whatever they know (:doc:`/layers`).
+histories = {"ReLU": history_of(nn.ReLU), "tanh": history_of(nn.Tanh)}
+display = InformationPlaneDisplay.from_history(histories, measure="GibbsLayerMI")
+
+# %%
+# By binning. What is beyond 2 bits is information about the noise.
+display = InformationPlaneDisplay.from_history(histories, measure="BinnedLayerMI")
