@@ -29,8 +29,8 @@ def records_of(fitted, *, step=0, name=None):
         if not attribute.endswith("_") or attribute == "classes_":  # there may be one a layer
             continue
         per_layer = isinstance(value, np.ndarray) and value.shape == (len(layers),)
-        if isinstance(value, bool | np.bool_ | float):
-            whole[_column(attribute)] = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, bool | float):
+            whole[_column(attribute)] = value
         elif per_layer and value.dtype in (bool, float):
             for row, number in zip(rows, value.tolist(), strict=True):
                 row[_column(attribute)] = number

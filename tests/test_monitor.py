@@ -537,6 +537,20 @@ def test_resumed_training_has_the_history_of_one_that_was_not_interrupted(has_pa
         assert resumed.read(tmp_path / "stopped.jsonl") == whole.history_
 
 
+def test_a_monitor_of_another_training_can_follow_one_that_goes_on(tmp_path):
+    def run(monitor, epochs, **params):
+        options = {"callbacks": [monitor], "max_epochs": epochs, **params}
+        classifier(checkpoint=tmp_path / "state.pt", **options).fit(X, Y)
+        return monitor
+
+    past = run(ComplexityMonitor(SMALL, X, every=1), 2).history_
+    used = ComplexityMonitor(SMALL, X, every=1)
+    classifier(lr=0.1, max_epochs=3, callbacks=[used]).fit(X, Y)
+    run(used, 3, warm_start=True)
+    assert steps(used) == [0, 1, 2, 3]
+    assert used.history_[: len(past)] == past
+
+
 def test_the_file_of_another_training_is_an_error_before_training(tmp_path):
     path = tmp_path / "curve"
     skorch_net(callbacks=[ComplexityMonitor(SMALL, X, path=path)], max_epochs=1).fit(X, Y)

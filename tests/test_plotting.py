@@ -280,8 +280,10 @@ def test_saturated_layers_are_hollow(rng):
     assert {row for _, row in empty} == {0, 2}  # the wide one and all of them
     assert {row for _, row in full} == {1}
     assert "saturated" in [t.get_text() for t in display.ax_.get_legend().get_texts()]
-    display = ComplexityDisplay.from_estimator(H, quantities="suffix_entropy")
-    assert {row for _, row in marks(display.ax_)[1]} == {0}
+    assert list(H.prefix_saturated_) == [True, True]
+    for quantity, rows in {"suffix_entropy": {0}, "prefix_entropy": {0, 1}}.items():
+        display = ComplexityDisplay.from_estimator(H, quantities=quantity)
+        assert {row for _, row in marks(display.ax_)[1]} == rows
     TC = TotalCorrelation(alpha=0.1).fit(GatingStates.from_arrays(wide))
     assert {row for _, row in marks(ComplexityDisplay.from_estimator(TC).ax_)[1]} == {0, 2}
 
@@ -389,6 +391,10 @@ def test_a_panel_a_network(display, n):
     for i, paths in enumerate(shown.paths_.values()):
         assert len(paths["a"]) == i + 2
     assert len({ax.get_xlim() for ax in shown.ax_}) == 1
+    for ax, paths in zip(shown.ax_, shown.paths_.values(), strict=True):
+        assert (np.vstack(list(paths.values())) <= [ax.get_xlim()[1], ax.get_ylim()[1]]).all()
+        assert any(tick.label1.get_visible() for tick in ax.xaxis.get_major_ticks())
+        assert bool(ax.texts) == (display is EntanglementDisplay)
     inside(shown.figure_)
 
 
@@ -493,6 +499,7 @@ def test_rates_are_histograms_a_layer(states):
         np.testing.assert_allclose(display.shares_.sum(axis=1), 1)
         np.testing.assert_allclose(display.constant_, [np.mean((r == 0) | (r == 1)) for r in rates])
         assert display.constant_[0] > 0
+        assert display.ax_.get_ylim() == (2.5, -0.5)  # the first layer is on top
         (mesh,) = display.ax_.collections
         np.testing.assert_array_equal(np.asarray(mesh.get_array()), display.shares_)
         assert [t.get_text() for t in display.ax_.get_yticklabels()] == ["a", "b", "c"]

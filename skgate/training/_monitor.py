@@ -335,9 +335,8 @@ class ComplexityMonitor(Callback):
 def _by_what_they_say(name, records, caught):
     """Return warnings by what has been told when they have, whatever numbers they hold."""
     saturated = tuple(record["layer"] for record in records if record.get("saturated"))
-    keys = {True: (name, saturated)}
     return {
-        keys.get(told.category is SaturationWarning, (name, str(told.message))): told
+        (name, saturated if told.category is SaturationWarning else str(told.message)): told
         for told in caught
     }
 
