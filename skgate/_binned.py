@@ -143,6 +143,10 @@ def binned_layer_mi(activations, y, *, bin_size=2.0, base=2, random_state=None):
     SaturationWarning
         If I(X;T) is within 1% of log n.
 
+    See Also
+    --------
+    BinnedLayerMI : The same as an estimator, from raw inputs of a model too; has the references.
+
     Examples
     --------
     >>> import numpy as np
@@ -281,6 +285,12 @@ class BinnedLayerMI(LayerEstimator):
         Returns
         -------
         self : BinnedLayerMI
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is missing, continuous or of another length, a parameter is not as described,
+            ``layers`` names none, or activations are not finite.
         """
         self._start(X, y)
         layers, y = self._collect(X, y, reset=True)

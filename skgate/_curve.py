@@ -58,6 +58,15 @@ def entropy_curve(
           sub-samples.
         - ``layer_entropies``: ndarray of shape (n_sizes, n_layers).
 
+    Raises
+    ------
+    ValueError
+        If a parameter or the states are not as described.
+
+    See Also
+    --------
+    gating_entropy : The entropy of all samples, by layer, with standard errors.
+
     Examples
     --------
     Six fair gates have 6 bits, and 128 samples do not show it:

@@ -96,6 +96,11 @@ def gating_entropy(
     SaturationWarning
         If an entropy is within 1% of its ceiling.
 
+    See Also
+    --------
+    GatingEntropy : The same as an estimator, from raw inputs of a model too; has the references.
+    entropy_curve : Whether there are enough samples.
+
     Examples
     --------
     All states of three gates, each once:
@@ -304,6 +309,13 @@ class GatingEntropy(GatingEstimator):
         Returns
         -------
         self : GatingEntropy
+
+        Raises
+        ------
+        ValueError
+            If a parameter or ``X`` is not as described, or ``model`` has no gates.
+        RuntimeError
+            If ``device="cuda"`` cannot be had.
         """
         self._fit_states(X, None)
         result = gating_entropy(

@@ -61,6 +61,10 @@ def gibbs_layer_mi(activations, y, *, class_weight="prior", base=2, n_jobs=None)
         If the activations are not finite, layers differ in their number of samples, or ``y`` is
         missing, continuous or of another length.
 
+    See Also
+    --------
+    GibbsLayerMI : The same as an estimator, from raw inputs of a model too; has the references.
+
     Examples
     --------
     Four units, each of which stands for a pair of label and background:
@@ -221,6 +225,12 @@ class GibbsLayerMI(LayerEstimator):
         Returns
         -------
         self : GibbsLayerMI
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is missing, continuous or of another length, a parameter is not as described,
+            ``layers`` names none, or activations are not finite.
         """
         self._start(X, y)
         return self._add(X, y, reset=True)

@@ -89,6 +89,10 @@ def kde_layer_mi(
     SaturationWarning
         If I(X;T) is within 1% of its ceiling.
 
+    See Also
+    --------
+    KDELayerMI : The same as an estimator, from raw inputs of a model too; has the references.
+
     Examples
     --------
     Two points, far apart or close together beside the noise:
@@ -270,6 +274,14 @@ class KDELayerMI(LayerEstimator):
         Returns
         -------
         self : KDELayerMI
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is missing, continuous or of another length, a parameter is not as described,
+            ``layers`` names none, or activations are not finite.
+        RuntimeError
+            If ``device="cuda"`` cannot be had.
         """
         engine = self._engine()
         self._start(X, y)

@@ -93,6 +93,11 @@ def gating_mi(
     SaturationWarning
         If an entropy is within 1% of its ceiling, that given the label included.
 
+    See Also
+    --------
+    GatingMI : The same as an estimator, from raw inputs of a model too; has the references.
+    permutation_test : Whether the information is more than chance.
+
     Examples
     --------
     A gate that is the label, and two that know nothing of it:
@@ -326,6 +331,14 @@ class GatingMI(GatingEstimator):
         Returns
         -------
         self : GatingMI
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is missing, continuous or of another length, a parameter or ``X`` is not as
+            described, or ``model`` has no gates or is an extractor with sampling on.
+        RuntimeError
+            If ``device="cuda"`` cannot be had.
         """
         classes, codes = self._fit_states(X, y)
         result = gating_mi(

@@ -91,6 +91,10 @@ def permutation_test(
     ValueError
         If ``y`` is missing, continuous or of another length, or a parameter is not as described.
 
+    See Also
+    --------
+    gating_mi : The statistic, with one shuffle of the labels beside it.
+
     Examples
     --------
     >>> import numpy as np

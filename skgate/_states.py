@@ -40,6 +40,20 @@ class GateLayer:
         of a unit open in order, as the marks of a thermometer do.
     spatial : bool, default=False
         Whether the gates have spatial positions, as those of a convolution do.
+
+    See Also
+    --------
+    GatingStates : The bits of one layer or of several.
+
+    Examples
+    --------
+    Max pooling has a gate a position, of which exactly one is open in each window:
+
+    >>> import torch
+    >>> from skgate import GateExtractor
+    >>> pooled = GateExtractor(torch.nn.MaxPool1d(2)).fit_transform(torch.randn(10, 3, 8))
+    >>> pooled.layers[0].n_gates, pooled.layers[0].unit_size, pooled.layers[0].one_hot
+    (24, 2, True)
     """
 
     name: str
@@ -91,6 +105,11 @@ class GatingStates:
     ------
     ValueError
         If the arrays and the records do not belong together.
+
+    See Also
+    --------
+    GateExtractor : From raw inputs of a torch module to its states.
+    GateLayer : What is known of each layer.
 
     Examples
     --------

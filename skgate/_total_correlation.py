@@ -109,6 +109,10 @@ def total_correlation(
     SaturationWarning
         If an entropy is within 1% of its ceiling.
 
+    See Also
+    --------
+    TotalCorrelation : The same as an estimator, from raw inputs of a model too; has the references.
+
     Examples
     --------
     Three fair gates, each there twice, share a bit each:
@@ -408,6 +412,13 @@ class TotalCorrelation(GatingEstimator):
         Returns
         -------
         self : TotalCorrelation
+
+        Raises
+        ------
+        ValueError
+            If a parameter, ``X`` or ``y`` is not as described, or ``model`` has no gates.
+        RuntimeError
+            If ``device="cuda"`` cannot be had.
         """
         _, codes = self._fit_states(X, y)
         result = total_correlation(

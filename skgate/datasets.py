@@ -49,6 +49,11 @@ def make_oriented_images(n_samples=512, size=32, *, noise_variance=1.0, random_s
     orientation : ndarray of shape (n_samples,), dtype int
         0 to 3.
 
+    Raises
+    ------
+    ValueError
+        If a parameter is not as described.
+
     References
     ----------
     .. [1] "A Probabilistic Representation for Deep Learning: Delving into The Information

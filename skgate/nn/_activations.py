@@ -320,6 +320,10 @@ def layer_activations(model, X, *, layers=None, batch_size=256):
     ValueError
         If ``X`` is not as described, activations are not finite, or ``layers`` names none.
 
+    See Also
+    --------
+    gibbs_layer_mi, binned_layer_mi, kde_layer_mi, sample_correlation : What takes activations.
+
     Examples
     --------
     >>> import torch

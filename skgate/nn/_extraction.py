@@ -302,7 +302,17 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         )
 
     def set_output(self, *, transform=None):
-        """Return self: gating states are their own container, whatever ``transform`` asks for."""
+        """Return self: gating states are their own container, whatever ``transform`` asks for.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"} or None, default=None
+            Ignored.
+
+        Returns
+        -------
+        self : GateExtractor
+        """
         return self
 
     def __sklearn_is_fitted__(self):

@@ -23,7 +23,7 @@ class FeaturesDisplay:
     ----------
     ax_ : matplotlib.axes.Axes
     figure_ : matplotlib.figure.Figure
-    image_ : ndarray
+    image_ : ndarray of shape (height, width) or (height, width, 3)
         What is drawn: the features in rows, NaN in between; of colours, from 0 to 1.
 
     See Also

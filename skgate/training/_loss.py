@@ -369,7 +369,17 @@ class ComplexityLoss:
         return {"layer_names": self._found_layers(), **self._densities.state_dict()}
 
     def load_state_dict(self, state):
-        """Go on from a state that `state_dict` returned; `find_layers` comes first."""
+        """Go on from a state that `state_dict` returned; `find_layers` comes first.
+
+        Parameters
+        ----------
+        state : dict
+
+        Raises
+        ------
+        ValueError
+            If it is of other layers.
+        """
         if state["layer_names"] != self._found_layers():
             raise ValueError(
                 f"The state is of the layers {state['layer_names']}; these are {self.layer_names_}."

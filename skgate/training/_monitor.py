@@ -281,7 +281,12 @@ class ComplexityMonitor(Callback):
         return {"history": _lines(self.history_)}
 
     def load_state_dict(self, state):
-        """Go on from what `state_dict` returned."""
+        """Go on from what `state_dict` returned.
+
+        Parameters
+        ----------
+        state : dict
+        """
         self._join([_parse(line) for line in state["history"].splitlines()])
 
     @staticmethod
