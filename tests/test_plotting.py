@@ -404,6 +404,21 @@ def test_networks_must_hold_the_same_quantities():
         InformationPlaneDisplay.from_history({"bits": curves(), "nats": other})
 
 
+def test_measure_of_a_plane_is_chosen():
+    gates = [record(step, "a", "gates", mi_x=step, mi_xy=0.5) for step in range(3)]
+    history = [*curves(3), *gates]
+    with pytest.raises(ValueError, match=r"Several measures can be drawn: \['H', 'gates'\]"):
+        InformationPlaneDisplay.from_history(history)
+    display = InformationPlaneDisplay.from_history(history, measure="gates")
+    np.testing.assert_array_equal(display.paths_["a"], [[0, 0.5], [1, 0.5], [2, 0.5]])
+    assert display.ax_.get_ylabel() == "I(X;Σ;Y) [bits]"
+    display = InformationPlaneDisplay.from_history(history, measure="H")
+    assert display.ax_.get_ylabel() == "I(Y;T) [bits]"
+    for records in (gates[:0], [r for r in curves() if r["layer"] is None]):
+        with pytest.raises(ValueError, match=r"Need records|No record has \['mi_x', 'mi_y'\]"):
+            InformationPlaneDisplay.from_history(records)
+
+
 def test_entanglement_with_lines_of_equal_sum(states):
     TC = TotalCorrelation(alpha=0.5).fit(states)
     display = EntanglementDisplay.from_estimator(TC)

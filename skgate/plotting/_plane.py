@@ -109,12 +109,15 @@ class _Plane:
 
     def _chosen(self, records):
         """Return the quantities to draw, and the records of each layer that have them."""
-        there = {key for record in records for key in record}
-        for pair in self._pairs:
-            if set(pair) <= there:
-                break
-        chosen = choose_measure(records, self.measure, set(pair))
-        return pair, [record for record in chosen if record["layer"] is not None]
+        records = [record for record in records if record["layer"] is not None]
+        pairs = {
+            r["measure"]: pair for r in records for pair in self._pairs if set(pair) <= r.keys()
+        }
+        if self.measure is None and len(pairs) > 1:
+            raise ValueError(f"Several measures can be drawn: {list(pairs)}. Choose measure=...")
+        first = next(iter(pairs.values() or self._pairs))
+        pair = pairs.get(self.measure, first)
+        return pair, choose_measure(records, self.measure, set(pair))
 
     def _draw(self, ax, records, x, y, steps):
         """Draw one network; return its paths, (n_steps, 2), by layer."""
@@ -125,7 +128,7 @@ class _Plane:
             paths[layer] = np.column_stack([xs, ys])
             if len(steps) > 1:
                 ax.plot(xs, ys, color="0.7", linewidth=0.7, zorder=1)
-                colors = self._colors(steps)(column(rows, "step"))
+                colors = self._scale(steps).to_rgba(column(rows, "step"))
             else:
                 colors = [COLORS[i % len(COLORS)]] * len(rows)
                 errors = [column(rows, f"{key}_se") for key in (y, x)]
@@ -145,9 +148,6 @@ class _Plane:
 
         return ScalarMappable(Normalize(steps[0], steps[-1]), colormaps["viridis"])
 
-    def _colors(self, steps):
-        return self._scale(steps).to_rgba
-
     def _legend(self, found, planes, steps):
         layers = list(dict.fromkeys(r["layer"] for rows in planes.values() for r in rows))
         ax = found[min(len(found), 2) - 1]
@@ -157,10 +157,9 @@ class _Plane:
             ax.plot([], [], label=layer, **looks)
         if any(r.get("saturated") for rows in planes.values() for r in rows):
             ax.plot([], [], "o", color="0.4", markerfacecolor="white", label="saturated")
-        options = {"frameon": False, "loc": "upper left", "bbox_to_anchor": (1.0, 1.02)}
-        ax.legend(**options)
+        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
         if len(steps) > 1:
-            bar = {"orientation": "horizontal", "location": "bottom", "aspect": 30, "pad": 0.02}
+            bar = {"location": "bottom", "aspect": 30, "pad": 0.02}
             self.figure_.colorbar(self._scale(steps), ax=list(found), label="step", **bar)
 
     def _background(self, ax):
