@@ -12,6 +12,7 @@ VERSION = next(
 EXTRAS = {
     "plot": ["matplotlib"],
     "dask": ["dask[distributed]"],
+    "reproduce": ["adversarial-robustness-toolbox", "matplotlib"],
     "cuda12": ["cupy-cuda12x[ctk]>=14"],
     "cuda13": ["cupy-cuda13x[ctk]>=14"],
     "test": [

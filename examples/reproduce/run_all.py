@@ -64,7 +64,12 @@ def summary():
     records = {name: r for name, r in records.items() if r is not None}
     n_reproduced = sum(map(_reproduced, records.values()))
     n = len(records)
-    lines = [f"{n_reproduced} of {n} reproduced; {len(NO_DATA)} more have no data at hand."]
+    holds = [claim["holds"] for r in records.values() for claim in r["claims"]]
+    lines = [
+        f"{n_reproduced} of {n} reproduced; {len(NO_DATA)} more have no data at hand. Of their "
+        f"{len(holds)} statements {holds.count(True)} hold, {holds.count(False)} fail and "
+        f"{holds.count(None)} are open."
+    ]
     for paper in sorted({r["item"].partition(", ")[0] for r in records.values()}):
         of_paper = {k: r for k, r in records.items() if r["item"].startswith(f"{paper}, ")}
         of_paper = dict(sorted(of_paper.items(), key=lambda pair: _natural(pair[1]["item"])))
