@@ -12,6 +12,7 @@ from ._validation import (
     check_labels,
     validate_params,
 )
+from .exceptions import warn_user
 
 __all__ = ["BinnedLayerMI", "binned_layer_mi"]
 
@@ -142,6 +143,8 @@ def binned_layer_mi(activations, y, *, bin_size=2.0, base=2, random_state=None):
     -----
     SaturationWarning
         If I(X;T) is within 1% of log n.
+    UserWarning
+        If all samples of a layer are in one cell, though its activations vary.
 
     See Also
     --------
@@ -160,13 +163,23 @@ def binned_layer_mi(activations, y, *, bin_size=2.0, base=2, random_state=None):
     null_codes = check_random_state(random_state).permutation(codes)
     samples = [(array, codes, null_codes) for array in layers.values()]
     cells = [_Cells(*sample, len(classes), bin_size) for sample in samples]
-    return Bunch(**_plane(layers, cells, samples, base), classes=classes)
+    return Bunch(**_plane(layers, cells, samples, bin_size, base), classes=classes)
 
 
-def _plane(names, cells, samples, base):
-    _, codes, null_codes = zip(*samples, strict=True)
+def _plane(names, cells, samples, bin_size, base):
+    arrays, codes, null_codes = zip(*samples, strict=True)
     ceilings = np.log([len(own) for own in codes])
     masses = [c.log_masses for c in cells]
+    together = [
+        name
+        for name, logs, ceiling, array in zip(names, masses, ceilings, arrays, strict=True)
+        if logs[0].min() > ceiling - 1e-9 and (array != array[:1]).any()
+    ]
+    if together:
+        warn_user(
+            f"All samples are in one cell of bin_size={bin_size} in layers {together}: I(X;T) is "
+            "0, whatever they do. Take bins that are smaller than what the activations span."
+        )
     return plane_of_masses(list(names), masses, codes, null_codes, ceilings, base)
 
 
@@ -299,7 +312,7 @@ class BinnedLayerMI(LayerEstimator):
         samples = [as_samples(array, codes, null_codes) for array in layers.values()]
         self._cells = [_Cells(*sample, len(self.classes_), self.bin_size) for sample in samples]
         self._class_counts = np.bincount(codes)
-        self._set_result(_plane(layers, self._cells, samples, self.base))
+        self._set_result(_plane(layers, self._cells, samples, self.bin_size, self.base))
         return self
 
     def transform(self, X):

@@ -827,3 +827,12 @@ def test_shuffled_labels_stand_beside_the_information_about_the_label(measure):
     shuffled = np.random.RandomState(1).permutation(y)
     again = clone(measure).fit(layers, shuffled)
     assert_allclose(again.mi_y_, measure.null_mi_y_, rtol=1e-12)
+
+
+def test_bins_that_hold_all_samples_are_told(rng):
+    wide = np.round(rng.normal(size=(50, 1))) * 4
+    X = {"narrow": rng.random((50, 3)), "wide": wide, "dead": np.zeros((50, 2))}
+    y = np.arange(50) % 2
+    for measure in (BinnedLayerMI().fit, binned_layer_mi):
+        with pytest.warns(UserWarning, match=r"one cell of bin_size=2\.0 in layers \['narrow'\]"):
+            measure(X, y)

@@ -28,6 +28,7 @@ from skgate import (
     BinnedLayerMI,
     ComplexityMonitor,
     GateCaptureWarning,
+    GateExtractor,
     GatingEntropy,
     GatingMI,
     GibbsLayerMI,
@@ -698,3 +699,20 @@ def test_state_goes_into_a_checkpoint_that_executes_nothing():
 def test_import_loads_no_torch():
     code = "import sys, skgate; assert 'torch' not in sys.modules; skgate.ComplexityMonitor"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_extractor_gives_the_layers_and_the_sampling_of_any_network():
+    torch.manual_seed(0)
+    nets = [
+        nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 4), nn.ReLU())
+        for _ in range(2)
+    ]
+    samples = torch.randn(100, 6)
+    extractor = GateExtractor(nets[0], layers=["1", "2"])
+    monitor = ComplexityMonitor(GatingEntropy(extractor, alpha=0.5), samples)
+    monitor.record(nets[1], 0)
+    expected = GatingEntropy(GateExtractor(nets[1], layers=["1", "2"]), alpha=0.5).fit(samples)
+    assert [r["layer"] for r in monitor.history_] == ["1", "2", None]
+    assert [r["entropy"] for r in monitor.history_[:2]] == expected.layer_entropies_.tolist()
+    assert monitor.history_[1]["entropy"] == 0.0  # dropout, with sampling off
+    assert extractor.module is nets[0]

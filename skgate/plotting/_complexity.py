@@ -191,6 +191,10 @@ class ComplexityDisplay:
             ax.plot([], [], label=name, **looks)
         if any(r.get("saturated") for r in records):
             ax.plot([], [], "o", color="0.4", markerfacecolor="white", label="saturated")
+        # what moves by a hundredth is to look like it
+        low, high = ax.get_ylim()
+        short = max(0.0, 0.1 * max(abs(low), abs(high)) - (high - low))
+        ax.set_ylim(low - short / 2, high + short / 2)
         ax.set(xlabel="step", ylabel=f"{_symbol(quantity)} [{unit(records[0]['base'])}]")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)
 
@@ -202,7 +206,7 @@ CEILING = {
     "color": "0.4",
     "label": "ceiling",
 }
-NETWORK = {"color": "black", "linestyle": "-", "marker": "*"}
+NETWORK = {"color": "black", "linestyle": "-", "marker": "h"}
 
 
 def _symbol(quantity):

@@ -22,7 +22,7 @@ __all__ = [
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-MARKERS = "osD^vPX<>"
+MARKERS = "osD^v<>"
 DASHES = ["-", "--", "-.", ":"]
 #: Inches: what fits into one column of print.
 WIDTH = 3.4

@@ -1,6 +1,7 @@
 """`ComplexityMonitor`: measures of a network while it trains."""
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -10,7 +11,6 @@ from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils import get_tags
 from skorch.callbacks import Callback
 
@@ -20,6 +20,7 @@ from .._layer_base import LayerEstimator
 from .._records import records_of
 from .._total_correlation import TotalCorrelation
 from ..exceptions import SaturationWarning, warn_user
+from ..nn import GateExtractor
 
 __all__ = ["ComplexityMonitor"]
 
@@ -39,9 +40,11 @@ class ComplexityMonitor(Callback):
     measures : None, measure, list of measures, or dict of str to measure, default=None
         What to measure: :class:`GatingEntropy`, :class:`GatingMI`, :class:`TotalCorrelation`,
         :class:`GibbsLayerMI`, :class:`BinnedLayerMI`, :class:`KDELayerMI`, with ``model=None``,
-        which stands for the network of the moment. Names are those of the classes unless a dict
-        gives them. ``random_state=None`` is taken as 0, so that each step draws the same samples.
-        By default ``TotalCorrelation(max_samples=250)``, which has the entropies too.
+        which stands for the network of the moment, or with a :class:`GateExtractor` of any network,
+        whose ``layers``, ``sampling`` and other settings are those for this one. Names are those of
+        the classes unless a dict gives them. ``random_state=None`` is taken as 0, so that each step
+        draws the same samples. By default ``TotalCorrelation(max_samples=250)``, which has the
+        entropies too.
     X : raw inputs of the network
         Samples to measure: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
     y : array-like of shape (n_samples,), default=None
@@ -142,10 +145,11 @@ class ComplexityMonitor(Callback):
                     f"The measure {name!r} is {measure!r}; need an estimator such as "
                     "GatingEntropy(), GatingMI() or GibbsLayerMI()."
                 )
-            if measure.model is not None:
+            if not (measure.model is None or isinstance(measure.model, GateExtractor)):
                 raise ValueError(
                     f"The measure {name!r} has a model of its own. Leave model=None, which stands "
-                    "for the network that is trained."
+                    "for the network that is trained, or choose its layers by model=GateExtractor("
+                    "net, layers=...)."
                 )
             if get_tags(measure).target_tags.required and self.y is None and not brings_labels:
                 raise ValueError(
@@ -238,7 +242,11 @@ class ComplexityMonitor(Callback):
 
     def _fit(self, measure, model):
         """Return a fitted copy of a measure, and the warnings that came up."""
-        measure = clone(measure).set_params(model=model)
+        if measure.model is not None:  # an extractor, of settings alone
+            settings = measure.model.get_params(deep=False) | {"module": model}
+            model = type(measure.model)(**settings)
+        others = {k: v for k, v in measure.get_params(deep=False).items() if k != "model"}
+        measure = type(measure)(model, **copy.deepcopy(others))
         if "random_state" in measure.get_params() and measure.random_state is None:
             measure.set_params(random_state=0)
         with warnings.catch_warnings(record=True) as caught:
