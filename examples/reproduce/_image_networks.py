@@ -18,6 +18,7 @@ __all__ = [
     "MLP_BETA",
     "MLP_CIFAR10",
     "MLP_MNIST",
+    "Block",
     "accuracy",
     "lenet5",
     "load",

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import torch
 from _data import load_images
+from _image_networks import Block
 from torch import nn
 from torch.nn import functional as F
 
@@ -55,25 +56,6 @@ def residual_mlp(width):
     """
     layers = [Residual(width) for _ in range(9)]
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(width, 10))
-
-
-class Block(nn.Module):
-    """Residual block with pre-activation, its shortcut without parameters."""
-
-    def __init__(self, n_in, n_out, stride):
-        super().__init__()
-        self.bn1, self.relu1 = nn.BatchNorm2d(n_in), nn.ReLU()
-        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
-        self.bn2, self.relu2 = nn.BatchNorm2d(n_out), nn.ReLU()
-        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
-        self.stride, self.n_new = stride, n_out - n_in
-
-    def forward(self, x):
-        y = self.conv1(self.relu1(self.bn1(x)))
-        y = self.conv2(self.relu2(self.bn2(y)))
-        if self.n_new:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0,) * 5 + (self.n_new,))
-        return x + y
 
 
 def resnet(depth, width=16, channels=3):

@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from _complexity_training import measured_epochs, train
 from _data import load_images
+from _image_networks import Block
 from _reproduction import Reproduction, at_least, below, show
 from matplotlib.figure import Figure
 from torch import nn
@@ -56,25 +57,6 @@ else:
 
 # %%
 # Residual networks with pre-activation
-
-
-class Block(nn.Module):
-    """Residual block with pre-activation, its shortcut without parameters."""
-
-    def __init__(self, n_in, n_out, stride):
-        super().__init__()
-        self.bn1, self.relu1 = nn.BatchNorm2d(n_in), nn.ReLU()
-        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
-        self.bn2, self.relu2 = nn.BatchNorm2d(n_out), nn.ReLU()
-        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
-        self.stride, self.n_new = stride, n_out - n_in
-
-    def forward(self, x):
-        y = self.conv1(self.relu1(self.bn1(x)))
-        y = self.conv2(self.relu2(self.bn2(y)))
-        if self.n_new:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0,) * 5 + (self.n_new,))
-        return x + y
 
 
 def resnet(depth, width, n_channels):
