@@ -195,6 +195,7 @@ class ComplexityDisplay:
         low, high = ax.get_ylim()
         short = max(0.0, 0.1 * max(abs(low), abs(high)) - (high - low))
         ax.set_ylim(low - short / 2, high + short / 2)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set(xlabel="step", ylabel=f"{_symbol(quantity)} [{unit(records[0]['base'])}]")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)
 

@@ -141,6 +141,7 @@ def points(ax, x, y, records, *, color, marker, flag="saturated", **options):
     """Draw points, hollow where they are saturated; return filled ones and hollow ones."""
     empty = hollow(records, flag)
     common = {"linestyle": "none", "marker": marker, "color": color, "zorder": 3, **options}
+    common["clip_on"] = False  # a ceiling may be the edge of the axes
     (full,) = ax.plot(x[~empty], y[~empty], **common)
     (open_,) = ax.plot(x[empty], y[empty], **{**common, "markerfacecolor": "white"})
     return full, open_
