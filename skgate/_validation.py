@@ -96,8 +96,9 @@ def check_states(estimator, X, *, threshold, reset):
     else:
         X = validate_data(estimator, to_numpy(X), dtype="numeric", reset=reset)
     states = GatingStates.from_arrays(X, threshold=threshold)
-    is_float = "float" in str(X.dtype)
-    if reset and is_float and len(X) > 1 and (states.activation_rates()[0] == 1).all():
+    # a closed gate in the first row spares counting all of them
+    suspect = reset and "float" in str(X.dtype) and len(X) > 1 and np.asarray(states[0]).all()
+    if suspect and (states.activation_rates()[0] == 1).all():
         warn_user(
             f"All gates are open: every value of X exceeds threshold={threshold}. Pass "
             "pre-activations, or set a threshold between the values."

@@ -39,9 +39,6 @@ class _Samples:
         self._labels = np.array(labelings, np.int32).reshape(len(labelings), len(points))
         self.forget()
 
-    def __len__(self):
-        return len(self._points)
-
     def _moved(self, layer):
         try:
             return self._gpu.xp.asarray(layer)
