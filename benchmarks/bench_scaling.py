@@ -25,9 +25,9 @@ from _common import NONE, machine_line, median, publish, rst_table, timed, verdi
 from bench_entropy import ALPHAS, make_states, variance
 from distributed import Client
 from scipy.optimize import linprog
+from skgate.utils.parallel import run, slices
 
 from skgate import gating_entropy
-from skgate._parallel import run, slices
 from skgate.pairwise import Engine, kernel_masses
 from skgate.pairwise._cpu import _symmetric_task
 from skgate.pairwise._distances import Bits

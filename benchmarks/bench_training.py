@@ -18,13 +18,13 @@ from _common import (
     verdict,
 )
 from bench_capture import resnet20
+from skgate.training.energy._samplers import Flips
 from sklearn.datasets import load_digits
 from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn import functional as F
 
 from skgate import ComplexityRegularizedClassifier
-from skgate.training._samplers import Flips
 
 BATCH_SIZE = 128
 LAM = 1e-4

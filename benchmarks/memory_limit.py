@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from _common import NONE, machine_line, publish, rst_table, timed
 from bench_entropy import ALPHAS, packed_blocks
+from skgate.states import GrowingFolder
+from skgate.states import states_header
 
 from skgate import GateLayer, GatingStates, gating_entropy
-from skgate._folder import GrowingFolder
-from skgate._states import states_header
 
 NOTE = (
     "Gates are the signs of random mixtures of 4 Gaussian factors, alpha is 0.04. The limit is on "

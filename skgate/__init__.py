@@ -9,17 +9,27 @@ The way of the data is one line::
 
 import importlib
 
-from ._binned import BinnedLayerMI, binned_layer_mi
-from ._correlation import sample_correlation
-from ._curve import entropy_curve
-from ._entropy import GatingEntropy, gating_entropy
-from ._gibbs import GibbsLayerMI, gibbs_layer_mi
-from ._kde import KDELayerMI, kde_layer_mi
-from ._mutual_information import GatingMI, gating_mi
-from ._permutation import permutation_test
-from ._states import GateLayer, GatingStates
-from ._total_correlation import TotalCorrelation, total_correlation
 from .exceptions import GateCaptureWarning, SaturationWarning
+from .gates import (
+    GatingEntropy,
+    GatingMI,
+    TotalCorrelation,
+    entropy_curve,
+    gating_entropy,
+    gating_mi,
+    permutation_test,
+    total_correlation,
+)
+from .layers import (
+    BinnedLayerMI,
+    GibbsLayerMI,
+    KDELayerMI,
+    binned_layer_mi,
+    gibbs_layer_mi,
+    kde_layer_mi,
+    sample_correlation,
+)
+from .states import GateLayer, GatingStates
 
 __version__ = "0.1.0"
 
@@ -61,14 +71,14 @@ _ON_USE = {
     "ActivationRateDisplay": "plotting",
     "ComplexityDisplay": "plotting",
     "ComplexityLoss": "training",
-    "ComplexityMonitor": "training",
+    "ComplexityMonitor": "monitoring",
     "ComplexityRegularizedClassifier": "training",
     "EntanglementDisplay": "plotting",
     "FeaturesDisplay": "plotting",
-    "GateExtractor": "nn",
+    "GateExtractor": "capture",
     "InformationPlaneDisplay": "plotting",
     "LambdaDisplay": "plotting",
-    "layer_activations": "nn",
+    "layer_activations": "capture",
 }
 
 

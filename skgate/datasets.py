@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ._validation import Interval, validate_params
+from .utils.sklearn import Interval, validate_params
 
 __all__ = ["make_oriented_images"]
 

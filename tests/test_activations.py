@@ -23,7 +23,7 @@ from skgate import (
     gibbs_layer_mi,
     layer_activations,
 )
-from skgate.nn import ActivationReader
+from skgate.capture import ActivationReader
 
 MEASURES = [GibbsLayerMI, BinnedLayerMI, KDELayerMI]
 TIGHT = {"rtol": 1e-12, "atol": 1e-12}

@@ -10,8 +10,8 @@ import pytest
 from sklearn.model_selection import GridSearchCV
 
 from skgate import GatingEntropy, GatingMI, GatingStates, GibbsLayerMI
-from skgate._parallel import run
 from skgate.pairwise import kernel_masses
+from skgate.utils.parallel import run
 
 distributed = pytest.importorskip("distributed")
 

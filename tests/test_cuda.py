@@ -19,8 +19,8 @@ from skgate import (
     TotalCorrelation,
     gating_entropy,
 )
-from skgate._arrays import on_device
 from skgate.pairwise import Engine, _cuda, _cupy, kernel_masses, part_masses
+from skgate.utils.arrays import on_device
 
 WEIGHTS = np.array([[0.3, 0], [0, 0.05], [0.1, 0.1], [0, 0]])
 

@@ -20,12 +20,12 @@ from skgate import (
     GatingMI,
     GatingStates,
     TotalCorrelation,
-    _autoregression,
-    _cross_fitting,
     gating_entropy,
     gating_mi,
     total_correlation,
 )
+from skgate.densities import _autoregressive as _autoregression
+from skgate.densities import _cross_fitting
 
 DENSITIES = ["product", "chow-liu", "autoregressive"]
 FORESTS = ["product", "chow-liu"]

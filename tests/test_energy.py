@@ -11,8 +11,8 @@ from scipy.stats import chi2
 from torch import nn
 
 from skgate import ComplexityLoss
-from skgate.training._energy import EnergyModel, ProductModel
-from skgate.training._samplers import Flips, Langevin, flip, log_partition
+from skgate.training.energy._models import EnergyModel, ProductModel
+from skgate.training.energy._samplers import Flips, Langevin, flip, log_partition
 
 SHAPES = [(5,), (1,), (2, 3, 4), (1, 4, 4), (1, 5, 7), (3, 9, 5), (1, 1, 2)]
 N_LAYERS = 2

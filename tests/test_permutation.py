@@ -6,7 +6,8 @@ import reference
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest
 
-from skgate import GatingStates, _permutation, gating_mi, permutation_test
+from skgate import GatingStates, gating_mi, permutation_test
+from skgate.gates import _permutation
 
 pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 

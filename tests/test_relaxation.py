@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from skgate import GateCaptureWarning, GateExtractor
-from skgate.nn import _operations as ops
-from skgate.training._relaxation import GateRelaxation
+from skgate.capture import GateRelaxation
+from skgate.capture import _operations as ops
 
 SHARPNESS = 3.0
 #: Away from every threshold, and near it.

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._parallel import in_this_process
-from .._states import GatingStates
+from ..states import GatingStates
+from ..utils.parallel import in_this_process
 from . import _cpu, _cuda, _cupy
 from ._distances import Bits, Reals
 from ._tiles import N_PARTS, column_parts, part_slices

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._parallel import run, slices
+from ..utils.parallel import run, slices
 from ._tiles import length, pair_bar, part_slices, symmetric_tasks, tile_rows
 
 # A lookup is faster than an exponential as long as its table stays in the first cache levels.

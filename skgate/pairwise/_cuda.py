@@ -7,8 +7,8 @@ one, is in `_cupy.Gpu`.
 
 import numpy as np
 
-from .._arrays import to_numpy
-from .._parallel import slices
+from ..utils.arrays import to_numpy
+from ..utils.parallel import slices
 from ._distances import Bits
 from ._tiles import length, pair_bar, part_slices
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.utils.extmath import row_norms
 
-from .._parallel import slices
+from ..utils.parallel import slices
 
 __all__ = ["Bits", "Reals"]
 

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn import get_config
 from tqdm import tqdm
 
-from .._parallel import slices
+from ..utils.parallel import slices
 
 # What stays in the second-level cache of one core; between 1 and 8 MiB it hardly matters.
 _CACHE_BYTES = 2 << 20

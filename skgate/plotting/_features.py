@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .._arrays import to_numpy
+from ..utils.arrays import to_numpy
 from ._drawing import WIDTH, drawing
 
 __all__ = ["FeaturesDisplay"]
@@ -88,7 +88,7 @@ class FeaturesDisplay:
         ValueError
             If there is no such layer, or its weights are no images of ``shape``.
         """
-        from ..nn._models import inner_module
+        from ..capture import inner_module
 
         weights = {
             name: to_numpy(part.weight)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .._records import records_of
-from .._validation import check_is_fitted
+from ..monitoring import records_of
+from ..utils.sklearn import check_is_fitted
 from ._drawing import (
     COLORS,
     MARKERS,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .._states import GatingStates
-from .._validation import check_is_fitted
+from ..states import GatingStates
+from ..utils.sklearn import check_is_fitted
 from ._drawing import drawing
 
 __all__ = ["ActivationRateDisplay"]

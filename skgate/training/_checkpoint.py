@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from skorch.callbacks import EarlyStopping, LRScheduler
 
-from .._archive import written_whole
-from .._arrays import to_numpy
-from ..nn._inputs import tree_map
+from ..capture import tree_map
+from ..utils.arrays import to_numpy
+from ..utils.files import written_whole
 
 __all__ = [
     "add_outcome",

@@ -9,15 +9,18 @@ from numbers import Integral, Real
 import joblib
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from tqdm import tqdm
 
-from .._arrays import to_numpy
-from .._states import GatingStates
-from .._validation import (
+from ..capture import LOCK, is_stream
+from ..exceptions import warn_user
+from ..states import GatingStates
+from ..utils.arrays import to_numpy
+from ..utils.sklearn import (
     POSITIVE,
     HasMethods,
     Interval,
@@ -25,12 +28,8 @@ from .._validation import (
     StrOptions,
     _fit_context,
     check_is_fitted,
-    issparse,
     validate_data,
 )
-from ..exceptions import warn_user
-from ..nn._inputs import is_stream
-from ..nn._watcher import LOCK
 from ._checkpoint import (
     add_outcome,
     check_same_training,

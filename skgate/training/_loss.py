@@ -11,15 +11,21 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from .._validation import POSITIVE, Interval, StrOptions, validate_parameter_constraints
-from ..nn._coverage import choose_layers
-from ..nn._inputs import Caster, call
-from ..nn._models import inner_module
-from ..nn._operations import THRESHOLD
-from ..nn._recorder import GateRecorder, running
-from ..nn._watcher import LOCK, Watcher, noted
-from ._gate_densities import GateDensities
-from ._relaxation import GateRelaxation
+from ..capture import (
+    LOCK,
+    THRESHOLD,
+    Caster,
+    GateRecorder,
+    GateRelaxation,
+    Watcher,
+    call,
+    choose_layers,
+    inner_module,
+    noted,
+    running,
+)
+from ..utils.sklearn import POSITIVE, Interval, StrOptions, validate_parameter_constraints
+from .energy import GateDensities
 
 __all__ = ["ComplexityLoss"]
 

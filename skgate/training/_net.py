@@ -8,8 +8,8 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.dataset import unpack_data
 
-from ..nn._recorder import running
-from ._monitor import ComplexityMonitor
+from ..capture import running
+from ..monitoring import ComplexityMonitor
 
 __all__ = ["PenalizedNet"]
 

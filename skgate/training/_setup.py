@@ -9,11 +9,8 @@ from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from torch import nn
 
+from ..capture import LOCK, Caster, copy_module, inner_module, noted, prepare_module, running
 from ..exceptions import warn_user
-from ..nn._inputs import Caster
-from ..nn._models import copy_module, inner_module, prepare_module
-from ..nn._recorder import running
-from ..nn._watcher import LOCK, noted
 from ._loss import PENALTY_CONSTRAINTS, ComplexityLoss
 from ._net import PenalizedNet
 

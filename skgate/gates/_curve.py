@@ -1,0 +1,89 @@
+"""Whether there are enough samples: `entropy_curve`."""
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from ..densities._jackknife import growth
+from ..densities._kernel import KernelTerms
+from ..pairwise import Engine
+from ..states import as_states
+from ..utils.sklearn import validate_params
+from ._base import KERNEL_CONSTRAINTS
+
+__all__ = ["entropy_curve"]
+
+
+@validate_params(
+    {"states": "no_validation", **KERNEL_CONSTRAINTS},
+    prefer_skip_nested_validation=True,
+)
+def entropy_curve(
+    states,
+    *,
+    alpha="auto",
+    bandwidth="variance",
+    bound="upper",
+    joint="concatenated",
+    threshold=0.0,
+    base=2,
+    device="auto",
+    n_jobs=None,
+    verbose=0,
+):
+    """Return how the kernel density entropy of gating states grows with the number of samples.
+
+    An entropy that still grows at the end of the curve is one of the samples, not of the network:
+    it takes more of them, or a wider kernel. All sizes come from one pass over the pairs, with the
+    bandwidth of all samples.
+
+    Parameters
+    ----------
+    states : GatingStates, array-like of shape (n_samples, n_gates), or list or dict of these
+        Gates, or pre-activations that are compared with ``threshold``.
+    alpha : "auto" or float, default="auto"
+        See :class:`GatingEntropy`, as for all parameters below.
+    bandwidth : {"variance", "n_gates"} or float, default="variance"
+    bound : {"upper", "lower"}, default="upper"
+    joint : {"concatenated", "product"}, default="concatenated"
+    threshold : float, default=0.0
+    base : float, default=2
+    device : {"auto", "cpu", "cuda"}, default="auto"
+    n_jobs : int, default=None
+    verbose : int, default=0
+
+    Returns
+    -------
+    result : :class:`~sklearn.utils.Bunch`
+        - ``n_samples``: ndarray of shape (n_sizes,), sixteenths of the number of samples.
+        - ``entropies``: ndarray of shape (n_sizes,), of all layers, each the mean over 16
+          sub-samples.
+        - ``layer_entropies``: ndarray of shape (n_sizes, n_layers).
+
+    Raises
+    ------
+    ValueError
+        If a parameter or the states are not as described.
+
+    See Also
+    --------
+    gating_entropy : The entropy of all samples, by layer, with standard errors.
+
+    Examples
+    --------
+    Six fair gates have 6 bits, and 128 samples do not show it:
+
+    >>> import numpy as np
+    >>> from skgate import entropy_curve
+    >>> gates = np.random.default_rng(0).random((2048, 6)) < 0.5
+    >>> curve = entropy_curve(gates)
+    >>> curve.n_samples[[0, 3, 15]], curve.entropies[[0, 3, 15]].round(2)
+    (array([ 128,  512, 2048]), array([5.58, 5.9 , 5.98]))
+    """
+    engine = Engine(device, n_jobs, verbose)
+    states = as_states(states, threshold)
+    terms = KernelTerms(states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint)
+    n_samples, nats = growth(states, terms.weights, engine)
+    bits = nats.T / np.log(base)  # (n_sizes, n_terms)
+    return Bunch(
+        n_samples=n_samples, entropies=bits[:, terms.whole], layer_entropies=bits[:, terms.layers]
+    )

@@ -1,0 +1,111 @@
+r"""Sums over samples from which the Gibbs information of a layer follows.
+
+With :math:`n_m` samples of class :math:`m` and :math:`p_m` its weight,
+
+.. math::
+
+    I(X;T) = H(P) - \sum_m p_m \frac1{n_m} \sum_{x \in m} H(P(T|x)), \qquad
+    I(Y;T) = H(P) - \sum_m p_m H(P(T|m)), \qquad
+    P(T|m) = \frac1{n_m} \sum_{x \in m} P(T|x), \quad P = \sum_m p_m P(T|m).
+"""
+
+import numpy as np
+from scipy.sparse import csc_array
+from scipy.special import entr
+from sklearn.utils import Bunch
+
+from ..utils.parallel import run, slices
+
+__all__ = ["GibbsSums", "information_plane"]
+
+_BLOCK = 1 << 18  # activations that are float64 at once
+_TASKS = 16
+
+
+class GibbsSums:
+    """Sums over samples, by class, from which all information of one layer follows.
+
+    Attributes
+    ----------
+    counts, entropies : ndarray of shape (n_classes,)
+        Number of samples, and sum of H(T|X=x) over them, nats.
+    probabilities : ndarray of shape (n_classes, n_units)
+        Sum of P(T|x).
+    """
+
+    def __init__(self, n_units):
+        self.counts = np.zeros(0)
+        self.entropies = np.zeros(0)
+        self.probabilities = np.zeros((0, n_units))
+
+    def reorder(self, positions, n_classes):
+        """Put the classes at new positions among ``n_classes``."""
+        for name, sums in list(vars(self).items()):
+            grown = np.zeros((n_classes, *sums.shape[1:]))
+            grown[positions] = sums
+            setattr(self, name, grown)
+
+    def add(self, activations, codes, n_jobs):
+        """Add samples, (n_samples, n_units), of the classes ``codes``."""
+        (n, n_units), n_classes = activations.shape, len(self.counts)
+        self.counts += np.bincount(codes, minlength=n_classes)
+        step = max(-(-n // _TASKS), _BLOCK // n_units)
+        tasks = [(activations[r], codes[r]) for r in slices(0, n, step)]
+        for entropies, probabilities in run(_sums, (n_classes,), tasks, n_jobs, activations.size):
+            self.entropies += entropies
+            self.probabilities += probabilities
+
+    def given_class(self):
+        """Return P(T|Y), (n_classes, n_units)."""
+        return self.probabilities / self.counts[:, None]
+
+    def class_weights(self, class_weight):
+        """Return p_m, the empirical prior or the same for all classes."""
+        if class_weight == "uniform":
+            return np.full(len(self.counts), 1 / len(self.counts))
+        return self.counts / self.counts.sum()
+
+    def information(self, class_weight):
+        """Return I(X;T), I(Y;T) and I(X_bar;T) in nats."""
+        weights, given = self.class_weights(class_weight), self.given_class()
+        total = entr(weights @ given).sum()
+        given_y = weights @ entr(given).sum(axis=1)
+        given_x = weights @ (self.entropies / self.counts)
+        return total - given_x, total - given_y, given_y - given_x
+
+
+def _sums(n_classes, activations, codes):
+    """Return the sums of H(T|x), (n_classes,), and of P(T|x), (n_classes, n_units)."""
+    n, n_units = activations.shape
+    height = max(1, _BLOCK // n_units)
+    buffers = np.empty((2, min(n, height), n_units))
+    entropies, probabilities = np.zeros(n_classes), np.zeros((n_classes, n_units))
+    for rows in slices(0, n, height):
+        shifted, values = buffers[:, : rows.stop - rows.start]
+        shifted[:] = activations[rows]
+        with np.errstate(over="ignore"):
+            shifted -= shifted.max(axis=1, keepdims=True)
+        if not np.isfinite(shifted.min()):  # a difference of the largest numbers there are
+            np.maximum(shifted, np.finfo(np.float64).min, out=shifted)
+        np.exp(shifted, out=values)
+        z = values.sum(axis=1)  # (n_rows,)
+        # H = -sum p log p with log p = shifted - log z; each term is of one sign
+        entropy = np.log(z) - np.vecdot(values, shifted) / z
+        own = codes[rows]
+        entropies += np.bincount(own, entropy, n_classes)
+        membership = csc_array((1 / z, own, np.arange(len(own) + 1)), shape=(n_classes, len(own)))
+        probabilities += membership @ values
+    return entropies, probabilities
+
+
+def information_plane(sums, class_weight, base):
+    """Return the information of each layer and of the network, from the sums of each layer."""
+    values = np.array([layer.information(class_weight) for layer in sums]) / np.log(base)
+    mi_x, mi_y, mi_xbar = values.T
+    return Bunch(
+        mi_x=mi_x,
+        mi_y=mi_y,
+        mi_xbar=mi_xbar,
+        network_mi_x=float(mi_xbar[0] + mi_y[-1]),
+        network_mi_y=float(mi_y[-1]),
+    )

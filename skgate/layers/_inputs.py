@@ -1,0 +1,81 @@
+"""Input checks of the estimators of layers: activations become a dict of arrays, one a layer."""
+
+import numpy as np
+from sklearn.utils import check_array
+
+from ..states import GatingStates
+from ..utils.arrays import holds_layers, is_torch_data, to_numpy
+from ..utils.sklearn import validate_data
+
+__all__ = ["as_layers", "check_activations"]
+
+# float32 stays what it is; anything else becomes float64
+_FLOATS = [np.float64, np.float32]
+
+
+def check_activations(estimator, X, *, reset):
+    """Return ``X`` as a dict of 2-D float arrays, checked against what ``estimator`` was fitted on.
+
+    The layers of a dict are in the fitted order. Sets ``n_features_in_`` (and
+    ``feature_names_in_`` for a dataframe) when ``reset``.
+    """
+    name = type(estimator).__name__
+    if isinstance(X, list | tuple) and holds_layers(X):
+        raise ValueError(
+            f"{name} takes one 2-D array or a dict of them, one a layer; got a {type(X).__name__} "
+            f"of {len(X)} arrays, which scikit-learn would split as if they were samples. Pass "
+            '{"layer0": X[0], "layer1": X[1], ...}.'
+        )
+    if holds_layers(X):
+        layers = as_layers(X)
+        if reset:
+            estimator.n_features_in_ = sum(array.shape[1] for array in layers.values())
+            vars(estimator).pop("feature_names_in_", None)
+    else:
+        _refuse_no_activations(X, name)
+        layers = {"layer0": validate_data(estimator, to_numpy(X), dtype=_FLOATS, reset=reset)}
+    if reset:
+        return layers
+    widths = {key: array.shape[1] for key, array in layers.items()}
+    expected = dict(zip(estimator.layer_names_, estimator.n_units_, strict=True))
+    if widths != expected:
+        raise ValueError(
+            f"X has {sum(widths.values())} features in layers {widths}, but {name} is expecting "
+            f"{estimator.n_features_in_} features as input, in layers {expected}."
+        )
+    return {key: layers[key] for key in expected}
+
+
+def as_layers(activations):
+    """Return activations, an array or a list or dict of arrays (one a layer), as a dict."""
+    if not holds_layers(activations):
+        activations = [activations]
+    if not isinstance(activations, dict):
+        activations = {f"layer{i}": array for i, array in enumerate(activations)}
+    names = [str(name) for name in activations]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            "A dict of layers needs at least one 2-D array, and names that differ; got the names "
+            f"{names}."
+        )
+    layers = {}
+    for name, array in zip(names, activations.values(), strict=True):
+        _refuse_no_activations(array)
+        layers[name] = check_array(to_numpy(array), dtype=_FLOATS, input_name=f"Layer {name!r}")
+    lengths = {name: len(array) for name, array in layers.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"Layers differ in their number of samples: {lengths}.")
+    return layers
+
+
+def _refuse_no_activations(X, measure="GibbsLayerMI"):
+    if isinstance(X, GatingStates):
+        raise ValueError(
+            "Got GatingStates, which hold gates, where activations are needed: arrays of real "
+            f"numbers, one a layer, or raw inputs with {measure}(model=...)."
+        )
+    if is_torch_data(X):
+        raise ValueError(
+            f"Got a {type(X).__name__} and no model: what it yields are no activations. Pass "
+            f"{measure}(model=...), or arrays of activations, one a layer."
+        )

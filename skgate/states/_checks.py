@@ -1,0 +1,72 @@
+"""Input checks of the estimators of gates: anything that holds gates becomes `GatingStates`."""
+
+import numpy as np
+
+from ..exceptions import warn_user
+from ..utils.arrays import holds_layers, is_torch_data, on_device, to_numpy
+from ..utils.sklearn import validate_data
+from ._gating_states import GatingStates
+
+__all__ = ["as_states", "check_states"]
+
+
+def check_states(estimator, X, *, threshold, reset):
+    """Return ``X`` as `GatingStates`, checked against what ``estimator`` was fitted on.
+
+    Sets ``n_features_in_`` (and ``feature_names_in_`` for a dataframe) when ``reset``.
+    """
+    if isinstance(X, GatingStates):
+        _require_samples(X)
+        if reset:
+            estimator.n_features_in_ = X.shape[1]
+        else:
+            _check_same_layers(estimator, X)
+        return X
+    if holds_layers(X):
+        raise ValueError(
+            f"{type(estimator).__name__} takes one 2-D array or GatingStates; got a "
+            f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they "
+            "were samples. Pass GatingStates.from_arrays(X), one array a layer."
+        )
+    if is_torch_data(X):
+        raise ValueError(
+            f"Got a {type(X).__name__} and no model: what it yields are no gates. Pass "
+            f"{type(estimator).__name__}(model=...), or states that GateExtractor made of it."
+        )
+    if on_device(X) and X.ndim == 2:  # where it is packed
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    else:
+        X = validate_data(estimator, to_numpy(X), dtype="numeric", reset=reset)
+    states = GatingStates.from_arrays(X, threshold=threshold)
+    # a closed gate in the first row spares counting all of them
+    suspect = reset and "float" in str(X.dtype) and len(X) > 1 and np.asarray(states[0]).all()
+    if suspect and (states.activation_rates()[0] == 1).all():
+        warn_user(
+            f"All gates are open: every value of X exceeds threshold={threshold}. Pass "
+            "pre-activations, or set a threshold between the values."
+        )
+    return states
+
+
+def _check_same_layers(estimator, states):
+    fitted = estimator.states_
+    if (states.layer_names, states.n_gates) != (fitted.layer_names, fitted.n_gates):
+        expected = dict(zip(fitted.layer_names, fitted.n_gates, strict=True))
+        got = dict(zip(states.layer_names, states.n_gates, strict=True))
+        raise ValueError(
+            f"X has {states.shape[1]} features in layers {got}, but {type(estimator).__name__} is "
+            f"expecting {estimator.n_features_in_} features as input, in layers {expected}."
+        )
+
+
+def as_states(states, threshold=0.0):
+    """Return states, an array, or a list or dict of arrays (one a layer) as `GatingStates`."""
+    if not isinstance(states, GatingStates):
+        states = GatingStates.from_arrays(states, threshold=threshold)
+    _require_samples(states)
+    return states
+
+
+def _require_samples(states):
+    if not len(states):
+        raise ValueError("Found 0 sample(s) in the gating states while a minimum of 1 is required.")

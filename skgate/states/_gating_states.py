@@ -1,0 +1,419 @@
+"""`GatingStates`: the one type that crosses between torch and the measures."""
+
+import json
+import os
+import zipfile
+from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from ..utils.arrays import on_device, pack_rows, to_numpy
+from ._archive import map_members, read_members, write_members
+from ._folder import map_folder
+
+__all__ = ["GateLayer", "GatingStates", "states_header"]
+
+_FORMAT = "skgate-states-1"
+_BLOCK_BYTES = 1 << 21  # unpacked gates, a byte each, that anything holds at once
+
+
+@dataclass(frozen=True)
+class GateLayer:
+    """What is known of one gating layer, besides its bits.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer, unique within its states.
+    n_gates : int
+        Number of gates, ``d_l``.
+    kind : str, default="gates"
+        Operation that the gates were read from, such as ``"relu"``.
+    unit_size : int, default=1
+        Number of neighbouring gates that encode one unit: 2 for an operation with two
+        thresholds, the window size for max pooling.
+    one_hot : bool, default=False
+        Whether exactly one gate of a unit is open (max pooling). Otherwise the gates
+        of a unit open in order, as the marks of a thermometer do.
+    spatial : bool, default=False
+        Whether the gates have spatial positions, as those of a convolution do.
+
+    See Also
+    --------
+    GatingStates : The bits of one layer or of several.
+
+    Examples
+    --------
+    Max pooling has a gate a position, of which exactly one is open in each window:
+
+    >>> import torch
+    >>> from skgate import GateExtractor
+    >>> pooled = GateExtractor(torch.nn.MaxPool1d(2)).fit_transform(torch.randn(10, 3, 8))
+    >>> pooled.layers[0].n_gates, pooled.layers[0].unit_size, pooled.layers[0].one_hot
+    (24, 2, True)
+    """
+
+    name: str
+    n_gates: int
+    kind: str = "gates"
+    unit_size: int = 1
+    one_hot: bool = False
+    spatial: bool = False
+
+    def __post_init__(self):
+        if self.n_gates < 1 or self.unit_size < 1 or self.n_gates % self.unit_size:
+            raise ValueError(
+                f"Layer {self.name!r} has n_gates={self.n_gates} and unit_size={self.unit_size}; "
+                "n_gates must be a positive multiple of unit_size."
+            )
+
+    @property
+    def n_bytes(self):
+        """Bytes that one packed row takes."""
+        return -(-self.n_gates // 8)
+
+
+class GatingStates:
+    """Bit-packed gating states of named layers, one row a sample.
+
+    Built by :meth:`from_arrays`, by :class:`~skgate.GateExtractor` or by :meth:`load`.
+    Rows index like those of an array, so that scikit-learn's splitters and pipelines
+    take the container as it is; ``np.asarray(states)`` unpacks it.
+
+    Parameters
+    ----------
+    packed : sequence of ndarray of shape (n_samples, ceil(n_gates / 8)), dtype uint8
+        Bits of each layer, as ``np.packbits(gates, axis=1)`` packs them; the bits that
+        fill up the last byte are 0.
+    layers : sequence of GateLayer
+        A record per layer, in the order of the network.
+
+    Attributes
+    ----------
+    layer_names : tuple of str
+    n_gates : tuple of int
+        Number of gates of each layer.
+    kinds : tuple of str
+        Operation of each layer.
+    shape : tuple of int
+        ``(n_samples, total number of gates)``.
+
+    Raises
+    ------
+    ValueError
+        If the arrays and the records do not belong together.
+
+    See Also
+    --------
+    GateExtractor : From raw inputs of a torch module to its states.
+    GateLayer : What is known of each layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgate import GatingStates
+    >>> states = GatingStates.from_arrays({"a": [[1, 0], [1, 1], [0, 1]], "b": [[1], [0], [1]]})
+    >>> states
+    GatingStates(n_samples=3, layers={'a': 2, 'b': 1})
+    >>> states[1:].shape
+    (2, 3)
+    >>> np.asarray(states[0]).astype(int)
+    array([1, 0, 1])
+    """
+
+    def __init__(self, packed, layers):
+        self.packed = tuple(packed)
+        self.layers = tuple(layers)
+        if not self.layers or len(self.packed) != len(self.layers):
+            raise ValueError(
+                f"Got {len(self.packed)} packed arrays for {len(self.layers)} layers; "
+                "need one array a layer, and at least one layer."
+            )
+        if len(set(self.layer_names)) < len(self.layers):
+            raise ValueError(f"Layer names must differ; got {list(self.layer_names)}.")
+        n = len(self.packed[0])
+        for bits, layer in zip(self.packed, self.layers, strict=True):
+            if bits.dtype != np.uint8 or bits.shape != (n, layer.n_bytes):
+                raise ValueError(
+                    f"Layer {layer.name!r} needs packed bits of shape {(n, layer.n_bytes)} and "
+                    f"dtype uint8; got {bits.shape} and {bits.dtype}."
+                )
+
+    @classmethod
+    def from_arrays(cls, arrays, *, threshold=0.0):
+        """Pack gates, or the pre-activations that they are read from.
+
+        Parameters
+        ----------
+        arrays : array-like, list of array-like, or dict of str to array-like
+            One array, or one a layer, each of shape (n_samples, ...). Axes after the
+            first are flattened; more than one of them makes the layer ``spatial``.
+            A list is read as a list of layers when its members have two axes or more.
+        threshold : float, default=0.0
+            A gate is open where ``array > threshold``.
+
+        Returns
+        -------
+        states : GatingStates
+
+        Raises
+        ------
+        ValueError
+            If an array is empty, has one axis, or holds NaN, infinity or complex
+            numbers, or if the layers differ in their number of samples.
+        """
+        if isinstance(arrays, dict):
+            named = arrays.items()
+        elif isinstance(arrays, list | tuple) and arrays and np.ndim(arrays[0]) >= 2:
+            named = ((f"layer{i}", array) for i, array in enumerate(arrays))
+        else:
+            named = [("layer0", arrays)]
+        packed, layers = [], []
+        for name, array in named:
+            gates, spatial = _as_gates(array, threshold, name)
+            packed.append(pack_rows(gates))
+            layers.append(GateLayer(str(name), gates.shape[1], spatial=spatial))
+        lengths = {layer.name: len(bits) for layer, bits in zip(layers, packed, strict=True)}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"Layers differ in their number of samples: {lengths}.")
+        return cls(packed, layers)
+
+    @property
+    def layer_names(self):
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def n_gates(self):
+        return tuple(layer.n_gates for layer in self.layers)
+
+    @property
+    def kinds(self):
+        return tuple(layer.kind for layer in self.layers)
+
+    @property
+    def shape(self):
+        return len(self), sum(self.n_gates)
+
+    @property
+    def ndim(self):
+        return 2
+
+    @property
+    def nbytes(self):
+        """Bytes that the packed states take."""
+        return sum(bits.nbytes for bits in self.packed)
+
+    def __len__(self):
+        return len(self.packed[0])
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + self.nbytes
+
+    def __getitem__(self, rows):
+        # scikit-learn indexes rows as X[rows, ...]
+        if isinstance(rows, tuple):
+            if len(rows) != 2 or rows[1] is not Ellipsis:
+                raise IndexError(
+                    "GatingStates are indexed by rows alone; use select(...) for layers and "
+                    "np.asarray(states) for single gates."
+                )
+            rows = rows[0]
+        if isinstance(rows, str):
+            raise IndexError(f"Rows are indexed by position; select({rows!r}) gives a layer.")
+        if np.ndim(rows) == 0 and not isinstance(rows, slice):
+            row = int(rows)
+            if not -len(self) <= row < len(self):
+                raise IndexError(f"row {row} is out of range for {len(self)} samples")
+            return np.asarray(self[row : row + 1 or None])[0]
+        return GatingStates([np.ascontiguousarray(bits[rows]) for bits in self.packed], self.layers)
+
+    def __array__(self, dtype=None, copy=None):
+        if copy is False:
+            raise ValueError(
+                "Unpacking GatingStates always makes a new array; copy=False cannot be."
+            )
+        gates = np.empty(self.shape, dtype=bool if dtype is None else dtype)
+        edges = np.cumsum([0, *self.n_gates])
+        for index, (start, stop) in enumerate(pairwise(edges)):
+            for block, bits in self.iter_unpacked(index):
+                gates[block, start:stop] = bits
+        return gates
+
+    def __eq__(self, other):
+        if not isinstance(other, GatingStates):
+            return NotImplemented
+        return self.layers == other.layers and all(
+            np.array_equal(a, b) for a, b in zip(self.packed, other.packed, strict=True)
+        )
+
+    __hash__ = None
+
+    def __repr__(self):
+        layers = dict(zip(self.layer_names, self.n_gates, strict=True))
+        return f"GatingStates(n_samples={len(self)}, layers={layers})"
+
+    def select(self, layers):
+        """Return the states of some of the layers.
+
+        Parameters
+        ----------
+        layers : str, int, slice, or sequence of str or int
+            Names, patterns with ``*`` and ``?``, or positions of layers. The bits are shared,
+            not copied.
+
+        Returns
+        -------
+        states : GatingStates
+
+        Raises
+        ------
+        KeyError
+            If a name is unknown; the error lists the names there are.
+        """
+        if isinstance(layers, slice):
+            indices = range(len(self.layers))[layers]
+        else:
+            wanted = [layers] if isinstance(layers, str | int | np.integer) else layers
+            indices = [index for layer in wanted for index in self._indices(layer)]
+        return GatingStates([self.packed[i] for i in indices], [self.layers[i] for i in indices])
+
+    def _indices(self, layer):
+        if not isinstance(layer, str):
+            return [int(layer)]
+        names = self.layer_names
+        found = [i for i, name in enumerate(names) if name == layer or fnmatchcase(name, layer)]
+        if not found:
+            raise KeyError(f"There is no layer {layer!r}; the layers are {list(names)}.")
+        return found
+
+    def iter_unpacked(self, index):
+        """Yield ``(rows, gates)`` of one layer, a block of rows at a time.
+
+        Parameters
+        ----------
+        index : int
+            Position of the layer.
+
+        Yields
+        ------
+        rows : slice
+        gates : ndarray of shape (n_rows, n_gates), dtype uint8
+        """
+        bits, d = self.packed[index], self.layers[index].n_gates
+        step = max(1, _BLOCK_BYTES // (8 * bits.shape[1]))
+        for start in range(0, len(self), step):
+            rows = slice(start, min(start + step, len(self)))
+            yield rows, np.unpackbits(bits[rows], axis=1, count=d)
+
+    def activation_rates(self, rows=None):
+        """Return the share of samples in which each gate is open.
+
+        Parameters
+        ----------
+        rows : slice or array-like, default=None
+            The samples to count; all of them by default.
+
+        Returns
+        -------
+        rates : list of ndarray of shape (n_gates,)
+            One array a layer, float64.
+        """
+        states = self if rows is None else self[rows]
+        return [states._gate_counts(i) / len(states) for i in range(len(states.layers))]
+
+    def _gate_counts(self, index):
+        bits, d = self.packed[index], self.layers[index].n_gates
+        counts = np.zeros(d, dtype=np.int64)
+        # 255 rows add up within uint8, where NumPy's sum is fastest
+        for start in range(0, len(self), 255):
+            gates = np.unpackbits(bits[start : start + 255], axis=1, count=d)
+            counts += np.add.reduce(gates, axis=0, dtype=np.uint8)
+        return counts
+
+    def save(self, path):
+        """Write the states to an npz file, without pickle.
+
+        The file appears whole or not at all: it is written beside ``path`` and renamed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            File to write. The name is taken as it is.
+        """
+        header = states_header(self.layers)
+        members = {f"layer{i}": bits for i, bits in enumerate(self.packed)}
+        members["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        write_members(path, members)
+
+    @classmethod
+    def load(cls, path, *, mmap=False):
+        """Read states that :meth:`save` or :meth:`GateExtractor.transform_to` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A file, or a folder.
+        mmap : bool, default=False
+            Map the bits from the file, read only, instead of reading them into memory.
+
+        Returns
+        -------
+        states : GatingStates
+
+        Raises
+        ------
+        ValueError
+            If the file is cut short, is no states file, or holds pickled content.
+        """
+        is_folder = Path(path).is_dir()
+        try:
+            if is_folder:
+                members, header = map_folder(path)
+                members = members if mmap else {k: np.array(v) for k, v in members.items()}
+            else:
+                members = map_members(path) if mmap else read_members(path)
+                header = json.loads(bytes(members["header"]))
+            if header["format"] != _FORMAT:
+                raise ValueError(f"its format is {header['format']!r}, need {_FORMAT!r}")
+            known = {field.name for field in fields(GateLayer)}
+            layers = [GateLayer(**_only(record, known)) for record in header["layers"]]
+            return cls([members[f"layer{i}"] for i in range(len(layers))], layers)
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            what = "folder" if is_folder else "file"
+            how = "GateExtractor.transform_to" if is_folder else "GatingStates.save"
+            raise ValueError(
+                f"{os.fspath(path)!r} is not a whole {what} of gating states ({error}). "
+                f"Write it again with {how}."
+            ) from error
+
+
+def states_header(layers):
+    """Return what a file of states says of them."""
+    return {"format": _FORMAT, "layers": [asdict(layer) for layer in layers]}
+
+
+def _as_gates(array, threshold, name):
+    """Return gates, (n_samples, n_gates) where the array is, and whether they have positions."""
+    if not on_device(array):
+        array = np.asarray(to_numpy(array))
+    if array.ndim < 2 or 0 in array.shape:
+        raise ValueError(
+            f"Layer {name!r} needs an array of shape (n_samples, n_gates) with at least one "
+            f"sample and one gate; got shape {tuple(array.shape)}."
+        )
+    dtype = str(array.dtype).removeprefix("torch.")
+    if not dtype.startswith(("bool", "int", "uint", "float", "bfloat")):
+        raise ValueError(f"Layer {name!r} needs real numbers or booleans; got dtype {dtype}.")
+    if "float" in dtype and not bool((abs(array) < np.inf).all()):  # NumPy's, CuPy's or torch's
+        raise ValueError(f"Layer {name!r} contains NaN or infinity; gates cannot be read from it.")
+    gates = array if dtype == "bool" else array > threshold
+    return gates.reshape(len(gates), -1), array.ndim > 2
+
+
+def _only(record, known):
+    if unknown := set(record) - known:
+        raise ValueError(f"unknown fields {sorted(unknown)} in its header")
+    return record

@@ -1,0 +1,5 @@
+"""Energy models of gates: densities that learn while a network trains, and their samplers."""
+
+from ._densities import GateDensities
+
+__all__ = ["GateDensities"]

@@ -1,0 +1,1 @@
+"""What any package may use: arrays, labels, files, parallel runs, scikit-learn's private names."""
