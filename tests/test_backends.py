@@ -22,13 +22,14 @@ from skgate import (
     entropy_curve,
     permutation_test,
 )
+from skgate.densities import Kernel
 from skgate.pairwise import _cupy
 
 N = 2500  # enough for the work to be shared out
 MEASURES = [
-    GatingEntropy(alpha=0.5),
-    GatingMI(alpha=0.5, random_state=0),
-    TotalCorrelation(alpha=0.5),
+    GatingEntropy(density=Kernel(alpha=0.5)),
+    GatingMI(density=Kernel(alpha=0.5), random_state=0),
+    TotalCorrelation(density=Kernel(alpha=0.5)),
     KDELayerMI(noise_variance=40.0, random_state=0),
     GatingEntropy(density="chow-liu", cv=2, random_state=0),
 ]
@@ -101,9 +102,9 @@ def test_verbose_shows_what_is_done(data, capsys, measure):
 
 def test_functions_show_what_is_done(data, capsys):
     X, y = (part[:300] for part in data)
-    entropy_curve(X, alpha=0.5, verbose=1)
+    entropy_curve(X, density=Kernel(alpha=0.5), verbose=1)
     assert "pairs" in capsys.readouterr().err
-    permutation_test(X, y, alpha=0.5, n_permutations=3, verbose=1, random_state=0)
+    permutation_test(X, y, density=Kernel(alpha=0.5), n_permutations=3, verbose=1, random_state=0)
     assert "pairs" in capsys.readouterr().err
 
 
@@ -111,7 +112,7 @@ def test_gpu_shows_the_pairs(data, capsys, monkeypatch):
     monkeypatch.setattr(_cupy, "what_is_missing", lambda: None)
     monkeypatch.setattr(_cupy, "Gpu", FakeGpu)
     states = GatingStates.from_arrays(data[0][:300])
-    GatingEntropy(alpha=0.5, device="cuda", verbose=1).fit(states)
+    GatingEntropy(density=Kernel(alpha=0.5), device="cuda", verbose=1).fit(states)
     shown = capsys.readouterr().err
     assert "100%" in shown
     assert "pairs" in shown

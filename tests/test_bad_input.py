@@ -22,6 +22,7 @@ from skgate import (
     kde_layer_mi,
     sample_correlation,
 )
+from skgate.densities import Kernel
 from skgate.pairwise import _cupy
 
 MEASURES = [GatingEntropy, GatingMI, TotalCorrelation]
@@ -137,9 +138,9 @@ def test_cuda_without_a_gpu(measure, monkeypatch):
 
 def test_curves_over_bad_values():
     with pytest.raises(ValueError, match="Each alpha must be a positive finite number"):
-        gating_entropy(GOOD, alpha=[0.1, -1])
+        gating_entropy(GOOD, density=Kernel(alpha=[0.1, -1]))
     with pytest.raises(ValueError, match="Each bound must be"):
-        gating_entropy(GOOD, bound=["upper", "middle"])
+        gating_entropy(GOOD, density=Kernel(bound=["upper", "middle"]))
 
 
 @pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")

@@ -19,6 +19,7 @@ from skgate import (
     TotalCorrelation,
     gating_entropy,
 )
+from skgate.densities import Kernel
 from skgate.pairwise import Engine, _cuda, _cupy, kernel_masses, part_masses
 from skgate.utils.arrays import on_device
 
@@ -151,7 +152,7 @@ def test_auto_takes_a_gpu_for_large_work_alone(gpu, monkeypatch):
         assert Engine().choose(1e9, points, WEIGHTS)[0] is _cuda
     monkeypatch.setattr(_cupy, "what_is_missing", lambda: "all")
     assert Engine().choose(1e9, points, WEIGHTS)[0] is not _cuda
-    assert gating_entropy(cpu, alpha=0.5).entropy > 0
+    assert gating_entropy(cpu, density=Kernel(alpha=0.5)).entropy > 0
 
 
 class _Error(RuntimeError):
@@ -252,7 +253,7 @@ def test_arrays_of_a_device_are_packed_there(rng, moved, d):
     assert on_device(moved(X))
     expected = GatingStates.from_arrays(X, threshold=0.3)
     assert GatingStates.from_arrays(moved(X), threshold=0.3) == expected
-    measure = GatingEntropy(alpha=0.5, threshold=0.3).fit(moved(X))
+    measure = GatingEntropy(density=Kernel(alpha=0.5), threshold=0.3).fit(moved(X))
     assert measure.states_ == expected
     assert measure.n_features_in_ == d
     with pytest.raises(ValueError, match="expecting"):
@@ -268,7 +269,7 @@ def test_arrays_of_a_device_are_checked_there(moved):
     with pytest.raises(ValueError, match="complex"):
         GatingStates.from_arrays(moved(np.ones((2, 3), complex)))
     with pytest.warns(UserWarning, match="All gates are open"):
-        GatingEntropy(alpha=0.5).fit(moved(np.ones((4, 3))))
+        GatingEntropy(density=Kernel(alpha=0.5)).fit(moved(np.ones((4, 3))))
 
 
 def test_trees_on_a_gpu_are_those_of_the_cpu(rng, gpu, monkeypatch):

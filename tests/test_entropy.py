@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from sklearn.model_selection import GridSearchCV
 
 from skgate import GatingEntropy, GatingStates, SaturationWarning, gating_entropy
+from skgate.densities import Kernel
 
 ALPHA = 0.3
 
@@ -24,7 +25,9 @@ def all_states(d):
 @pytest.mark.parametrize("bound", ["upper", "lower"])
 @pytest.mark.parametrize("joint", ["concatenated", "product"])
 def test_agrees_with_double_loops(states, layers, bandwidth, bound, joint):
-    fitted = GatingEntropy(alpha=ALPHA, bandwidth=bandwidth, bound=bound, joint=joint).fit(states)
+    fitted = GatingEntropy(
+        density=Kernel(alpha=ALPHA, bandwidth=bandwidth, bound=bound, joint=joint)
+    ).fit(states)
     gates = list(layers.values())
     own = [reference.bandwidth([g], bandwidth, [ALPHA]) for g in gates]
 
@@ -36,9 +39,9 @@ def test_agrees_with_double_loops(states, layers, bandwidth, bound, joint):
             sigmas = sigmas * len(some)
         return reference.entropy(reference.kernel([gates[i] for i in some], sigmas, bound))
 
-    assert_allclose(fitted.layer_entropies_, [h([0]), h([1]), h([2])], rtol=1e-10)
-    assert_allclose(fitted.prefix_entropies_, [h([0]), h([0, 1]), h([0, 1, 2])], rtol=1e-10)
-    assert_allclose(fitted.suffix_entropies_, [h([0, 1, 2]), h([1, 2]), h([2])], rtol=1e-10)
+    assert_allclose(fitted.layer_entropy_, [h([0]), h([1]), h([2])], rtol=1e-10)
+    assert_allclose(fitted.prefix_entropy_, [h([0]), h([0, 1]), h([0, 1, 2])], rtol=1e-10)
+    assert_allclose(fitted.suffix_entropy_, [h([0, 1, 2]), h([1, 2]), h([2])], rtol=1e-10)
     assert_allclose(fitted.entropy_, h([0, 1, 2]), rtol=1e-10)
     assert_allclose(fitted.bandwidths_, own, rtol=1e-12)
 
@@ -48,29 +51,29 @@ def test_auto_alpha_is_that_of_spatial_gates_where_there_are_positions(rng):
     image = rng.normal(size=(40, 3, 4, 4))
     flat = image.reshape(40, -1)
     for bound in ("upper", "lower"):
-        result = gating_entropy({"conv": image, "fc": flat}, bound=bound)
+        result = gating_entropy({"conv": image, "fc": flat}, density=Kernel(bound=bound))
         for i, alpha in enumerate([0.04, 0.01]):
-            expected = gating_entropy(flat, alpha=alpha, bound=bound)
-            assert_allclose(result.layer_entropies[i], expected.entropy, rtol=1e-12)
+            expected = gating_entropy(flat, density=Kernel(alpha=alpha, bound=bound))
+            assert_allclose(result.layer_entropy[i], expected.entropy, rtol=1e-12)
 
 
 def test_all_states_of_ten_gates_have_ten_bits():
     states = all_states(10)
     with pytest.warns(SaturationWarning, match="log n"):
-        fitted = GatingEntropy(alpha=1e-3).fit(states)
+        fitted = GatingEntropy(density=Kernel(alpha=1e-3)).fit(states)
     assert_allclose(fitted.entropy_, 10, rtol=1e-12)
 
 
 def test_a_curve_over_alpha_and_bound_is_one_estimate_each(states):
     alphas, bounds = [0.05, 0.2, 0.9], ["lower", "upper"]
-    curve = gating_entropy(states, alpha=alphas, bound=bounds)
+    curve = gating_entropy(states, density=Kernel(alpha=alphas, bound=bounds))
     assert curve.entropy.shape == (3, 2)
-    assert curve.layer_entropies.shape == curve.saturated.shape == (3, 2, 3)
+    assert curve.layer_entropy.shape == curve.layer_saturated.shape == (3, 2, 3)
     for (i, alpha), (j, bound) in itertools.product(enumerate(alphas), enumerate(bounds)):
-        single = gating_entropy(states, alpha=alpha, bound=bound)
+        single = gating_entropy(states, density=Kernel(alpha=alpha, bound=bound))
         assert_allclose(curve.entropy[i, j], single.entropy, rtol=1e-12)
-        assert_allclose(curve.layer_entropies[i, j], single.layer_entropies, rtol=1e-12)
-        assert_allclose(curve.suffix_entropies[i, j], single.suffix_entropies, rtol=1e-12)
+        assert_allclose(curve.layer_entropy[i, j], single.layer_entropy, rtol=1e-12)
+        assert_allclose(curve.suffix_entropy[i, j], single.suffix_entropy, rtol=1e-12)
         assert_allclose(curve.bandwidths[i], single.bandwidths, rtol=1e-12)
 
 
@@ -82,15 +85,15 @@ def test_a_curve_makes_one_pass(states, monkeypatch):
     monkeypatch.setattr(
         _jackknife, "part_masses", lambda *a, **k: calls.append(a) or original(*a, **k)
     )
-    gating_entropy(states, alpha=[0.1, 0.2, 0.5], bound=["lower", "upper"])
+    gating_entropy(states, density=Kernel(alpha=[0.1, 0.2, 0.5], bound=["lower", "upper"]))
     assert len(calls) == 1
 
 
 @pytest.mark.parametrize("base", [2, np.e, 10])
 def test_base_is_the_unit(states, base):
-    bits = GatingEntropy(alpha=ALPHA).fit(states)
-    other = GatingEntropy(alpha=ALPHA, base=base).fit(states)
-    for name in ("entropy_", "layer_entropies_", "prefix_entropies_", "suffix_entropies_"):
+    bits = GatingEntropy(density=Kernel(alpha=ALPHA)).fit(states)
+    other = GatingEntropy(density=Kernel(alpha=ALPHA), base=base).fit(states)
+    for name in ("entropy_", "layer_entropy_", "prefix_entropy_", "suffix_entropy_"):
         assert_allclose(getattr(other, name), getattr(bits, name) / np.log2(base), rtol=1e-12)
     assert_allclose(other.score(states), bits.score(states) / np.log2(base), rtol=1e-12)
 
@@ -104,7 +107,7 @@ gates_and_alpha = (st.integers(2, 40), st.integers(1, 30), st.floats(0.005, 5), 
 def test_bounds_order_and_permutations(n, d, alpha, seed):
     rng = np.random.default_rng(seed)
     gates = rng.random((n, d)) < rng.random(d)
-    result = gating_entropy(gates, alpha=alpha, bound=["lower", "upper"], base=np.e)
+    result = gating_entropy(gates, density=Kernel(alpha=alpha, bound=["lower", "upper"]), base=np.e)
     lower, upper = result.entropy
     spread = np.sum(gates.mean(0) * (1 - gates.mean(0)))
     assert 0 <= lower <= upper + 1e-12
@@ -113,9 +116,11 @@ def test_bounds_order_and_permutations(n, d, alpha, seed):
         assert upper <= 1 / alpha * (1 + 1e-9)
         assert lower <= 1 / alpha / 4 * (1 + 1e-9)
     shuffled = gates[rng.permutation(n)][:, rng.permutation(d)]
-    again = gating_entropy(shuffled, alpha=alpha, bound=["lower", "upper"], base=np.e).entropy
+    again = gating_entropy(
+        shuffled, density=Kernel(alpha=alpha, bound=["lower", "upper"]), base=np.e
+    ).entropy
     assert_allclose(again, result.entropy, atol=1e-11)
-    flipped = gating_entropy(~gates, alpha=alpha, bound="upper", base=np.e).entropy
+    flipped = gating_entropy(~gates, density=Kernel(alpha=alpha, bound="upper"), base=np.e).entropy
     assert_allclose(flipped, upper, atol=1e-11)
 
 
@@ -125,22 +130,24 @@ def test_bounds_order_and_permutations(n, d, alpha, seed):
 def test_product_kernel_grows_with_every_layer(n, widths, seed):
     rng = np.random.default_rng(seed)
     gates = {str(i): rng.random((n, d)) < rng.random(d) for i, d in enumerate(widths)}
-    result = gating_entropy(gates, alpha=0.2, joint="product")
-    assert (np.diff(result.prefix_entropies) >= -1e-12).all()
-    assert (np.diff(result.suffix_entropies) <= 1e-12).all()
-    assert_allclose(result.suffix_entropies[-1], result.layer_entropies[-1], rtol=1e-12)
+    result = gating_entropy(gates, density=Kernel(alpha=0.2, joint="product"))
+    assert (np.diff(result.prefix_entropy) >= -1e-12).all()
+    assert (np.diff(result.suffix_entropy) <= 1e-12).all()
+    assert_allclose(result.suffix_entropy[-1], result.layer_entropy[-1], rtol=1e-12)
     if len(widths) == 1:
-        concatenated = gating_entropy(gates, alpha=0.2, joint="concatenated")
+        concatenated = gating_entropy(gates, density=Kernel(alpha=0.2, joint="concatenated"))
         assert_allclose(result.entropy, concatenated.entropy, rtol=1e-12)
 
 
 def test_concatenated_kernel_does_not_respect_the_chain_rule(rng):
     six = rng.random((2000, 6)) < 0.5
     many = np.repeat(rng.random((2000, 1)) < 0.5, 600, axis=1)
-    result = gating_entropy({"six": six, "many": many}, alpha=0.01)
-    assert result.layer_entropies[0] > 5.9
+    result = gating_entropy({"six": six, "many": many}, density=Kernel(alpha=0.01))
+    assert result.layer_entropy[0] > 5.9
     assert result.entropy < 2.5  # of more gates, and less
-    product = gating_entropy({"six": six, "many": many}, alpha=0.01, joint="product")
+    product = gating_entropy(
+        {"six": six, "many": many}, density=Kernel(alpha=0.01, joint="product")
+    )
     assert product.entropy > 6.9
 
 
@@ -150,29 +157,29 @@ def test_concatenated_kernel_does_not_respect_the_chain_rule(rng):
 def test_both_ceilings_warn_and_name_the_layers(rng):
     wide, narrow = rng.random((500, 1024)) < 0.5, rng.random((500, 3)) < 0.5
     with pytest.warns(SaturationWarning, match=r"wide \(8\.97 of 8\.97 bits, log n\)") as caught:
-        result = gating_entropy({"wide": wide, "narrow": narrow}, alpha=0.01)
-    assert result.saturated.tolist() == [True, False]
+        result = gating_entropy({"wide": wide, "narrow": narrow}, density=Kernel(alpha=0.01))
+    assert result.layer_saturated.tolist() == [True, False]
     assert result.suffix_saturated.tolist() == [True, False]
-    assert_allclose(result.ceilings, np.log2(500))
+    assert_allclose(result.layer_ceiling, np.log2(500))
     assert result.prefix_saturated.tolist() == [True, True]
     assert "narrow (" not in str(caught[0].message)
     with pytest.warns(SaturationWarning, match="Var/bandwidth"):
-        result = gating_entropy(wide, alpha=50.0)
-    assert result.saturated.all()
+        result = gating_entropy(wide, density=Kernel(alpha=50.0))
+    assert result.layer_saturated.all()
     assert_allclose(result.entropy, 1 / 50 / np.log(2), rtol=0.01)
-    assert_allclose(result.ceilings, 1 / 50 / np.log(2))
+    assert_allclose(result.layer_ceiling, 1 / 50 / np.log(2))
 
 
 def test_the_lower_bound_has_a_quarter_of_the_ceiling(rng):
     wide = rng.random((1000, 4096)) < 0.5
     with pytest.warns(SaturationWarning, match=r"of 1\.80 bits, Var/bandwidth"):
-        lower = gating_entropy(wide, alpha=0.2, bound="lower")
-    assert lower.saturated.all()
+        lower = gating_entropy(wide, density=Kernel(alpha=0.2, bound="lower"))
+    assert lower.layer_saturated.all()
 
 
 def test_estimators_below_the_ceilings_do_not_warn(states):
-    fitted = GatingEntropy(alpha=ALPHA).fit(states)  # a warning is an error here
-    assert not fitted.saturated_.any()
+    fitted = GatingEntropy(density=Kernel(alpha=ALPHA)).fit(states)  # a warning is an error here
+    assert not fitted.layer_saturated_.any()
 
 
 # Densities ---------------------------------------------------------------------------------------
@@ -184,7 +191,7 @@ def test_estimators_below_the_ceilings_do_not_warn(states):
 @pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 def test_densities_sum_to_one_over_all_states(rng, alpha, bound, joint):
     gates = {"a": rng.random((30, 5)) < 0.3, "b": rng.random((30, 3)) < 0.6}
-    fitted = GatingEntropy(alpha=alpha, bound=bound, joint=joint)
+    fitted = GatingEntropy(density=Kernel(alpha=alpha, bound=bound, joint=joint))
     fitted.fit(GatingStates.from_arrays(gates))
     every = all_states(8)
     every = GatingStates.from_arrays({"a": every[:, :5], "b": every[:, 5:]})
@@ -199,7 +206,9 @@ def test_densities_sum_to_one_over_all_states(rng, alpha, bound, joint):
 @pytest.mark.parametrize("joint", ["concatenated", "product"])
 @pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 def test_likelihoods_agree_with_double_loops(states, layers, rng, bandwidth, bound, joint):
-    fitted = GatingEntropy(alpha=ALPHA, bandwidth=bandwidth, bound=bound, joint=joint).fit(states)
+    fitted = GatingEntropy(
+        density=Kernel(alpha=ALPHA, bandwidth=bandwidth, bound=bound, joint=joint)
+    ).fit(states)
     queries = {name: rng.random((5, gates.shape[1])) < 0.4 for name, gates in layers.items()}
     new, gates = GatingStates.from_arrays(queries), list(layers.values())
     own = [reference.bandwidth([g], bandwidth, [ALPHA]) for g in gates]
@@ -234,31 +243,33 @@ def test_one_sample_has_no_entropy_and_says_so():
     with pytest.warns(SaturationWarning):
         fitted = GatingEntropy().fit([[1.0, 0.0, 2.0]])
     assert fitted.entropy_ == 0
-    assert fitted.saturated_.all()
+    assert fitted.layer_saturated_.all()
 
 
 def test_constant_gates_have_no_entropy():
     gates = np.array([[1, 0, 1]] * 5)
     fitted = GatingEntropy().fit(gates)
     assert fitted.entropy_ == 0
-    assert not fitted.saturated_.any()
+    assert not fitted.layer_saturated_.any()
     np.testing.assert_array_equal(fitted.score_samples([[1, 0, 1], [1, 1, 1]]), [0.0, -np.inf])
 
 
 @pytest.mark.parametrize("joint", ["concatenated", "product"])
 def test_a_constant_layer_adds_nothing(layers, joint):
     constant = np.ones((60, 7))
-    alone = gating_entropy(layers, alpha=ALPHA, joint=joint)
-    result = gating_entropy({**layers, "constant": constant}, alpha=ALPHA, joint=joint)
-    assert result.layer_entropies[-1] == 0
+    alone = gating_entropy(layers, density=Kernel(alpha=ALPHA, joint=joint))
+    result = gating_entropy(
+        {**layers, "constant": constant}, density=Kernel(alpha=ALPHA, joint=joint)
+    )
+    assert result.layer_entropy[-1] == 0
     assert_allclose(result.entropy, alone.entropy, rtol=1e-12)
-    assert np.isfinite(result.suffix_entropies).all()
+    assert np.isfinite(result.suffix_entropy).all()
 
 
 def test_duplicate_rows_count_each(layers):
-    once = gating_entropy(layers, alpha=ALPHA).entropy
+    once = gating_entropy(layers, density=Kernel(alpha=ALPHA)).entropy
     twice = gating_entropy(
-        {k: np.repeat(v, 2, axis=0) for k, v in layers.items()}, alpha=ALPHA
+        {k: np.repeat(v, 2, axis=0) for k, v in layers.items()}, density=Kernel(alpha=ALPHA)
     ).entropy
     assert_allclose(twice, once, rtol=1e-12)
 

@@ -16,6 +16,7 @@ from skgate import (
     gating_entropy,
     gating_mi,
 )
+from skgate.densities import Kernel
 from skgate.pairwise import kernel_masses, part_masses
 
 pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
@@ -44,12 +45,12 @@ def two_layers(rng):
 @pytest.mark.parametrize("joint", ["concatenated", "product"])
 @pytest.mark.parametrize("bound", ["upper", "lower"])
 def test_fixed_bandwidth_is_brute_force(two_layers, joint, bound):
-    result = gating_entropy(two_layers, bandwidth=1.3, bound=bound, joint=joint)
+    result = gating_entropy(two_layers, density=Kernel(bandwidth=1.3, bound=bound, joint=joint))
     layers = list(two_layers.values())
     for some, error in [
         (layers, result.entropy_se),
-        (layers[:1], result.layer_entropies_se[0]),
-        (layers[1:], result.layer_entropies_se[1]),
+        (layers[:1], result.layer_entropy_se[0]),
+        (layers[1:], result.layer_entropy_se[1]),
     ]:
         values = reference.kernel(some, [1.3] * len(some), bound)
         expected = reference.jackknife_error(
@@ -61,7 +62,7 @@ def test_fixed_bandwidth_is_brute_force(two_layers, joint, bound):
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_fixed_bandwidth_is_brute_force_given_labels(two_layers, rng, n_classes):
     y = rng.integers(0, n_classes, 64).tolist()
-    result = gating_mi(two_layers, y, bandwidth=1.3)
+    result = gating_mi(two_layers, y, density=Kernel(bandwidth=1.3))
     layers = list(two_layers.values())
 
     def information(values, rows):
@@ -88,11 +89,13 @@ def test_bandwidth_of_the_samples_is_estimated_again(rng, alpha, joint, n):
     gates[:, 7:] &= rng.random((n, 5)) < 0.4  # layers whose variances do not move together
     states = GatingStates.from_arrays({"a": gates[:, :7], "b": gates[:, 7:]})
     y = (gates[:, 0] ^ (rng.random(n) < 0.2)).astype(int)
-    result = gating_mi(states, y, alpha=alpha, joint=joint)
+    result = gating_mi(states, y, density=Kernel(alpha=alpha, joint=joint))
 
     def again(name):
         return reference.jackknife_error(
-            lambda rows: getattr(gating_mi(states[rows], y[rows], alpha=alpha, joint=joint), name),
+            lambda rows: getattr(
+                gating_mi(states[rows], y[rows], density=Kernel(alpha=alpha, joint=joint)), name
+            ),
             parts_of(n),
         )
 
@@ -121,10 +124,10 @@ def test_gates_that_vary_in_one_part_alone():
         gates = np.zeros((n, 8), bool)
         gates[parts_of(n)[3][:1]] = True
         for alpha in (0.5, 1.0, 3.0):
-            result = gating_entropy(gates, alpha=alpha)
+            result = gating_entropy(gates, density=Kernel(alpha=alpha))
 
             def h(rows, gates=gates, alpha=alpha):
-                return gating_entropy(gates[rows], alpha=alpha).entropy
+                return gating_entropy(gates[rows], density=Kernel(alpha=alpha)).entropy
 
             expected = reference.jackknife_error(h, parts_of(n))
             assert_allclose(result.entropy_se, expected, rtol=0.2)
@@ -135,7 +138,9 @@ def test_what_is_left_over_counts_too(rng, n):
     """n need not be a multiple of 16: the share of the samples that a part has sets the scale."""
     errors, values = [], []
     for _ in range(300):
-        result = gating_entropy(rng.random((n, 1)) < 0.2, bandwidth=1e-3)  # the plug-in of a rate
+        result = gating_entropy(
+            rng.random((n, 1)) < 0.2, density=Kernel(bandwidth=1e-3)
+        )  # the plug-in of a rate
         errors.append(result.entropy_se)
         values.append(result.entropy)
     # 300 replications know the quotient to 4%
@@ -144,32 +149,32 @@ def test_what_is_left_over_counts_too(rng, n):
 
 def test_error_of_every_alpha_and_bound(two_layers):
     alphas, bounds = [0.1, 0.6], ["lower", "upper"]
-    grid = gating_entropy(two_layers, alpha=alphas, bound=bounds)
+    grid = gating_entropy(two_layers, density=Kernel(alpha=alphas, bound=bounds))
     assert grid.entropy_se.shape == (2, 2)
-    assert grid.layer_entropies_se.shape == (2, 2, 2)
+    assert grid.layer_entropy_se.shape == (2, 2, 2)
     for i, alpha in enumerate(alphas):
         for j, bound in enumerate(bounds):
-            single = gating_entropy(two_layers, alpha=alpha, bound=bound)
+            single = gating_entropy(two_layers, density=Kernel(alpha=alpha, bound=bound))
             assert_allclose(grid.entropy_se[i, j], single.entropy_se, rtol=1e-9)
-            assert_allclose(grid.layer_entropies_se[i, j], single.layer_entropies_se, rtol=1e-9)
+            assert_allclose(grid.layer_entropy_se[i, j], single.layer_entropy_se, rtol=1e-9)
 
 
 @pytest.mark.parametrize("base", [np.e, 10])
 def test_errors_are_in_units_of_base(two_layers, rng, base):
     y = rng.integers(0, 2, 64)
-    bits, other = (gating_mi(two_layers, y, alpha=0.4, base=b) for b in (2, base))
+    bits, other = (gating_mi(two_layers, y, density=Kernel(alpha=0.4), base=b) for b in (2, base))
     for name in ("mi_x_se", "mi_xy_se", "layer_mi_x_se", "layer_mi_xy_se"):
         assert_allclose(other[name], bits[name] / np.log2(base), rtol=1e-12)
 
 
 def test_estimators_hold_the_errors(two_layers, rng):
     states, y = GatingStates.from_arrays(two_layers), rng.integers(0, 2, 64)
-    fitted = GatingEntropy(alpha=0.3).fit(states)
-    result = gating_entropy(states, alpha=0.3)
+    fitted = GatingEntropy(density=Kernel(alpha=0.3)).fit(states)
+    result = gating_entropy(states, density=Kernel(alpha=0.3))
     assert fitted.entropy_se_ == result.entropy_se > 0
-    assert_array_equal(fitted.layer_entropies_se_, result.layer_entropies_se)
-    fitted = GatingMI(alpha=0.3, random_state=0).fit(states, y)
-    result = gating_mi(states, y, alpha=0.3, random_state=0)
+    assert_array_equal(fitted.layer_entropy_se_, result.layer_entropy_se)
+    fitted = GatingMI(density=Kernel(alpha=0.3), random_state=0).fit(states, y)
+    result = gating_mi(states, y, density=Kernel(alpha=0.3), random_state=0)
     assert fitted.mi_xy_se_ == result.mi_xy_se > 0
     assert_array_equal(fitted.layer_mi_xy_se_, result.layer_mi_xy_se)
     assert fitted.mi_x_se_ == result.mi_x_se
@@ -177,7 +182,7 @@ def test_estimators_hold_the_errors(two_layers, rng):
 
 def test_no_threads_no_difference(rng):
     gates = dependent_gates(rng, 3000, d=64)
-    one, two = (gating_entropy(gates, alpha=0.1, n_jobs=jobs) for jobs in (1, 2))
+    one, two = (gating_entropy(gates, density=Kernel(alpha=0.1), n_jobs=jobs) for jobs in (1, 2))
     assert one.entropy == two.entropy
     assert one.entropy_se == two.entropy_se
 
@@ -192,7 +197,7 @@ def test_one_sample_has_no_error():
 
 @pytest.mark.parametrize("n", [2, 3, 15, 16, 17, 33])
 def test_few_samples_have_a_finite_error(rng, n):
-    result = gating_mi(rng.random((n, 9)) < 0.5, rng.integers(0, 2, n), alpha=0.3)
+    result = gating_mi(rng.random((n, 9)) < 0.5, rng.integers(0, 2, n), density=Kernel(alpha=0.3))
     assert np.isfinite([result.mi_x_se, result.mi_xy_se]).all()
     assert result.mi_x_se >= 0
 
@@ -203,22 +208,24 @@ def test_constant_gates_have_no_error():
 
 
 def test_a_constant_layer_changes_no_error(two_layers):
-    result = gating_entropy(two_layers, alpha=0.3)
-    more = gating_entropy({**two_layers, "constant": np.ones((64, 4), bool)}, alpha=0.3)
+    result = gating_entropy(two_layers, density=Kernel(alpha=0.3))
+    more = gating_entropy(
+        {**two_layers, "constant": np.ones((64, 4), bool)}, density=Kernel(alpha=0.3)
+    )
     assert_allclose(more.entropy_se, result.entropy_se, rtol=1e-9)
-    assert more.layer_entropies_se[-1] == 0
+    assert more.layer_entropy_se[-1] == 0
 
 
 def test_a_class_of_one(two_layers):
     y = np.zeros(64, int)
     y[10] = 1
-    result = gating_mi(two_layers, y, alpha=0.3)
+    result = gating_mi(two_layers, y, density=Kernel(alpha=0.3))
     assert np.isfinite(result.mi_xy_se)
     assert np.isfinite(result.layer_mi_xy_se).all()
 
 
 def test_one_class_tells_nothing_for_sure(two_layers):
-    result = gating_mi(two_layers, np.zeros(64), alpha=0.3)
+    result = gating_mi(two_layers, np.zeros(64), density=Kernel(alpha=0.3))
     assert_allclose([result.mi_xy, result.mi_xy_se], 0, atol=1e-12)
 
 
@@ -234,7 +241,7 @@ def test_intervals_cover_as_often_as_they_say(n, bandwidth):
         y = rng.integers(0, 2, n)
         latent = rng.normal(size=(n, 3)) + 0.8 * y[:, None]
         gates = latent @ loadings + rng.normal(size=(n, 10)) > 0
-        result = gating_mi(gates, y, alpha=0.5, bandwidth=bandwidth, random_state=0)
+        result = gating_mi(gates, y, density=Kernel(alpha=0.5, bandwidth=bandwidth), random_state=0)
         entropies.append((result.mi_x, result.mi_x_se))
         informations.append((result.mi_xy, result.mi_xy_se))
     for values, errors in (np.transpose(entropies), np.transpose(informations)):
@@ -285,25 +292,27 @@ def test_parts_add_up_over_several_tasks(rng):
 
 @pytest.mark.parametrize("joint", ["concatenated", "product"])
 def test_curve_ends_at_the_entropy(two_layers, joint):
-    curve = entropy_curve(two_layers, alpha=0.2, joint=joint)
-    result = gating_entropy(two_layers, alpha=0.2, joint=joint)
+    curve = entropy_curve(two_layers, density=Kernel(alpha=0.2, joint=joint))
+    result = gating_entropy(two_layers, density=Kernel(alpha=0.2, joint=joint))
     assert_array_equal(curve.n_samples, np.arange(4, 65, 4))
-    assert curve.layer_entropies.shape == (16, 2)
+    assert curve.layer_entropy.shape == (16, 2)
     assert_allclose(curve.entropies[-1], result.entropy, rtol=1e-12)
-    assert_allclose(curve.layer_entropies[-1], result.layer_entropies, rtol=1e-12)
+    assert_allclose(curve.layer_entropy[-1], result.layer_entropy, rtol=1e-12)
 
 
 @pytest.mark.parametrize("n", [5, 31, 100])
 def test_curve_ends_at_all_samples(rng, n):
     gates = dependent_gates(rng, n)
-    curve = entropy_curve(gates, alpha=0.3)
+    curve = entropy_curve(gates, density=Kernel(alpha=0.3))
     assert curve.n_samples[-1] > 0.9 * n
-    assert_allclose(curve.entropies[-1], gating_entropy(gates, alpha=0.3).entropy, rtol=0.1)
+    assert_allclose(
+        curve.entropies[-1], gating_entropy(gates, density=Kernel(alpha=0.3)).entropy, rtol=0.1
+    )
 
 
 def test_curve_is_the_mean_of_sub_samples(rng):
     gates = dependent_gates(rng, 64)
-    curve = entropy_curve(gates, bandwidth=1.3)
+    curve = entropy_curve(gates, density=Kernel(bandwidth=1.3))
     parts = parts_of(64)
     values = reference.kernel([gates], [1.3])
     for length in (1, 5, 16):
@@ -313,7 +322,7 @@ def test_curve_is_the_mean_of_sub_samples(rng):
 
 
 def test_curve_rises(rng):
-    curve = entropy_curve(dependent_gates(rng, 800, d=30), alpha=0.1)
+    curve = entropy_curve(dependent_gates(rng, 800, d=30), density=Kernel(alpha=0.1))
     assert (np.diff(curve.entropies) > -1e-3).all()
     assert curve.entropies[-1] > curve.entropies[0] + 0.1
     nothing = entropy_curve(np.ones((64, 3), bool))
@@ -335,9 +344,9 @@ def test_curve_validates(wrong, rng):
 
 
 def test_entropies_do_not_hang_on_whether_errors_are_wanted(states):
-    with_errors = gating_entropy(states, alpha=[0.1, 0.5])
-    without = gating_entropy(states, alpha=[0.1, 0.5], standard_errors=False)
-    assert_allclose(without.suffix_entropies, with_errors.suffix_entropies, rtol=1e-12)
-    assert np.isnan(without.layer_entropies_se).all()
-    assert without.layer_entropies_se.shape == with_errors.layer_entropies_se.shape
-    assert np.isfinite(with_errors.layer_entropies_se).all()
+    with_errors = gating_entropy(states, density=Kernel(alpha=[0.1, 0.5]))
+    without = gating_entropy(states, density=Kernel(alpha=[0.1, 0.5]), standard_errors=False)
+    assert_allclose(without.suffix_entropy, with_errors.suffix_entropy, rtol=1e-12)
+    assert np.isnan(without.layer_entropy_se).all()
+    assert without.layer_entropy_se.shape == with_errors.layer_entropy_se.shape
+    assert np.isfinite(with_errors.layer_entropy_se).all()

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest
 
 from skgate import GatingStates, gating_mi, permutation_test
+from skgate.densities import Kernel
 from skgate.gates import _permutation
 
 pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
@@ -30,38 +31,44 @@ def test_agrees_with_gating_mi(dependent):
 
 def test_agrees_with_double_loops(rng):
     gates, y = rng.random((25, 5)) < 0.4, rng.integers(0, 3, 25)
-    result = permutation_test(gates, y, bandwidth=1.5, n_permutations=20, random_state=3)
+    result = permutation_test(
+        gates, y, density=Kernel(bandwidth=1.5), n_permutations=20, random_state=3
+    )
     values = reference.kernel([gates], [1.5])
     h, draw = reference.entropy(values), np.random.RandomState(3)
     null = [h - reference.conditional_entropy(values, draw.permutation(y)) for _ in range(20)]
     value = h - reference.conditional_entropy(values, y)
     assert_allclose(result.mi_xy, value, rtol=1e-10)
-    assert_allclose(result.null_mi_xy, null, rtol=1e-9)
+    assert_allclose(result.shuffled_mi_xy, null, rtol=1e-9)
     assert_allclose(result.null_mean, np.mean(null), rtol=1e-9)
     assert_allclose(result.p_value, (1 + np.sum(np.array(null) >= value)) / 21)
 
 
 def test_shapes_and_p_values(dependent):
     layers, y = dependent
-    result = permutation_test(layers, y, alpha=0.2, n_permutations=99, random_state=0)
-    assert result.null_mi_xy.shape == (99,)
-    assert result.layer_null_mi_xy.shape == (99, 2)
-    assert result.layer_p_values.shape == result.layer_mi_xy.shape == (2,)
+    result = permutation_test(
+        layers, y, density=Kernel(alpha=0.2), n_permutations=99, random_state=0
+    )
+    assert result.shuffled_mi_xy.shape == (99,)
+    assert result.shuffled_layer_mi_xy.shape == (99, 2)
+    assert result.layer_p_value.shape == result.layer_mi_xy.shape == (2,)
     for value, null, p in [
-        (result.mi_xy, result.null_mi_xy, result.p_value),
-        (result.layer_mi_xy[1], result.layer_null_mi_xy[:, 1], result.layer_p_values[1]),
+        (result.mi_xy, result.shuffled_mi_xy, result.p_value),
+        (result.layer_mi_xy[1], result.shuffled_layer_mi_xy[:, 1], result.layer_p_value[1]),
     ]:
         assert_allclose(p, (1 + np.sum(null >= value)) / 100)
-    assert_allclose(result.null_mean, result.null_mi_xy.mean())
-    assert_allclose(result.layer_null_means, result.layer_null_mi_xy.mean(axis=0))
+    assert_allclose(result.null_mean, result.shuffled_mi_xy.mean())
+    assert_allclose(result.layer_null_means, result.shuffled_layer_mi_xy.mean(axis=0))
 
 
 def test_has_power(dependent):
     layers, y = dependent
-    result = permutation_test(layers, y, alpha=0.2, n_permutations=199, random_state=0)
-    assert result.p_value == result.layer_p_values[0] == 1 / 200  # the smallest there is
-    assert result.layer_p_values[1] > 0.05
-    assert result.mi_xy > result.null_mi_xy.max()
+    result = permutation_test(
+        layers, y, density=Kernel(alpha=0.2), n_permutations=199, random_state=0
+    )
+    assert result.p_value == result.layer_p_value[0] == 1 / 200  # the smallest there is
+    assert result.layer_p_value[1] > 0.05
+    assert result.mi_xy > result.shuffled_mi_xy.max()
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
@@ -69,7 +76,9 @@ def test_sees_what_single_gates_do_not_show(rng, alpha):
     y = rng.integers(0, 2, 400)
     first = rng.random((400, 3)) < 0.5
     gates = np.hstack([first, first ^ y[:, None].astype(bool)])
-    result = permutation_test(gates, y, alpha=alpha, n_permutations=99, random_state=0)
+    result = permutation_test(
+        gates, y, density=Kernel(alpha=alpha), n_permutations=99, random_state=0
+    )
     assert result.p_value == 0.01
 
 
@@ -78,7 +87,9 @@ def test_p_values_are_uniform_under_the_null(alpha):
     rng, found = np.random.default_rng(1), []
     for seed in range(200):
         gates, y = rng.random((40, 12)) < 0.4, rng.integers(0, 3, 40)
-        result = permutation_test(gates, y, alpha=alpha, n_permutations=99, random_state=seed)
+        result = permutation_test(
+            gates, y, density=Kernel(alpha=alpha), n_permutations=99, random_state=seed
+        )
         found.append(result.p_value)
     found = np.array(found)
     # a p-value of 99 permutations is a hundredth; ties only make it larger
@@ -91,7 +102,9 @@ def test_p_values_are_uniform_under_the_null(alpha):
 def test_bandwidths_that_leave_nothing_have_no_power_but_the_right_level(rng):
     gates, y = rng.random((60, 400)) < 0.5, rng.integers(0, 2, 60)
     gates[:, :10] = y[:, None]
-    result = permutation_test(gates, y, bandwidth=1e-3, n_permutations=99, random_state=0)
+    result = permutation_test(
+        gates, y, density=Kernel(bandwidth=1e-3), n_permutations=99, random_state=0
+    )
     assert result.p_value == 1  # all values tie
 
 
@@ -122,9 +135,9 @@ def test_threads_and_seeds(rng):
         permutation_test(gates, y, n_permutations=5, n_jobs=jobs, random_state=seed)
         for jobs, seed in ((1, 2), (2, 2), (1, 3))
     )
-    assert_array_equal(one.null_mi_xy, two.null_mi_xy)
+    assert_array_equal(one.shuffled_mi_xy, two.shuffled_mi_xy)
     assert one.mi_xy == two.mi_xy == other.mi_xy
-    assert (one.null_mi_xy != other.null_mi_xy).any()
+    assert (one.shuffled_mi_xy != other.shuffled_mi_xy).any()
 
 
 def test_takes_states_and_labels_of_any_kind(dependent):
@@ -132,7 +145,7 @@ def test_takes_states_and_labels_of_any_kind(dependent):
     options = {"alpha": 0.2, "n_permutations": 19, "random_state": 0}
     one = permutation_test(layers, y, **options)
     two = permutation_test(GatingStates.from_arrays(layers), np.array(["a", "b"])[y], **options)
-    assert_array_equal(one.null_mi_xy, two.null_mi_xy)
+    assert_array_equal(one.shuffled_mi_xy, two.shuffled_mi_xy)
     assert one.p_value == two.p_value
 
 
@@ -155,7 +168,9 @@ def test_few_samples():
 
 def test_a_label_of_each_sample_ties(rng):
     gates = rng.random((40, 8)) < 0.5
-    result = permutation_test(gates, np.arange(40), alpha=0.3, n_permutations=19, random_state=0)
+    result = permutation_test(
+        gates, np.arange(40), density=Kernel(alpha=0.3), n_permutations=19, random_state=0
+    )
     assert result.p_value == 1
 
 

@@ -7,6 +7,7 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from skgate import GateExtractor, GatingEntropy, GatingMI, GatingStates
+from skgate.densities import Kernel
 
 ALPHA = 0.5
 
@@ -22,12 +23,14 @@ def net():
 def test_dropout_adds_entropy_that_the_input_does_not_cause(net, rng):
     X = rng.normal(size=(400, 6))
     y = (X[:, 0] > 0).astype(int)
-    drawn = [GatingEntropy(net, alpha=ALPHA, random_state=s).fit(X) for s in range(5)]
-    removed = GatingMI(net, alpha=ALPHA, random_state=0).fit(X, y)
-    assert not any(measure.saturated_.any() for measure in (*drawn, removed))
-    for part in ("entropy_", "layer_entropies_"):
+    drawn = [
+        GatingEntropy(net, density=Kernel(alpha=ALPHA), random_state=s).fit(X) for s in range(5)
+    ]
+    removed = GatingMI(net, density=Kernel(alpha=ALPHA), random_state=0).fit(X, y)
+    assert not any(measure.layer_saturated_.any() for measure in (*drawn, removed))
+    for part in ("entropy_", "layer_entropy_"):
         on = np.array([getattr(measure, part) for measure in drawn])
-        off = np.array({"entropy_": removed.mi_x_, "layer_entropies_": removed.layer_mi_x_}[part])
+        off = np.array({"entropy_": removed.mi_x_, "layer_entropy_": removed.layer_mi_x_}[part])
         spread = on.std(axis=0)
         if part == "entropy_":
             assert on.mean() - off > 10 * spread
@@ -42,13 +45,16 @@ def test_dropout_adds_entropy_that_the_input_does_not_cause(net, rng):
 def test_one_seed_gives_one_result(net, rng):
     X = rng.normal(size=(100, 6))
     first, again, other = (
-        GatingEntropy(net, alpha=ALPHA, random_state=s).fit(X) for s in (0, 0, 1)
+        GatingEntropy(net, density=Kernel(alpha=ALPHA), random_state=s).fit(X) for s in (0, 0, 1)
     )
     assert first.states_ == again.states_
     assert first.entropy_ == again.entropy_
     assert first.states_ != other.states_
     torch.manual_seed(123)  # the user's own generator plays no part
-    assert GatingEntropy(net, alpha=ALPHA, random_state=0).fit(X).states_ == first.states_
+    assert (
+        GatingEntropy(net, density=Kernel(alpha=ALPHA), random_state=0).fit(X).states_
+        == first.states_
+    )
 
 
 def test_an_autoencoder_without_noise_is_its_mean(rng):
@@ -69,18 +75,24 @@ def test_an_autoencoder_without_noise_is_its_mean(rng):
     with torch.no_grad():
         z = encoder.head[0](encoder.mean(torch.tensor(X)))
     assert np.array_equal(np.asarray(off), np.asarray(GatingStates.from_arrays(z)))
-    on = GatingEntropy(encoder, alpha=ALPHA, random_state=0).fit(X)
+    on = GatingEntropy(encoder, density=Kernel(alpha=ALPHA), random_state=0).fit(X)
     y = (X[:, 0] > 0).astype(int)
-    assert on.entropy_ > GatingMI(encoder, alpha=ALPHA).fit(X, y).mi_x_ + 0.02
+    assert on.entropy_ > GatingMI(encoder, density=Kernel(alpha=ALPHA)).fit(X, y).mi_x_ + 0.02
 
 
 def test_an_extractor_without_a_seed_takes_that_of_the_estimator(net, rng):
     X = rng.normal(size=(100, 6))
     extractor = GateExtractor(net, sampling="on")
-    first, again = (GatingEntropy(extractor, alpha=ALPHA, random_state=0).fit(X) for _ in range(2))
+    first, again = (
+        GatingEntropy(extractor, density=Kernel(alpha=ALPHA), random_state=0).fit(X)
+        for _ in range(2)
+    )
     assert first.states_ == again.states_
     own = GateExtractor(net, sampling="on", random_state=3)
-    seeds = [GatingEntropy(own, alpha=ALPHA, random_state=s).fit(X).states_ for s in (0, 1)]
+    seeds = [
+        GatingEntropy(own, density=Kernel(alpha=ALPHA), random_state=s).fit(X).states_
+        for s in (0, 1)
+    ]
     assert seeds[0] == seeds[1] == own.fit_transform(X)
 
 
@@ -88,8 +100,11 @@ def test_threads_take_turns_with_a_module(net, rng):
     X = rng.normal(size=(60, 6))
     net.train()
     before = torch.get_rng_state()
-    expected = GatingEntropy(net, alpha=ALPHA, random_state=0).fit(X).states_
-    fits = (delayed(GatingEntropy(net, alpha=ALPHA, random_state=0).fit)(X) for _ in range(40))
+    expected = GatingEntropy(net, density=Kernel(alpha=ALPHA), random_state=0).fit(X).states_
+    fits = (
+        delayed(GatingEntropy(net, density=Kernel(alpha=ALPHA), random_state=0).fit)(X)
+        for _ in range(40)
+    )
     for fitted in Parallel(n_jobs=4, backend="threading")(fits):
         assert fitted.states_ == expected
     assert all(module.training for module in net.modules())

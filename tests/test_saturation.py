@@ -31,14 +31,14 @@ def test_both_ceilings_warn_and_name_the_layer(measure, params, told, wide_and_n
     y = np.arange(400) % 2
     with pytest.warns(SaturationWarning, match=told):
         fitted = measure(**params).fit(wide_and_narrow, y)
-    assert fitted.saturated_[0]
+    assert fitted.layer_saturated_[0]
 
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_a_layer_below_the_ceilings_is_not_flagged(measure, wide_and_narrow):
     with pytest.warns(SaturationWarning) as caught:
         fitted = measure(alpha=0.01).fit(wide_and_narrow, np.arange(400) % 2)
-    assert fitted.saturated_.tolist() == [True, False]
+    assert fitted.layer_saturated_.tolist() == [True, False]
     assert "narrow" not in str(caught[0].message)
 
 
@@ -48,4 +48,4 @@ def test_a_network_below_the_ceilings_does_not_warn(measure, rng):
     net = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.ReLU())
     X = rng.normal(size=(500, 6))
     fitted = measure(net, alpha=0.3).fit(X, np.arange(500) % 2)  # a warning is an error here
-    assert not fitted.saturated_.any()
+    assert not fitted.layer_saturated_.any()

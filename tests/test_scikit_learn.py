@@ -31,6 +31,7 @@ from skgate import (
     KDELayerMI,
     TotalCorrelation,
 )
+from skgate.densities import Kernel
 
 pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 
@@ -49,11 +50,11 @@ def data(rng):
 
 def test_pipeline_equals_its_parts(net, data):
     X, _ = data
-    pipeline = make_pipeline(GateExtractor(net), GatingEntropy(alpha=0.2)).fit(X)
-    direct = GatingEntropy(net, alpha=0.2).fit(X)
-    by_hand = GatingEntropy(alpha=0.2).fit(GateExtractor(net).fit_transform(X))
+    pipeline = make_pipeline(GateExtractor(net), GatingEntropy(density=Kernel(alpha=0.2))).fit(X)
+    direct = GatingEntropy(net, density=Kernel(alpha=0.2)).fit(X)
+    by_hand = GatingEntropy(density=Kernel(alpha=0.2)).fit(GateExtractor(net).fit_transform(X))
     for measure in (pipeline[-1], by_hand):
-        assert_allclose(measure.layer_entropies_, direct.layer_entropies_, rtol=1e-13)
+        assert_allclose(measure.layer_entropy_, direct.layer_entropy_, rtol=1e-13)
         assert measure.layer_names_ == ["1", "3"]
     assert_allclose(pipeline.transform(X), direct.transform(X), rtol=1e-13)
     assert_allclose(pipeline.score(X), direct.score(X), rtol=1e-13)
@@ -102,10 +103,10 @@ def test_clone_and_pickle(net, data, measure):
 def test_pandas_output_names_the_layers(net, data):
     X, _ = data
     frame = pd.DataFrame(X, columns=list("abcde"), index=np.arange(90) + 7)
-    pipeline = make_pipeline(GateExtractor(net), GatingEntropy(alpha=0.2))
+    pipeline = make_pipeline(GateExtractor(net), GatingEntropy(density=Kernel(alpha=0.2)))
     out = pipeline.set_output(transform="pandas").fit(frame).transform(frame)
     assert list(out.columns) == ["1", "3"]
-    direct = GatingEntropy(net, alpha=0.2).set_output(transform="pandas").fit(frame)
+    direct = GatingEntropy(net, density=Kernel(alpha=0.2)).set_output(transform="pandas").fit(frame)
     assert list(direct.feature_names_in_) == list("abcde")
     pd.testing.assert_index_equal(direct.transform(frame).index, frame.index)
     with pytest.raises(ValueError, match="feature names"):
@@ -164,15 +165,17 @@ class Labelled(Dataset):
 
 def test_datasets_and_loaders_bring_their_labels(net, data):
     X, y = data
-    expected = GatingMI(net, alpha=0.2, random_state=0).fit(X, y)
+    expected = GatingMI(net, density=Kernel(alpha=0.2), random_state=0).fit(X, y)
     dataset = Labelled(X, y)
     shuffled = DataLoader(dataset, batch_size=17, shuffle=True)
     for given in (dataset, DataLoader(dataset, batch_size=32), shuffled):
-        fitted = GatingMI(net, alpha=0.2, random_state=0).fit(given)
+        fitted = GatingMI(net, density=Kernel(alpha=0.2), random_state=0).fit(given)
         assert_allclose(fitted.mi_xy_, expected.mi_xy_, rtol=1e-10)
         assert_allclose(fitted.score(given), expected.score(X, y), rtol=1e-10)
         assert_allclose(
-            GatingEntropy(net, alpha=0.2).fit(given).entropy_, expected.mi_x_, rtol=1e-10
+            GatingEntropy(net, density=Kernel(alpha=0.2)).fit(given).entropy_,
+            expected.mi_x_,
+            rtol=1e-10,
         )
     assert_allclose(fitted.transform(dataset), expected.transform(X), rtol=1e-10)
     with pytest.raises(ValueError, match="shuffling DataLoader"):
@@ -189,11 +192,11 @@ def test_a_regression_dataset_has_a_total_correlation(net, data):
     X, _ = data
     dataset = TensorDataset(torch.tensor(X), torch.tensor(X[:, 0]))
     with pytest.warns(UserWarning, match="continuous; nothing is measured given them"):
-        fitted = TotalCorrelation(net, alpha=0.2).fit(DataLoader(dataset))
+        fitted = TotalCorrelation(net, density=Kernel(alpha=0.2)).fit(DataLoader(dataset))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an entropy has no use for them
-        GatingEntropy(net, alpha=0.2).fit(DataLoader(dataset))
-    expected = TotalCorrelation(net, alpha=0.2).fit(X)
+        GatingEntropy(net, density=Kernel(alpha=0.2)).fit(DataLoader(dataset))
+    expected = TotalCorrelation(net, density=Kernel(alpha=0.2)).fit(X)
     assert_allclose(fitted.total_correlation_, expected.total_correlation_, rtol=1e-12)
     with pytest.raises(ValueError, match="qcut"):
         GatingMI(net).fit(dataset)
@@ -219,9 +222,9 @@ def test_labels_in_a_mapping_are_found(net, data, takes_labels):
     rows = [{"values": x, "labels": int(label)} for x, label in zip(X, y, strict=True)]
     dataset = Rows(rows)
     model = KeywordWithLoss() if takes_labels else Keyword()
-    expected = GatingMI(net, alpha=0.2, random_state=0).fit(X, y)
+    expected = GatingMI(net, density=Kernel(alpha=0.2), random_state=0).fit(X, y)
     for given in (dataset, DataLoader(dataset, batch_size=16, shuffle=True)):
-        fitted = GatingMI(model, alpha=0.2, random_state=0).fit(given)
+        fitted = GatingMI(model, density=Kernel(alpha=0.2), random_state=0).fit(given)
         assert_allclose(fitted.mi_xy_, expected.mi_xy_, rtol=1e-10)
 
 
@@ -262,19 +265,21 @@ def test_skorch_nets_and_slice_datasets(net, data):
     classifier = skorch.NeuralNetClassifier(
         net, criterion=nn.CrossEntropyLoss, max_epochs=1, train_split=None, verbose=0
     ).fit(X, y.astype(np.int64))
-    expected = GatingEntropy(classifier.module_, alpha=0.2).fit(X)
+    expected = GatingEntropy(classifier.module_, density=Kernel(alpha=0.2)).fit(X)
     for model in (classifier, FrozenEstimator(classifier)):
-        fitted = GatingEntropy(model, alpha=0.2).fit(X)
+        fitted = GatingEntropy(model, density=Kernel(alpha=0.2)).fit(X)
         assert_allclose(fitted.entropy_, expected.entropy_, rtol=1e-13)
     dataset = Labelled(X, y)
     scores = cross_val_score(
-        GatingMI(FrozenEstimator(classifier), alpha=0.2),
+        GatingMI(FrozenEstimator(classifier), density=Kernel(alpha=0.2)),
         SliceDataset(dataset, idx=0),
         SliceDataset(dataset, idx=1),
         cv=3,
     )
     assert_allclose(
-        scores, cross_val_score(GatingMI(classifier.module_, alpha=0.2), X, y, cv=3), rtol=1e-10
+        scores,
+        cross_val_score(GatingMI(classifier.module_, density=Kernel(alpha=0.2)), X, y, cv=3),
+        rtol=1e-10,
     )
     with pytest.raises(Exception, match="FrozenEstimator"):
         GatingEntropy(clone(classifier)).fit(X)

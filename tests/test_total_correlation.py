@@ -17,6 +17,7 @@ from skgate import (
     gating_entropy,
     total_correlation,
 )
+from skgate.densities import Kernel
 
 ALPHA = 0.3
 
@@ -26,7 +27,9 @@ ALPHA = 0.3
 @pytest.mark.parametrize("bound", ["upper", "lower"])
 @pytest.mark.parametrize("joint", ["concatenated", "product"])
 def test_agrees_with_double_loops(states, layers, labels, bandwidth, bound, joint):
-    fitted = TotalCorrelation(alpha=ALPHA, bandwidth=bandwidth, bound=bound, joint=joint)
+    fitted = TotalCorrelation(
+        density=Kernel(alpha=ALPHA, bandwidth=bandwidth, bound=bound, joint=joint)
+    )
     fitted.fit(states, labels)
     gates = list(layers.values())
     own = [reference.bandwidth([g], bandwidth, [ALPHA]) for g in gates]
@@ -36,9 +39,9 @@ def test_agrees_with_double_loops(states, layers, labels, bandwidth, bound, join
         reference.entropy(reference.kernel([g], [s], bound))
         for g, s in zip(gates, own, strict=True)
     ]
-    assert_allclose(fitted.independent_entropies_, c, rtol=1e-10)
-    assert_allclose(fitted.layer_entropies_, h, rtol=1e-10)
-    assert_allclose(fitted.layer_total_correlations_, np.subtract(c, h), rtol=1e-10, atol=1e-12)
+    assert_allclose(fitted.layer_independent_entropy_, c, rtol=1e-10)
+    assert_allclose(fitted.layer_entropy_, h, rtol=1e-10)
+    assert_allclose(fitted.layer_total_correlation_, np.subtract(c, h), rtol=1e-10, atol=1e-12)
     c_all = reference.independent_entropy(gates, whole, bound)
     h_all = reference.entropy(reference.kernel(gates, whole, bound))
     assert_allclose(fitted.total_correlation_, c_all - h_all, rtol=1e-10, atol=1e-12)
@@ -50,10 +53,10 @@ def test_agrees_with_double_loops(states, layers, labels, bandwidth, bound, join
             c_y += share * reference.independent_entropy([gates[layer]], [own[layer]], bound, rows)
         values = reference.kernel([gates[layer]], [own[layer]], bound)
         h_y = reference.conditional_entropy(values, labels.tolist())
-        assert_allclose(fitted.conditional_independent_entropies_[layer], c_y, rtol=1e-10)
-        assert_allclose(fitted.conditional_entropies_[layer], h_y, rtol=1e-10)
+        assert_allclose(fitted.layer_conditional_independent_entropy_[layer], c_y, rtol=1e-10)
+        assert_allclose(fitted.layer_conditional_entropy_[layer], h_y, rtol=1e-10)
         assert_allclose(
-            fitted.conditional_total_correlations_[layer], c_y - h_y, rtol=1e-10, atol=1e-12
+            fitted.layer_conditional_total_correlation_[layer], c_y - h_y, rtol=1e-10, atol=1e-12
         )
 
 
@@ -63,15 +66,15 @@ def test_agrees_with_double_loops(states, layers, labels, bandwidth, bound, join
 def test_entropy_and_total_correlation_add_up(n, d, alpha, seed):
     rng = np.random.default_rng(seed)
     gates = rng.random((n, d)) < rng.random(d)
-    result = total_correlation(gates, rng.integers(0, 3, n), alpha=alpha)
-    h = gating_entropy(gates, alpha=alpha).entropy
+    result = total_correlation(gates, rng.integers(0, 3, n), density=Kernel(alpha=alpha))
+    h = gating_entropy(gates, density=Kernel(alpha=alpha)).entropy
     assert np.isfinite(result.total_correlation)
     assert_allclose(
         h + result.total_correlation, result.independent_entropy, rtol=1e-12, atol=1e-12
     )
     assert_allclose(
-        result.conditional_entropies + result.conditional_total_correlations,
-        result.conditional_independent_entropies,
+        result.layer_conditional_entropy + result.layer_conditional_total_correlation,
+        result.layer_conditional_independent_entropy,
         rtol=1e-12,
         atol=1e-12,
     )
@@ -79,9 +82,11 @@ def test_entropy_and_total_correlation_add_up(n, d, alpha, seed):
 
 def test_duplicated_fair_gates_share_a_bit_each():
     states = np.array(list(itertools.product([0, 1], repeat=3)) * 4)
-    result = total_correlation(np.hstack([states, states]), alpha=1e-3)
+    result = total_correlation(np.hstack([states, states]), density=Kernel(alpha=1e-3))
     assert_allclose(result.total_correlation, 3, rtol=1e-9)
-    assert_allclose(total_correlation(states, alpha=1e-3).total_correlation, 0, atol=1e-9)
+    assert_allclose(
+        total_correlation(states, density=Kernel(alpha=1e-3)).total_correlation, 0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("d", [3, 8])
@@ -89,26 +94,35 @@ def test_sampled_reference_converges_to_the_exact_one(rng, d):
     latent = rng.normal(size=(200, 2))
     gates = latent @ rng.normal(size=(2, d)) + 0.5 * rng.normal(size=(200, d)) > 0.3
     y = rng.integers(0, 2, 200)
-    exact = total_correlation(gates, y, alpha=0.1)
+    exact = total_correlation(gates, y, density=Kernel(alpha=0.1))
     gaps = []
     for n_synthetic in (100, 100_000):
         sampled = total_correlation(
-            gates, y, alpha=0.1, reference="sampled", n_synthetic=n_synthetic, random_state=0
+            gates,
+            y,
+            density=Kernel(alpha=0.1),
+            reference="sampled",
+            n_synthetic=n_synthetic,
+            random_state=0,
         )
         gaps.append(abs(sampled.total_correlation - exact.total_correlation))
         assert sampled.entropy == exact.entropy
     assert gaps[1] < 0.02
     assert gaps[1] < gaps[0]
     assert_allclose(
-        sampled.conditional_total_correlations, exact.conditional_total_correlations, atol=0.02
+        sampled.layer_conditional_total_correlation,
+        exact.layer_conditional_total_correlation,
+        atol=0.02,
     )
 
 
 def test_few_draws_overestimate_in_high_dimension(rng):
     latent = rng.normal(size=(1000, 2))
     gates = latent @ rng.normal(size=(2, 16)) + 0.3 * rng.normal(size=(1000, 16)) > 0
-    exact = TotalCorrelation(alpha=0.01).fit(gates)
-    sampled = TotalCorrelation(alpha=0.01, reference="sampled", random_state=0).fit(gates)
+    exact = TotalCorrelation(density=Kernel(alpha=0.01)).fit(gates)
+    sampled = TotalCorrelation(density=Kernel(alpha=0.01), reference="sampled", random_state=0).fit(
+        gates
+    )
     assert sampled.total_correlation_ > exact.total_correlation_ + 5
 
 
@@ -137,12 +151,12 @@ def unit_expectation(codes, distance, weight):
 def test_windows_of_max_pooling_are_units(rng):
     gates, winners = one_hot_units(rng, 80, 5, 4)
     states = pooled_states(gates, 4)
-    result = total_correlation(states, alpha=0.2, base=np.e)
+    result = total_correlation(states, density=Kernel(alpha=0.2), base=np.e)
     weight = 0.5 / result.bandwidth
     expected = unit_expectation(winners, lambda a, b: 2 * (a != b), weight)
     assert_allclose(result.independent_entropy, expected, rtol=1e-10)
     # taken as gates, the same bits would depend on each other by construction
-    assert total_correlation(gates, alpha=0.2, base=np.e).total_correlation > (
+    assert total_correlation(gates, density=Kernel(alpha=0.2), base=np.e).total_correlation > (
         result.total_correlation + 0.1
     )
 
@@ -151,7 +165,7 @@ def test_two_thresholds_are_one_unit(rng):
     codes = rng.integers(0, 3, (80, 6))
     gates = (codes[..., None] > np.arange(2)).reshape(80, -1)
     states = GatingStates([np.packbits(gates, axis=1)], [GateLayer("relu6", 12, "relu6", 2)])
-    result = total_correlation(states, alpha=0.2, base=np.e)
+    result = total_correlation(states, density=Kernel(alpha=0.2), base=np.e)
     expected = unit_expectation(codes, lambda a, b: abs(int(a) - int(b)), 0.5 / result.bandwidth)
     assert_allclose(result.independent_entropy, expected, rtol=1e-10)
 
@@ -163,9 +177,9 @@ def test_sampled_units_converge_too(rng, one_hot):
     else:
         gates = (rng.integers(0, 4, (100, 2))[..., None] > np.arange(3)).reshape(100, -1)
     states = GatingStates([np.packbits(gates, axis=1)], [GateLayer("u", 6, "u", 3, one_hot)])
-    exact = total_correlation(states, alpha=0.1)
+    exact = total_correlation(states, density=Kernel(alpha=0.1))
     sampled = total_correlation(
-        states, alpha=0.1, reference="sampled", n_synthetic=100_000, random_state=0
+        states, density=Kernel(alpha=0.1), reference="sampled", n_synthetic=100_000, random_state=0
     )
     assert_allclose(sampled.independent_entropy, exact.independent_entropy, atol=0.01)
 
@@ -173,7 +187,7 @@ def test_sampled_units_converge_too(rng, one_hot):
 def test_saturated_total_correlation_is_flagged(rng):
     with pytest.warns(SaturationWarning, match="total correlation"):
         fitted = TotalCorrelation().fit(rng.random((300, 1024)) < 0.5)
-    assert fitted.saturated_.all()
+    assert fitted.layer_saturated_.all()
     # independent gates, and yet it reads C - log n
     assert fitted.total_correlation_ > fitted.independent_entropy_ - np.log2(300) - 1e-6
 
@@ -183,14 +197,14 @@ def test_constant_gates_and_single_members(layers):
     assert constant.total_correlation_ == constant.conditional_total_correlation_ == 0
     y = np.zeros(60, int)
     y[3] = 1
-    fitted = TotalCorrelation(alpha=ALPHA).fit(layers["a"], y)
-    assert np.isfinite(fitted.conditional_total_correlations_).all()
+    fitted = TotalCorrelation(density=Kernel(alpha=ALPHA)).fit(layers["a"], y)
+    assert np.isfinite(fitted.layer_conditional_total_correlation_).all()
 
 
 def test_without_labels_there_are_no_conditional_terms(states):
-    fitted = TotalCorrelation(alpha=ALPHA).fit(states)
-    assert np.isnan(fitted.conditional_total_correlations_).all()
+    fitted = TotalCorrelation(density=Kernel(alpha=ALPHA)).fit(states)
+    assert np.isnan(fitted.layer_conditional_total_correlation_).all()
     fitted.fit(states, np.arange(60) % 2)
-    assert np.isfinite(fitted.conditional_total_correlations_).all()
+    assert np.isfinite(fitted.layer_conditional_total_correlation_).all()
     # a second fit leaves nothing of the first behind
     assert np.isnan(fitted.fit(states).conditional_total_correlation_)

@@ -1,6 +1,77 @@
-"""Densities."""
+"""Densities of gates: one contract, a file each.
 
-from ._information import conditional_entropy, entropy
-from ._kernel import SATURATED, kernel_weights
+A density is a scikit-learn estimator (``get_params``, ``clone``) with ``fit(X)`` and
+``score_samples(X)``, log-probabilities of rows in nats. Measures ask ours one thing more::
 
-__all__ = ["SATURATED", "conditional_entropy", "entropy", "kernel_weights"]
+    estimates = density.estimate(states, label_sets, ranges, cv=, errors=, seed=, engine=)
+
+``ranges`` are `LayerRanges`: each layer, prefixes, suffixes, all layers together. There is one
+`Estimate` for each set of labels (None: without labels), with
+
+- ``marginal`` and ``given``: `Surprisals`, -log p(σ) and -log p(σ|y) of each row in each range. A
+  difference of two is that of the entropies, and has its own standard error;
+- ``ceilings`` and ``saturable``: bounds of the estimator, and where reaching one means nothing;
+- ``density``: fitted to all rows; ``log_marginals`` and ``log_ratios`` score new rows.
+
+``independent()`` returns the density that independent units would have. A measure is a formula:
+
+    H(Σ) = marginal          I(X;Σ;Y) = marginal - given          TC(Σ) = independent - marginal
+
+`Kernel` answers in-sample, as published. All others derive from `FittedDensity`, which cross-fits:
+rows are scored by a density that was not fitted to them. **A new density** is a file with a
+subclass that has ``_fit_model`` and ``independent``, and a name in `NAMED`. An estimator of anybody
+else's with ``fit`` and ``score_samples`` is wrapped by `as_density`.
+
+    _ranges  _surprisals          what the answers are made of
+    _base                         Density, Estimate
+    _kernel  _independent_kernel  _jackknife  _saturation
+    _cross_fitting                FittedDensity
+    _forest --> _product  _chow_liu;  _autoregressive;  _foreign
+"""
+
+from sklearn.base import clone
+
+from ._autoregressive import Autoregressive
+from ._base import Density
+from ._chow_liu import ChowLiu
+from ._foreign import ForeignDensity
+from ._kernel import Kernel, kernel_weights
+from ._product import Product
+from ._ranges import LayerRanges
+from ._saturation import SATURATED, flag_saturated
+from ._surprisals import conditional_entropy, entropy
+
+__all__ = [
+    "NAMED",
+    "SATURATED",
+    "Autoregressive",
+    "ChowLiu",
+    "Kernel",
+    "LayerRanges",
+    "Product",
+    "as_density",
+    "conditional_entropy",
+    "entropy",
+    "flag_saturated",
+    "kernel_weights",
+]
+
+#: What the strings stand for.
+NAMED = {
+    "kde": Kernel,
+    "product": Product,
+    "chow-liu": ChowLiu,
+    "autoregressive": Autoregressive,
+}
+
+
+def as_density(density, *, several=False):
+    """Return a new density for whatever a measure was given; ``several`` allows it grids."""
+    if isinstance(density, str):
+        return NAMED[density]()
+    if not isinstance(density, Density):
+        return ForeignDensity(clone(density, safe=False))
+    density._validate_params()
+    if not several:
+        density.require_single_values()
+    return clone(density)

@@ -1,4 +1,4 @@
-r"""Densities of gating states that factor over a forest (Chow & Liu 1968).
+r"""Densities of gates that factor over a forest.
 
 Every gate has at most one parent, the same for all classes, and given a class
 
@@ -9,24 +9,46 @@ Every gate has at most one parent, the same for all classes, and given a class
 
 the second sum over the edges. Without edges the gates are independent; without labels there is one
 class. Rates are smoothed with a quarter of a sample in each of the four cells of a pair, so that an
-unseen state keeps a finite likelihood and pairs agree with their gates; those of a class are drawn
-towards those of all classes by as many samples as ``shrinkage`` says.
+unseen state keeps a finite likelihood and pairs agree with their gates; those of a class are shrunk
+towards those of all classes by the number of samples that ``shrinkage`` gives.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
-import numkong
 import numpy as np
 
-from ..utils.arrays import to_numpy
+from ._cross_fitting import FittedDensity, choose_shrinkage
 
-__all__ = ["Counts", "Forest", "count", "spanning_forest", "transposed", "unit_forest"]
+__all__ = ["ForestDensity"]
 
 _BLOCK_BYTES = 1 << 21
+#: Samples that the classes are shrunk by, from hardly to entirely.
+_SHRINKAGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, np.inf)
 
 
-def transposed(states, rows):
+class ForestDensity(FittedDensity):
+    """Base of the densities over a forest; a subclass has ``_edges(states, bits, sizes, gpu)``."""
+
+    #: Number of the five inner folds on which the shrinkage of classes is judged.
+    _judged_folds = 5
+
+    def _fit_model(self, states, y_encoded, n_classes, seed, gpu):
+        """Return a `Forest`, its classes shrunk as much as serves unseen samples."""
+
+        def refit(rows):
+            members = [rows[y_encoded[rows] == c] for c in range(n_classes)]
+            bits = [_transposed(states, m) for m in members]
+            sizes = np.array([len(m) for m in members])
+            children, parents = self._edges(states, bits, sizes, gpu)
+            return _count(states, bits, children, parents, sizes).forest
+
+        shrinkage = choose_shrinkage(
+            states, y_encoded, n_classes, refit, _SHRINKAGES, seed, self._judged_folds
+        )
+        return refit(np.arange(len(states)))(shrinkage)
+
+
+def _transposed(states, rows):
     """Return the bits of all gates over some samples, (n_gates, ceil(n_rows / 8)), uint8."""
     n_gates = sum(states.n_gates)
     bits = np.empty((n_gates, -(-len(rows) // 8)), np.uint8)
@@ -42,96 +64,8 @@ def transposed(states, rows):
     return bits
 
 
-def spanning_forest(bits, sizes, gpu=None):
-    """Return the edges of the most informative forest, without those that may be chance.
-
-    Of n samples of independent gates, the ``d (d - 1) / 2`` pairs have an empirical information of
-    up to about ``log(d (d - 1) / 2) / n`` nats each; edges below that are left out.
-
-    Parameters
-    ----------
-    bits : list of ndarray of shape (n_gates, n_bytes)
-        Of each class; the information of a pair is that given the class.
-    sizes : ndarray of shape (n_classes,), dtype int
-        Number of samples of each class.
-    gpu : Gpu, default=None
-        Where informations are computed; None for the CPU.
-
-    Returns
-    -------
-    children, parents : ndarray of shape (n_edges,), dtype int
-    """
-    n_gates = len(bits[0])
-    if n_gates == 1:
-        return np.zeros((2, 0), np.int64)
-    children, parents, information = _spanning_tree(bits, sizes, gpu)
-    kept = information > np.log(n_gates * (n_gates - 1) / 2) / sizes.sum()
-    return children[kept], parents[kept]
-
-
-def unit_forest(states, bits, sizes):
-    """Return the edges of the most informative forest that joins no two units."""
-    edges, first = [np.zeros((2, 0), np.int64)], 0
-    for layer in states.layers:
-        for unit in range(first, first + layer.n_gates, layer.unit_size):
-            if layer.unit_size > 1:
-                own = [b[unit : unit + layer.unit_size] for b in bits]
-                edges.append(unit + np.stack(spanning_forest(own, sizes)))
-        first += layer.n_gates
-    return np.concatenate(edges, axis=1)
-
-
-def _spanning_tree(bits, sizes, gpu):
-    """Return children, parents and information of the maximum spanning tree, by Prim's algorithm.
-
-    A row of the matrix of informations is made when its gate joins the tree, and none is kept.
-    """
-    n_gates, n = len(bits[0]), sizes.sum()
-    rows = [_InformationRows(b, size, gpu) for b, size in zip(bits, sizes, strict=True) if size]
-    best, parent = np.full(n_gates, -np.inf), np.zeros(n_gates, np.int64)
-    outside = np.ones(n_gates, bool)
-    children, parents, information = np.empty((3, n_gates - 1))
-    gate = 0
-    for step in range(n_gates - 1):
-        outside[gate], best[gate] = False, -np.inf
-        gained = sum(row(gate) for row in rows)
-        better = outside & (gained > best)
-        best[better], parent[better] = gained[better], gate
-        gate = int(best.argmax())
-        children[step], parents[step], information[step] = gate, parent[gate], best[gate]
-    return children.astype(np.int64), parents.astype(np.int64), information / n
-
-
-class _InformationRows:
-    """n times the mutual information of a gate with every gate, from numbers of samples."""
-
-    def __init__(self, bits, n, gpu):
-        xp = np if gpu is None else gpu.xp
-        counts = np.arange(1, n + 1)
-        self.n, self.terms = n, xp.asarray(np.concatenate([[0.0], counts * np.log(counts)]))
-        self.open = xp.asarray(np.bitwise_count(bits).sum(axis=1, dtype=np.int64))
-        self.own = self.terms[self.open] + self.terms[n - self.open]  # c log c of both states
-        self.bits = bits if gpu is None else gpu.words(bits)
-        self.both = self._both if gpu is None else partial(gpu.open_in_both, self.bits)
-        self.everything = numkong.hammings_pack(bits) if gpu is None else None
-
-    def _both(self, gate):
-        distances = np.asarray(numkong.hammings_packed(self.bits[gate : gate + 1], self.everything))
-        return (self.open[gate] + self.open - distances[0].astype(np.int64)) >> 1
-
-    def __call__(self, gate):
-        here, terms, both = self.open[gate], self.terms, self.both(gate)
-        # n I is the sum of c log c over the four cells, less that over each gate's, plus n log n
-        information = terms[both]
-        information += terms[here - both]
-        information += terms[self.open - both]
-        information += terms[self.n - here - self.open + both]
-        information += terms[self.n] - self.own[gate] - self.own
-        return to_numpy(information)
-
-
 @dataclass
-class Counts:
+class SufficientStatistics:
     """Numbers of samples, by class, that a forest's rates are made from.
 
     Attributes
@@ -200,8 +134,8 @@ def _rates(counts, smoothing, sizes, shrinkage):
     return (counts + shrinkage * pooled) / (sizes + shrinkage)
 
 
-def count(states, bits, children, parents, sizes):
-    """Return the `Counts` of gates and edges.
+def _count(states, bits, children, parents, sizes):
+    """Return the `SufficientStatistics` of gates and edges.
 
     Parameters
     ----------
@@ -215,7 +149,7 @@ def count(states, bits, children, parents, sizes):
     open_ = [np.bitwise_count(b).sum(axis=1, dtype=np.int64) for b in bits]
     both = [np.bitwise_count(b[children] & b[parents]).sum(axis=1, dtype=np.int64) for b in bits]
     totals = np.stack(open_, axis=1), np.stack(both, axis=1)
-    return Counts(children, parents, sizes, *totals, states.layers)
+    return SufficientStatistics(children, parents, sizes, *totals, states.layers)
 
 
 @dataclass
@@ -237,16 +171,16 @@ class Forest:
     nodes: np.ndarray
     edges: np.ndarray
 
-    def log_likelihoods(self, states, spans):
-        """Return log p of the layers of each span, (n_spans, n_samples, n_classes), nats.
+    def log_likelihoods(self, states, bounds):
+        """Return log p of the layers of each range, (n_ranges, n_samples, n_classes), nats.
 
-        Of a span, the gates inside it and the edges between two of them count.
+        Of a range, the gates inside it and the edges between two of them count.
 
         Parameters
         ----------
         states : GatingStates
             Of all the layers that the gates are of.
-        spans : ndarray of shape (n_spans, 2), dtype int
+        bounds : ndarray of shape (n_ranges, 2), dtype int
             First layer, and the one after the last.
         """
         n_layers, n_classes = len(states.layers), self.nodes.shape[-1]
@@ -269,7 +203,7 @@ class Forest:
                     + b @ (parent - none)[edges]
                     + (a * b) @ (both - child - parent + none)[edges]
                 )
-        return self._summed(node_sums, edge_sums, groups, spans)
+        return self._summed(node_sums, edge_sums, groups, bounds)
 
     def _edge_groups(self, states):
         """Return ``(first layer, last layer, edges)`` for each pair of layers that edges join."""
@@ -279,8 +213,8 @@ class Forest:
         return [(*pair, np.flatnonzero(group == i)) for i, pair in enumerate(pairs.T)]
 
     @staticmethod
-    def _summed(node_sums, edge_sums, groups, spans):
-        starts, stops = np.asarray(spans).T[:, :, None]  # each (n_spans, 1)
+    def _summed(node_sums, edge_sums, groups, bounds):
+        starts, stops = np.asarray(bounds).T[:, :, None]  # each (n_ranges, 1)
         layers = np.arange(node_sums.shape[1])
         inside = (starts <= layers) & (layers < stops)
         total = np.einsum("nlc,sl->snc", node_sums, inside.astype(float))

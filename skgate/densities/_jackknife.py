@@ -1,26 +1,26 @@
-"""How much an entropy hangs on the samples: standard errors, and its growth with their number.
+"""Sampling error of a kernel entropy: block-jackknife standard errors, and smaller samples.
 
-Samples are put into 16 parts at random, and one pass over the pairs gives each row's mass over each
-part. Leaving a part out, or all but some, then needs no distances. (Samples drawn with replacement
-would not do: duplicates enlarge the self term.)
+Samples are put into 16 blocks at random, and one pass over the pairs gives each row's mass over
+each block. Leaving a block out, or all but some, then needs no distances. (A bootstrap would not
+do: duplicates enlarge the self term.)
 """
 
 import numpy as np
 
 from ..pairwise import N_PARTS, kernel_masses, part_masses, part_slices
-from ._information import conditional_entropy
+from ._surprisals import conditional_entropy
 
-__all__ = ["growth", "jackknife"]
+__all__ = ["jackknife", "subsample_entropies"]
 
 _SLOPE_SAMPLES = 512
 _STEP = 1e-4
 
 
 def jackknife(states, weights, spreads, *, labelings=(), engine):
-    """Return log masses, and the entropies without each part of the samples.
+    """Return log masses, and the entropies without each block of the samples.
 
-    The bandwidth depends on the samples too. What leaving out a part does to it is told from the
-    activation rates, what that does to the entropy from its slope, measured on some samples.
+    The bandwidth depends on the samples too. Its change follows from the activation rates, and is
+    propagated to the entropy to first order, with the slope estimated on a subsample.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def _log_changes(states, parts, spreads):
     return [(m, c) for m, c in zip(masks, logs, strict=True) if c.any()], vanished
 
 
-def growth(states, weights, engine):
+def subsample_entropies(states, weights, engine):
     """Return numbers of samples, and the mean entropies of so many, nats.
 
     Returns

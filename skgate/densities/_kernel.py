@@ -1,209 +1,289 @@
-r"""The kernel density of gating states: bandwidths, weights, ceilings, normalisers.
+r"""The kernel density of gates (Eq. 2): bandwidths, weights, ceilings, normalisers.
 
-A *term* is a set of layers whose joint density is estimated. All terms of a measure go through
-one pass over the pairs, as rows of a matrix of weights :math:`W`:
+All ranges of layers go through one pass over the pairs, as rows of a matrix of weights :math:`W`:
 
 .. math::
 
-    K_t(\sigma_j, \sigma_k) = \exp\Big(-\sum_l W_{tl} D_l[j, k]\Big), \qquad
-    W_{tl} = \frac{1}{2\sigma_t^2}
+    K_r(\sigma_j, \sigma_k) = \exp\Big(-\sum_l W_{rl} D_l[j, k]\Big), \qquad
+    W_{rl} = \frac{1}{2\sigma_r^2}
 """
 
 import numpy as np
+from sklearn.base import clone
 
-from ..exceptions import SaturationWarning, warn_user
+from ..pairwise import kernel_masses
+from ..utils.sklearn import POSITIVE, StrOptions
+from ._base import Density, Estimate
+from ._independent_kernel import independent_log_masses
+from ._jackknife import jackknife, subsample_entropies
+from ._surprisals import Surprisals, given_label, marginal
 
-__all__ = [
-    "AUTO_ALPHA",
-    "SATURATED",
-    "KernelTerms",
-    "Spans",
-    "as_scalar",
-    "kernel_weights",
-    "log_densities",
-]
+__all__ = ["Kernel", "kernel_weights"]
 
 #: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}
-
 _BOUND_SCALE = {"upper": 0.5, "lower": 0.125}
-#: Share of its ceiling from which on an entropy says nothing.
-SATURATED = 0.99
-_GIVEN = " given Y"
 
 
-class Spans:
-    """Ranges of layers that are terms of a measure: each layer, prefixes, suffixes, all of them.
+class Kernel(Density):
+    r"""Gaussian kernel density of gates, the estimate of the paper (Eq. 2).
+
+    A measure reports its in-sample value, unnormalised, as published:
+
+    .. math::
+
+        H(\Sigma) = -\frac1n \sum_j \log \frac1n \sum_k
+            \exp\Big(-\frac{\|\sigma_j - \sigma_k\|^2}{2\sigma_0^2}\Big)
+
+    It bounds the information in states that are blurred with Gaussian noise of variance
+    :math:`\sigma_0^2`, not the entropy of the discrete states, which can lie above both bounds. Its
+    ceilings are ``log n`` and :math:`\mathrm{Var}(\Sigma) / \sigma_0^2` nats, a quarter of it for
+    the lower bound. New samples are scored by Aitchison and Aitken's form, which sums to 1.
 
     Parameters
     ----------
-    n_layers : int
-    ranges : bool, default=False
-        Whether prefixes and suffixes are among them.
+    alpha : "auto", float or array-like of float, default="auto"
+        Scale of the bandwidth. ``"auto"``: 0.04 for gates that have spatial positions, 0.01
+        for the rest (the paper's Section 4.4). An array puts an axis in front of every result
+        of :func:`~skgate.gating_entropy`, for the cost of one value.
+    bandwidth : {"variance", "n_gates"} or float, default="variance"
+        :math:`\sigma_0^2`: ``alpha`` times the summed variance of the gates, ``alpha`` times
+        their number, or a number itself.
+    bound : {"upper", "lower"} or sequence of these, default="upper"
+        Bound on the information in the blurred states: Eq. 2, or the Bhattacharyya bound with
+        an eighth in place of the half [2]_. A sequence adds an axis behind that of ``alpha``.
+    joint : {"concatenated", "product"}, default="concatenated"
+        Kernel of several layers: of all gates with one bandwidth, the sum of the layers' (the
+        paper), or the product of the layers' own kernels, under which entropy grows with
+        every layer.
 
     Attributes
     ----------
-    edges : ndarray of shape (n_terms, 2)
-        First layer, and the one after the last.
-    layers, prefixes, suffixes : ndarray of shape (n_layers,)
-        Positions of the terms of one layer, of the layers up to one, of the layers from one on.
-    whole : int
-        Position of the term of all layers.
-    support : ndarray of shape (n_terms, n_layers), dtype bool
+    bandwidth_ : float
+        :math:`\sigma_0^2` of all layers concatenated.
+    layer_bandwidth_ : ndarray of shape (n_layers,)
+        :math:`\sigma_0^2` of each layer.
+    layers_ : tuple of GateLayer
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only when ``X`` has string column names.
+
+    References
+    ----------
+    .. [1] "Understanding, Analyzing, and Optimizing the Complexity of Deep Models", submitted
+       to ICLR 2021, Eq. 2.
+    .. [2] A. Kolchinsky, B. D. Tracey, "Estimating Mixture Entropy with Pairwise Distances",
+       Entropy 19(7), 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgate import GatingEntropy
+    >>> from skgate.densities import Kernel
+    >>> gates = np.random.default_rng(0).random((500, 6)) < 0.5
+    >>> measure = GatingEntropy(density=Kernel(alpha=0.1)).fit(gates)
+    >>> round(measure.entropy_, 2), round(measure.density_.bandwidth_, 2)
+    (5.72, 0.15)
     """
 
-    def __init__(self, n_layers, ranges=False):
-        spans = [(i, i + 1) for i in range(n_layers)]
-        if ranges:
-            spans += [(0, i) for i in range(2, n_layers)]
-            spans += [(i, n_layers) for i in range(1, n_layers - 1)]
-        spans += [(0, n_layers)] if n_layers > 1 else []
-        place = {span: i for i, span in enumerate(spans)}
-        self.layers = np.arange(n_layers)
-        self.whole = place[0, n_layers]
-        firsts = self.layers if ranges else []
-        self.prefixes = np.array([place[0, i + 1] for i in firsts], dtype=int)
-        self.suffixes = np.array([place[i, n_layers] for i in firsts], dtype=int)
-        self.edges = np.array(spans)
-        self.support = (self.edges[:, :1] <= self.layers) & (self.layers < self.edges[:, 1:])
+    _parameter_constraints = {
+        "alpha": [StrOptions({"auto"}), POSITIVE, list, tuple, np.ndarray],
+        "bandwidth": [StrOptions({"variance", "n_gates"}), POSITIVE],
+        "bound": [StrOptions({"upper", "lower"}), list, tuple],
+        "joint": [StrOptions({"concatenated", "product"})],
+    }
+
+    def __init__(self, alpha="auto", bandwidth="variance", bound="upper", joint="concatenated"):
+        self.alpha = alpha
+        self.bandwidth = bandwidth
+        self.bound = bound
+        self.joint = joint
+
+    def _validate_params(self):
+        super()._validate_params()
+        alphas = np.asarray([] if isinstance(self.alpha, str) else self.alpha, dtype=float)
+        if not (np.isfinite(alphas) & (alphas > 0)).all():
+            raise ValueError(f"Each alpha must be a positive finite number; got {self.alpha!r}.")
+        if not set(_listed(self.bound)) <= {"upper", "lower"}:
+            raise ValueError(f"Each bound must be 'upper' or 'lower'; got {self.bound!r}.")
+
+    @property
+    def lead(self):
+        return tuple(len(v) for v in (self.alpha, self.bound) if _is_sequence(v))
+
+    def fit_states(self, states, y_encoded, ranges):
+        """Keep the states, whose kernels are the density."""
+        self._keep(states, y_encoded, ranges, _RangeKernels(self, states, ranges))
+
+    def _keep(self, states, y_encoded, ranges, kernels):
+        bandwidths = kernels.bandwidths if _is_sequence(self.alpha) else kernels.bandwidths[0]
+        joint = bandwidths[..., ranges.joint]
+        self.bandwidth_ = joint.item() if joint.ndim == 0 else joint
+        self.layer_bandwidth_ = bandwidths[..., ranges.layers]
+        self.layers_, self._states, self._y_encoded = states.layers, states, y_encoded
+        return self
+
+    def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
+        """Return an `Estimate` for each set of labels, all of them from one pass over the pairs."""
+        kernels = _RangeKernels(self, states, ranges)
+        options = {"labelings": [y for y in label_sets if y is not None], "engine": engine}
+        if errors:
+            masses, left_out = jackknife(states, kernels.weights, kernels.scales, **options)
+        else:
+            masses = kernel_masses(states, kernels.weights, **options)
+            left_out = np.empty((*masses.shape[:2], 0))
+
+        def surprisals(values, group):
+            return Surprisals(kernels.shaped(values), kernels.shaped(left_out[:, group]))
+
+        total, estimates = surprisals(marginal(masses[:, 0]), 0), []
+        groups = iter(range(1, masses.shape[1]))
+        for y in label_sets:
+            given, given_ceiling = None, np.inf
+            if y is not None:
+                group = next(groups)
+                given = surprisals(given_label(masses[:, group], y), group)
+                given_ceiling = np.mean(np.log(np.bincount(y)[y]))
+            density = clone(self)._keep(states, y, ranges, kernels)
+            found = kernels.ceilings, kernels.varies, density, given_ceiling
+            estimates.append(Estimate(total, given, *found))
+        return estimates
+
+    def independent(self):
+        """Return what the total correlation is measured against: independent units, blurred."""
+        return _IndependentKernel(**self.get_params())
+
+    def growth(self, states, ranges, engine):
+        """Return numbers of samples, and the entropies of so many, (*lead, n_ranges, n_sizes)."""
+        kernels = _RangeKernels(self, states, ranges)
+        n_samples, nats = subsample_entropies(states, kernels.weights, engine)
+        return n_samples, kernels.shaped(nats)
+
+    def log_marginals(self, states, engine):
+        """Return log p of new states, (n_layers + 1, n_samples), that of all layers last."""
+        n_layers = len(self.layers_)
+        mask = np.vstack([np.eye(n_layers, dtype=bool), np.ones((1, n_layers), dtype=bool)])
+        weights = self._layer_and_joint_weights()
+        masses = kernel_masses(self._states, weights, queries=states, engine=engine)[:, 0]
+        return _log_densities(masses, weights, mask, self._states, states)
+
+    def log_ratios(self, states, y_encoded, engine):
+        """Return log p(sigma|y) / p(sigma) of new states, all layers together."""
+        masses = kernel_masses(
+            self._states,
+            self._layer_and_joint_weights()[-1:],
+            labelings=[self._y_encoded],
+            queries=states,
+            query_labelings=[y_encoded],
+            engine=engine,
+        )[0]
+        share = np.log(np.bincount(self._y_encoded) / len(self._y_encoded))[y_encoded]
+        return masses[1] - masses[0] - share
+
+    def _layer_and_joint_weights(self):
+        own = self.layer_bandwidth_
+        joint = own if self.joint == "product" else np.full(len(own), self.bandwidth_)
+        return kernel_weights(np.vstack([np.diag(own), joint]), self.bound)
 
 
-class KernelTerms:
-    """The terms of a measure, for every combination of some ``alpha`` and some ``bound``.
+class _IndependentKernel(Kernel):
+    """The kernel density that independent units with the same activation rates would have."""
+
+    def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
+        kernels = _RangeKernels(self, states, ranges)
+        none = np.empty((len(kernels.weights), 0))
+
+        def surprisals(logs):
+            return Surprisals(kernels.shaped(0.0 - logs), kernels.shaped(none))
+
+        def expected(rows, rates):
+            return independent_log_masses(rows, rates, kernels.weights)
+
+        def of_own_class(y):
+            logs = np.empty((len(kernels.weights), len(states)))
+            for label in range(y.max() + 1):
+                members = states[y == label]
+                logs[:, y == label] = expected(members, members.activation_rates())
+            return surprisals(logs)
+
+        total = surprisals(expected(states, kernels.rates))
+        given = [None if y is None else of_own_class(y) for y in label_sets]
+        return [Estimate(total, g, kernels.ceilings, kernels.varies, self) for g in given]
+
+
+class _RangeKernels:
+    """The kernels of ranges of layers, for every combination of some ``alpha`` and some ``bound``.
 
     Parameters
     ----------
+    density : Kernel
     states : GatingStates
-    alpha, bound : scalar or sequence
-        A sequence puts an axis in front of every result: alphas first, then bounds.
-    bandwidth : {"variance", "n_gates"} or float
-    joint : {"concatenated", "product"}
-    ranges : bool, default=False
-        Whether prefixes and suffixes of the layers are terms too.
+    ranges : LayerRanges
 
     Attributes
     ----------
-    spans : Spans
-        The terms; its positions are attributes here too.
-    weights : ndarray of shape (n_combinations * n_terms, n_layers)
-    bandwidths : ndarray of shape (n_alphas, n_terms)
+    rates : list of ndarray of shape (n_gates,)
+    weights : ndarray of shape (n_combinations * n_ranges, n_layers)
+    bandwidths : ndarray of shape (n_alphas, n_ranges)
+    ceilings : ndarray of shape (*lead, n_ranges), nats
+        The lower of ``log n`` and the mean exponent (Jensen).
+    varies : ndarray of shape (n_ranges,), dtype bool
+        Whether some gate varies; of one sample, all are taken to.
     """
 
-    def __init__(self, states, *, alpha, bandwidth, bound, joint, ranges=False):
-        n_layers = len(states.layers)
-        self.rates = states.activation_rates()
-        self.variances = np.array([np.sum(a * (1 - a)) for a in self.rates])
-        self.n_samples = len(states)
-        self.names = [*states.layer_names, "all layers together"]
-        self.spans = Spans(n_layers, ranges)
-        self.support = self.spans.support
-        self.layers, self.prefixes = self.spans.layers, self.spans.prefixes
-        self.suffixes, self.whole = self.spans.suffixes, self.spans.whole
-        alphas = list(alpha) if _is_sequence(alpha) else [alpha]
-        bounds = list(bound) if _is_sequence(bound) else [bound]
-        self.has_alphas = _is_sequence(alpha)
-        self.lead = (len(alphas),) * _is_sequence(alpha) + (len(bounds),) * _is_sequence(bound)
-        self.bandwidth, self.joint, self.n_bounds = bandwidth, joint, len(bounds)
-        self.layer_alphas = [_layer_alphas(states, a) for a in alphas]
-        pairs = [self._bandwidths(states, a, bandwidth, joint) for a in self.layer_alphas]
-        # (n_alphas, n_terms, n_layers) and (n_alphas, n_terms)
+    def __init__(self, density, states, ranges):
+        self.rates, self.mask, self.lead = states.activation_rates(), ranges.mask, density.lead
+        self.bandwidth, self.joint = density.bandwidth, density.joint
+        self.n_gates = np.array(states.n_gates)
+        variances = _variances(self.rates)
+        bounds = _listed(density.bound)
+        self.n_bounds = len(bounds)
+        self.layer_alphas = [_layer_alphas(states, a) for a in _listed(density.alpha)]
+        pairs = [self._bandwidths(alphas, variances) for alphas in self.layer_alphas]
+        # (n_alphas, n_ranges, n_layers) and (n_alphas, n_ranges)
         per_layer, self.bandwidths = (np.stack(part) for part in zip(*pairs, strict=True))
         weights = np.stack([kernel_weights(per_layer, b) for b in bounds], axis=1)
-        self.weights = (weights * self.support).reshape(-1, n_layers)
+        self.weights = (weights * self.mask).reshape(-1, len(self.n_gates))
+        mean_exponents = self.shaped(2 * self.weights @ variances)
+        self.ceilings = np.minimum(mean_exponents, np.log(len(states)))
+        self.varies = (self.mask @ variances > 0) | (len(states) == 1)
 
-    def _bandwidths(self, states, alphas, bandwidth, joint):
-        """Return sigma0^2 by term and layer, and the one of each term."""
-        if isinstance(bandwidth, str):
-            spread = self.variances if bandwidth == "variance" else np.array(states.n_gates)
-            own = alphas * spread  # (n_layers,)
-            summed = self.support @ own
+    def _bandwidths(self, alphas, variances):
+        """Return sigma0^2 by range and layer, and the one of each range."""
+        if isinstance(self.bandwidth, str):
+            own = alphas * (variances if self.bandwidth == "variance" else self.n_gates)
+            summed = self.mask @ own
         else:
-            own = np.full(len(states.layers), float(bandwidth))
-            summed = np.full(len(self.support), float(bandwidth))
-        if joint == "product":
-            return np.broadcast_to(own, self.support.shape), summed
+            own = np.full(len(variances), float(self.bandwidth))
+            summed = np.full(len(self.mask), float(self.bandwidth))
+        if self.joint == "product":
+            return np.broadcast_to(own, self.mask.shape), summed
         return np.repeat(summed[:, None], len(own), axis=1), summed
 
-    def spreads(self, rates):
-        """Return what bandwidths are proportional to at some activation rates.
+    def scales(self, rates):
+        """Return the quantities that bandwidths are proportional to, at some activation rates.
 
         Returns
         -------
-        spreads : ndarray of shape (n_directions, n_weights)
-            That of all layers, or under a product kernel the one of each layer.
+        scales : ndarray of shape (n_directions, n_weights)
+            One of all layers, or under a product kernel one of each layer.
         """
         if self.bandwidth != "variance":
             return np.ones((1, len(self.weights)))
-        variances = np.array([np.sum(a * (1 - a)) for a in rates])
+        variances = _variances(rates)
         if self.joint == "product":
-            # a layer that is not in a term has no weight there, whatever it is multiplied by
+            # a layer that is not in a range has no weight there, whatever it is multiplied by
             return np.repeat(variances[:, None], len(self.weights), axis=1)
-        summed = np.stack([self.support @ (alphas * variances) for alphas in self.layer_alphas])
+        summed = np.stack([self.mask @ (alphas * variances) for alphas in self.layer_alphas])
         return np.repeat(summed[:, None], self.n_bounds, axis=1).reshape(1, -1)
 
     def shaped(self, values):
-        """Split the first axis, (n_combinations * n_terms, ...), into (*lead, n_terms, ...)."""
-        return values.reshape(*self.lead, len(self.support), *values.shape[1:])
+        """Split the first axis, (n_combinations * n_ranges, ...), into (*lead, n_ranges, ...)."""
+        return values.reshape(*self.lead, len(self.mask), *values.shape[1:])
 
-    def reported_bandwidths(self):
-        """Return sigma0^2 of all layers and of each, with an axis in front for several alphas."""
-        bandwidths = self.bandwidths if self.has_alphas else self.bandwidths[0]
-        return {
-            "bandwidth": as_scalar(bandwidths[..., self.whole]),
-            "bandwidths": bandwidths[..., self.layers],
-        }
 
-    def ceilings(self):
-        """Return the lower of ``log n`` and the mean exponent (Jensen), (*lead, n_terms), nats."""
-        mean_exponents = self.shaped(2 * self.weights @ self.variances)
-        return np.minimum(mean_exponents, np.log(self.n_samples))
-
-    def flag_saturated(self, entropies, base, *, given=None, codes=None):
-        """Return which terms are within 1% of their ceiling, and warn, naming layers.
-
-        States that cannot vary have an entropy of 0, which is right and not saturated.
-
-        Parameters
-        ----------
-        entropies : ndarray of shape (*lead, n_terms), nats
-        base : float
-        given : ndarray of shape (n_terms,), default=None
-            Entropies given a label, whose ceiling is that of the classes' sizes.
-        codes : ndarray of shape (n_samples,), default=None
-            The labels.
-
-        Returns
-        -------
-        flags : ndarray of shape (*lead, n_terms), dtype bool
-        """
-        varies = (self.support @ self.variances > 0) | (self.n_samples == 1)
-        found = [("", entropies, self.ceilings())]
-        if given is not None:
-            within = np.mean(np.log(np.bincount(codes)[codes]))
-            found.append((_GIVEN, given, np.full_like(given, within)))
-        told = [*self.layers, self.whole] if len(self.layers) > 1 else [0]
-        flags, messages = False, []
-        for suffix, values, ceilings in found:
-            reached = varies & (values >= SATURATED * ceilings)
-            flags = flags | reached
-            messages += [
-                self._tell(name + suffix, values[..., t], ceilings[..., t], reached[..., t], base)
-                for name, t in zip(self.names, told, strict=False)
-                if reached[..., t].any()
-            ]
-        if messages:
-            _warn_saturated(messages, self.n_samples)
-        return flags
-
-    def _tell(self, name, values, ceilings, reached, base):
-        value, ceiling = values[reached][0], ceilings[reached][0]
-        unit = {2: "bits", np.e: "nats"}.get(base, f"units of log {base:g}")
-        jensen = ceiling < np.log(self.n_samples) * (1 - 1e-12)
-        reason = "Var/bandwidth" if jensen else "log n"
-        if name.endswith(_GIVEN):
-            reason = "log n of the classes"
-        value, ceiling = value / np.log(base), ceiling / np.log(base)
-        return f"{name} ({value:.2f} of {ceiling:.2f} {unit}, {reason})"
+def _variances(rates):
+    return np.array([np.sum(a * (1 - a)) for a in rates])
 
 
 def _layer_alphas(states, alpha):
@@ -212,19 +292,18 @@ def _layer_alphas(states, alpha):
     )
 
 
-def as_scalar(values):
-    """Return an array without axes as a float, any other as it is."""
-    return float(values) if values.ndim == 0 else values
-
-
 def _is_sequence(value):
     return not isinstance(value, str) and np.ndim(value) > 0
+
+
+def _listed(value):
+    return list(value) if _is_sequence(value) else [value]
 
 
 def kernel_weights(bandwidths, bound):
     """Return the exponent that a unit of distance costs: a half or an eighth of the inverse.
 
-    A bandwidth of 0 is that of gates that do not vary, or of a layer that is not in a term: its
+    A bandwidth of 0 is that of gates that do not vary, or of a layer that is not in a range: its
     distances cost nothing. One so small that any distance is infinite stays finite, for 0 times it.
     """
     scale = _BOUND_SCALE[bound]
@@ -232,46 +311,22 @@ def kernel_weights(bandwidths, bound):
     return np.divide(scale, bandwidths, out=np.zeros_like(bandwidths), where=bandwidths > 0)
 
 
-def log_densities(log_masses, weights, support, n_samples, states, queries):
-    r"""Return the log-likelihood of each query under the normalised kernel density.
+def _log_densities(log_masses, weights, mask, states, queries):
+    r"""Return the log-likelihood of each query under the normalised kernel density, nats.
 
     Aitchison and Aitken's kernel sums to 1 over all states:
 
     .. math::
 
-        \log \hat p_t(\sigma) = \log \frac1n \sum_k K_t(\sigma, \sigma_k)
-            - \sum_l d_l \log(1 + e^{-W_{tl}})
+        \log \hat p_r(\sigma) = \log \frac1n \sum_k K_r(\sigma, \sigma_k)
+            - \sum_l d_l \log(1 + e^{-W_{rl}})
 
     Gates that never varied have a bandwidth of 0 and a point mass: other states get ``-inf``.
-
-    Parameters
-    ----------
-    log_masses : ndarray of shape (n_terms, n_queries)
-    weights, support : ndarray of shape (n_terms, n_layers)
-    n_samples : int
-    states, queries : GatingStates
-
-    Returns
-    -------
-    log_likelihoods : ndarray of shape (n_terms, n_queries), nats
     """
-    point_mass = support & (weights == 0)
-    normalisers = np.where(support & ~point_mass, np.log1p(np.exp(-weights)), 0.0)
-    logs = log_masses - np.log(n_samples) - (normalisers @ states.n_gates)[:, None]
+    point_mass = mask & (weights == 0)
+    normalisers = np.where(mask & ~point_mass, np.log1p(np.exp(-weights)), 0.0)
+    logs = log_masses - np.log(len(states)) - (normalisers @ states.n_gates)[:, None]
     for layer in np.flatnonzero(point_mass.any(axis=0)):
         differs = (queries.packed[layer] != states.packed[layer][0]).any(axis=1)
         logs[np.ix_(point_mass[:, layer], differs)] = -np.inf
     return logs
-
-
-def _warn_saturated(messages, n_samples):
-    lines = "\n  ".join(messages)
-    warn_user(
-        "Saturated: these entropies are within 1% of the ceiling of their estimator "
-        f"(n = {n_samples} samples):\n  {lines}\n"
-        "They would be the same for other states and say nothing about the network, and neither "
-        "does an information or a total correlation made from them. A density='autoregressive', "
-        "'chow-liu' or 'product' has no such ceiling. At log n, more samples or a larger alpha "
-        "help too, at Var/bandwidth a smaller one; between the two, alpha only moves the number.",
-        SaturationWarning,
-    )

@@ -1,4 +1,4 @@
-"""What the estimators of gating states share: input, rows drawn from it, surprisals, scores."""
+"""`GatingEstimator`, the base of the measures of gates: inputs, drawn samples, scores."""
 
 from numbers import Integral, Real
 
@@ -7,16 +7,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.multiclass import type_of_target
 
-from ..densities._cross_fitting import mixture
-from ..densities._kernel import kernel_weights, log_densities
+from ..densities import NAMED, as_density
 from ..exceptions import warn_user
-from ..pairwise import Engine, kernel_masses
+from ..pairwise import Engine
 from ..states import check_states
 from ..utils.arrays import sample_rows
 from ..utils.labels import check_labels
 from ..utils.sklearn import (
     MAX_SAMPLES,
-    POSITIVE,
     HasMethods,
     Interval,
     StrOptions,
@@ -25,24 +23,18 @@ from ..utils.sklearn import (
     check_is_fitted,
 )
 
-#: Constraints on the parameters of the kernel density.
-KERNEL_CONSTRAINTS = {
-    "alpha": [StrOptions({"auto"}), POSITIVE],
-    "bandwidth": [StrOptions({"variance", "n_gates"}), POSITIVE],
-    "bound": [StrOptions({"upper", "lower"})],
-    "joint": [StrOptions({"concatenated", "product"})],
+__all__ = ["MEASURE_CONSTRAINTS", "GatingEstimator", "draw_seed"]
+
+#: Constraints on the parameters that the measures and their functions share.
+MEASURE_CONSTRAINTS = {
+    "density": [StrOptions(set(NAMED)), HasMethods(["fit", "score_samples"])],
+    "cv": [None, Interval(Integral, 2, None, closed="left")],
     "threshold": [Interval(Real, None, None, closed="neither")],
     "base": [Interval(Real, 1, None, closed="neither")],
     "device": [StrOptions({"auto", "cpu", "cuda"})],
     "n_jobs": [None, Integral],
     "verbose": ["verbose"],
-}
-
-#: Constraints on the parameters that the measures and their function twins share.
-DENSITY_CONSTRAINTS = {
-    "density": [StrOptions({"kde", "product", "chow-liu", "autoregressive"})],
-    "cv": [None, Interval(Integral, 2, None, closed="left")],
-    **KERNEL_CONSTRAINTS,
+    "random_state": ["random_state"],
 }
 
 
@@ -51,9 +43,8 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
 
     _parameter_constraints = {
         "model": [None, HasMethods("forward"), HasMethods("extract"), HasMethods("predict")],
-        **DENSITY_CONSTRAINTS,
+        **MEASURE_CONSTRAINTS,
         "max_samples": MAX_SAMPLES,
-        "random_state": ["random_state"],
     }
 
     #: Whether sampling inside a bare module, such as dropout, is part of what is measured.
@@ -67,10 +58,6 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         *,
         density="kde",
         cv=5,
-        alpha="auto",
-        bandwidth="variance",
-        bound="upper",
-        joint="concatenated",
         threshold=0.0,
         base=2,
         max_samples=None,
@@ -82,10 +69,6 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         self.model = model
         self.density = density
         self.cv = cv
-        self.alpha = alpha
-        self.bandwidth = bandwidth
-        self.bound = bound
-        self.joint = joint
         self.threshold = threshold
         self.base = base
         self.max_samples = max_samples
@@ -98,15 +81,21 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         """Return where pairs are computed; raise if that cannot be had."""
         return Engine(self.device, self.n_jobs, self.verbose)
 
-    def _kernel_params(self):
-        return {name: getattr(self, name) for name in DENSITY_CONSTRAINTS if name != "threshold"}
+    def _measure(self, function, *data):
+        """Set each item of a function's result as a fitted attribute."""
+        names = MEASURE_CONSTRAINTS.keys() - {"threshold"}
+        result = function(self.states_, *data, **{name: getattr(self, name) for name in names})
+        for name, value in result.items():
+            setattr(self, f"{name}_", value)
+        return self
 
     def _fit_states(self, X, y):
-        """Set ``states_`` and return ``(classes, codes)`` of the labels, or ``(None, None)``."""
+        """Set ``states_`` and return ``(classes, y_encoded)``, each None without labels."""
         self._engine()
+        as_density(self.density)
         random_state = check_random_state(self.random_state)
         if self.model is None:
-            states = check_states(self, X, threshold=self.threshold, reset=True)
+            states = check_states(self, X, threshold=self.threshold, layers=None)
             self._labels(y, len(states))
             rows = sample_rows(len(states), self.max_samples, random_state)
             states, y = (states, y) if rows is None else (states[rows], _take(y, rows))
@@ -136,7 +125,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         """Return ``(states, y)`` of new data, the labels those of a loader that holds some."""
         check_is_fitted(self)
         if self.model is None:
-            return check_states(self, X, threshold=self.threshold, reset=False), y
+            return check_states(self, X, threshold=self.threshold, layers=self.states_.layers), y
         return self.extractor_.extract(X, y)
 
     def _new_rows(self, X):
@@ -146,23 +135,8 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             return self._new_states(X)[0]
         return self.extractor_.transform(X)
 
-    def _kernel(self):
-        """Return ``(weights, support)`` of the layers and, last, of all of them jointly."""
-        n_layers = len(self.layer_names_)
-        support = np.vstack([np.eye(n_layers, dtype=bool), np.ones((1, n_layers), dtype=bool)])
-        bandwidths = np.vstack([np.diag(self.bandwidths_), np.full((1, n_layers), self.bandwidth_)])
-        if self.joint == "product":
-            bandwidths[-1] = self.bandwidths_
-        return kernel_weights(bandwidths, self.bound), support
-
-    def _log_likelihoods(self, states):
-        """Return log densities of each layer and of all jointly, (n_layers + 1, n), nats."""
-        if self.density_ is not None:
-            logs = self.density_.log_likelihoods(states)[[*self.density_.spans.layers, -1]]
-            return mixture(logs, self.density_.priors)
-        weights, support = self._kernel()
-        masses = kernel_masses(self.states_, weights, queries=states, engine=self._engine())[:, 0]
-        return log_densities(masses, weights, support, len(self.states_), self.states_, states)
+    def _log_marginals(self, states):
+        return self.density_.log_marginals(states, self._engine()) / np.log(self.base)
 
     def transform(self, X):
         """Return the surprisal of each sample in each layer.
@@ -181,20 +155,13 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             In units of ``base``.
         """
         states = self._new_rows(X)
-        return -self._log_likelihoods(states)[:-1].T / np.log(self.base)
+        return -self._log_marginals(states)[:-1].T
 
     def score_samples(self, X):
-        r"""Return the log-likelihood of each sample under the joint density of all layers.
+        """Return the log-likelihood of each sample under the joint density of all layers.
 
-        Of the kernel density, that is
-
-        .. math::
-
-            \log \hat p(\sigma) = \log \frac1n \sum_k K(\sigma, \sigma_k)
-                - \sum_l d_l \log(1 + e^{-1/2\sigma_0^2})
-
-        Aitchison and Aitken's form of the kernel, which sums to 1 over all states, so that
-        values compare across bandwidths.
+        The density is normalised over all states, so that values compare across densities. For the
+        kernel density, that is Aitchison and Aitken's form of the kernel.
 
         Parameters
         ----------
@@ -204,11 +171,11 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         Returns
         -------
         log_likelihoods : ndarray of shape (n_samples,)
-            In units of ``base``; higher is better. Of the kernel density, ``-inf`` for a state
+            In units of ``base``; higher is better. The kernel density gives ``-inf`` to a state
             that differs from fitted gates none of which varied.
         """
         states = self._new_rows(X)
-        return self._log_likelihoods(states)[-1] / np.log(self.base)
+        return self._log_marginals(states)[-1]
 
     def score(self, X, y=None):
         """Return the mean log-likelihood of the samples, see :meth:`score_samples`.
@@ -225,7 +192,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             In units of ``base``; higher is better.
         """
         states, _ = self._new_states(X)
-        return float(np.mean(self._log_likelihoods(states)[-1]) / np.log(self.base))
+        return float(np.mean(self._log_marginals(states)[-1]))
 
     def get_feature_names_out(self, input_features=None):
         """Return the names of the columns of :meth:`transform`: those of the layers.
@@ -254,15 +221,10 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    def _set_result(self, result):
-        """Set each item of a function twin's result as a fitted attribute, in place of all others.
 
-        ``density_`` is the fitted density, None for that of the kernel, which is ``states_``.
-        """
-        for name in ("bandwidth_", "bandwidths_", "density_"):
-            vars(self).pop(name, None)
-        for name, value in result.items():
-            setattr(self, f"{name}_", value)
+def draw_seed(random_state):
+    """Return a seed drawn from whatever an estimator was given as ``random_state``."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def as_extractor(model, sampling, random_state, verbose):

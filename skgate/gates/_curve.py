@@ -3,27 +3,29 @@
 import numpy as np
 from sklearn.utils import Bunch
 
-from ..densities._jackknife import growth
-from ..densities._kernel import KernelTerms
+from ..densities import Kernel, LayerRanges, as_density
 from ..pairwise import Engine
 from ..states import as_states
-from ..utils.sklearn import validate_params
-from ._base import KERNEL_CONSTRAINTS
+from ..utils.sklearn import StrOptions, validate_params
+from ._base import MEASURE_CONSTRAINTS
 
 __all__ = ["entropy_curve"]
 
+_NAMES = ("threshold", "base", "device", "n_jobs", "verbose")
+
 
 @validate_params(
-    {"states": "no_validation", **KERNEL_CONSTRAINTS},
+    {
+        "states": "no_validation",
+        "density": [StrOptions({"kde"}), Kernel],
+        **{name: MEASURE_CONSTRAINTS[name] for name in _NAMES},
+    },
     prefer_skip_nested_validation=True,
 )
 def entropy_curve(
     states,
     *,
-    alpha="auto",
-    bandwidth="variance",
-    bound="upper",
-    joint="concatenated",
+    density="kde",
     threshold=0.0,
     base=2,
     device="auto",
@@ -40,12 +42,10 @@ def entropy_curve(
     ----------
     states : GatingStates, array-like of shape (n_samples, n_gates), or list or dict of these
         Gates, or pre-activations that are compared with ``threshold``.
-    alpha : "auto" or float, default="auto"
-        See :class:`GatingEntropy`, as for all parameters below.
-    bandwidth : {"variance", "n_gates"} or float, default="variance"
-    bound : {"upper", "lower"}, default="upper"
-    joint : {"concatenated", "product"}, default="concatenated"
+    density : "kde" or Kernel, default="kde"
+        Kernel density of the states; a fitted density has no such curve at the cost of one.
     threshold : float, default=0.0
+        See :class:`GatingEntropy`, as for all parameters below.
     base : float, default=2
     device : {"auto", "cpu", "cuda"}, default="auto"
     n_jobs : int, default=None
@@ -55,9 +55,9 @@ def entropy_curve(
     -------
     result : :class:`~sklearn.utils.Bunch`
         - ``n_samples``: ndarray of shape (n_sizes,), sixteenths of the number of samples.
-        - ``entropies``: ndarray of shape (n_sizes,), of all layers, each the mean over 16
+        - ``entropy``: ndarray of shape (n_sizes,), of all layers, each the mean over 16
           sub-samples.
-        - ``layer_entropies``: ndarray of shape (n_sizes, n_layers).
+        - ``layer_entropy``: ndarray of shape (n_sizes, n_layers).
 
     Raises
     ------
@@ -76,14 +76,13 @@ def entropy_curve(
     >>> from skgate import entropy_curve
     >>> gates = np.random.default_rng(0).random((2048, 6)) < 0.5
     >>> curve = entropy_curve(gates)
-    >>> curve.n_samples[[0, 3, 15]], curve.entropies[[0, 3, 15]].round(2)
+    >>> curve.n_samples[[0, 3, 15]], curve.entropy[[0, 3, 15]].round(2)
     (array([ 128,  512, 2048]), array([5.58, 5.9 , 5.98]))
     """
     engine = Engine(device, n_jobs, verbose)
+    density = as_density(density)
     states = as_states(states, threshold)
-    terms = KernelTerms(states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint)
-    n_samples, nats = growth(states, terms.weights, engine)
-    bits = nats.T / np.log(base)  # (n_sizes, n_terms)
-    return Bunch(
-        n_samples=n_samples, entropies=bits[:, terms.whole], layer_entropies=bits[:, terms.layers]
-    )
+    ranges = LayerRanges(len(states.layers))
+    n_samples, nats = density.growth(states, ranges, engine)
+    bits = nats.T / np.log(base)  # (n_sizes, n_ranges)
+    return Bunch(n_samples=n_samples, **ranges.named("entropy", bits))

@@ -5,13 +5,12 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ..densities._information import conditional_entropy, entropy
-from ..densities._kernel import KernelTerms
-from ..pairwise import Engine, kernel_masses
+from ..densities import LayerRanges, as_density
+from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels
 from ..utils.sklearn import Interval, validate_params
-from ._base import KERNEL_CONSTRAINTS
+from ._base import MEASURE_CONSTRAINTS, draw_seed
 
 __all__ = ["permutation_test"]
 
@@ -24,8 +23,7 @@ _MASS_BYTES = 1 << 26
         "states": "no_validation",
         "y": "no_validation",
         "n_permutations": [Interval(Integral, 1, None, closed="left")],
-        **KERNEL_CONSTRAINTS,
-        "random_state": ["random_state"],
+        **MEASURE_CONSTRAINTS,
     },
     prefer_skip_nested_validation=True,
 )
@@ -34,10 +32,8 @@ def permutation_test(
     y,
     *,
     n_permutations=999,
-    alpha="auto",
-    bandwidth="variance",
-    bound="upper",
-    joint="concatenated",
+    density="kde",
+    cv=5,
     threshold=0.0,
     base=2,
     device="auto",
@@ -45,17 +41,17 @@ def permutation_test(
     verbose=0,
     random_state=None,
 ):
-    r"""Return how often labels that mean nothing give as much I(X;Σ;Y) as the labels do.
+    r"""Return how often permuted labels give as much I(X;Σ;Y) as the labels do.
 
-    The statistic is that of :class:`GatingMI` with ``density="kde"``. Labels are permuted, and
+    The statistic is that of :class:`GatingMI`. Labels are permuted, and
 
     .. math::
 
         p = \frac{1 + \#\{b : I_b \ge I\}}{1 + B}
 
     is the probability of so large a value without any dependence, valid at every number of
-    samples, of classes and at any bandwidth. Where entropies are saturated, a small p-value says
-    that labels matter, by a number of bits that means nothing.
+    samples, of classes and for any density. Where entropies are saturated, a small p-value shows
+    that the labels matter, but not by how many bits.
 
     Parameters
     ----------
@@ -65,28 +61,26 @@ def permutation_test(
         Class labels.
     n_permutations : int, default=999
         B. No p-value is less than 1 / (1 + B).
-    alpha : "auto" or float, default="auto"
-        See :class:`GatingMI`, as for all parameters below.
-    bandwidth : {"variance", "n_gates"} or float, default="variance"
-    bound : {"upper", "lower"}, default="upper"
-    joint : {"concatenated", "product"}, default="concatenated"
+    density : str or estimator with ``fit`` and ``score_samples``, default="kde"
+        See :class:`GatingMI`, as for all parameters below. The kernel density takes all
+        permutations in one pass over the pairs; any other is fitted anew for each.
+    cv : int or None, default=5
     threshold : float, default=0.0
     base : float, default=2
     device : {"auto", "cpu", "cuda"}, default="auto"
     n_jobs : int, default=None
     verbose : int, default=0
     random_state : int, RandomState instance or None, default=None
-        Seed of the permutations.
+        Seed of the permutations and of folds.
 
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
         - ``p_value``: float, of all layers together.
-        - ``layer_p_values``: ndarray of shape (n_layers,).
+        - ``layer_p_value``: ndarray of shape (n_layers,).
         - ``mi_xy``, ``layer_mi_xy``: the values that were tested.
-        - ``null_mean``, ``layer_null_means``: their means under permuted labels.
-        - ``null_mi_xy``: ndarray of shape (n_permutations,).
-        - ``layer_null_mi_xy``: ndarray of shape (n_permutations, n_layers).
+        - ``null_mi_xy``: ndarray of shape (n_permutations,), those of permuted labels.
+        - ``null_layer_mi_xy``: ndarray of shape (n_permutations, n_layers).
 
     Raises
     ------
@@ -95,45 +89,44 @@ def permutation_test(
 
     See Also
     --------
-    gating_mi : The statistic, with one shuffle of the labels beside it.
+    GatingMI : The statistic, with one shuffle of the labels beside it.
 
     Examples
     --------
     >>> import numpy as np
     >>> from skgate import permutation_test
+    >>> from skgate.densities import Kernel
     >>> rng = np.random.default_rng(0)
     >>> y = rng.integers(0, 2, 200)
-    >>> gates = {"knows": rng.random((200, 6)) < 0.3 + 0.4 * y[:, None],
+    >>> gates = {"depends": rng.random((200, 6)) < 0.3 + 0.4 * y[:, None],
     ...          "does not": rng.random((200, 6)) < 0.5}
-    >>> result = permutation_test(gates, y, alpha=0.1, n_permutations=99, random_state=0)
-    >>> result.layer_p_values.round(2)
+    >>> kernel = Kernel(alpha=0.1)
+    >>> result = permutation_test(gates, y, density=kernel, n_permutations=99, random_state=0)
+    >>> result.layer_p_value.round(2)
     array([0.01, 0.75])
     """
     engine = Engine(device, n_jobs, verbose)
+    density = as_density(density)
     states = as_states(states, threshold)
-    _, codes = check_labels(y, len(states))
+    _, y_encoded = check_labels(y, len(states))
     random_state = check_random_state(random_state)
-    terms = KernelTerms(states, alpha=alpha, bandwidth=bandwidth, bound=bound, joint=joint)
-    labelings = [codes] + [random_state.permutation(codes) for _ in range(n_permutations)]
-    step = max(1, _MASS_BYTES // (8 * len(terms.weights) * len(states)))
-    information = []
-    for start in range(0, len(labelings), step):
-        some = labelings[start : start + step]
-        masses = kernel_masses(states, terms.weights, labelings=some, engine=engine)
-        given = [conditional_entropy(masses[:, 1 + i], own) for i, own in enumerate(some)]
-        information.append(entropy(masses[:, 0]) - np.array(given))
-    values = np.concatenate(information) / np.log(base)  # (1 + n_permutations, n_terms)
+    label_sets = [y_encoded] + [random_state.permutation(y_encoded) for _ in range(n_permutations)]
+    ranges = LayerRanges(len(states.layers))
+    options = {"cv": cv, "errors": False, "seed": draw_seed(random_state), "engine": engine}
+    step = max(1, _MASS_BYTES // (8 * len(ranges) * len(states)))
+    means = []
+    for start in range(0, len(label_sets), step):
+        estimates = density.estimate(states, label_sets[start : start + step], ranges, **options)
+        means += [e.marginal.mean() - e.given.mean() for e in estimates]
+    values = np.array(means) / np.log(base)  # (1 + n_permutations, n_ranges)
     value, null = values[0], values[1:]
     # rounding must not tell apart what is equal
     p = (1 + np.sum(null >= value - 1e-12, axis=0)) / (1 + n_permutations)
-    layers, whole = terms.layers, terms.whole
     return Bunch(
-        p_value=float(p[whole]),
-        layer_p_values=p[layers],
-        mi_xy=float(value[whole]),
-        layer_mi_xy=value[layers],
-        null_mean=float(null[:, whole].mean()),
-        layer_null_means=null[:, layers].mean(axis=0),
-        null_mi_xy=null[:, whole],
-        layer_null_mi_xy=null[:, layers],
+        p_value=float(p[ranges.joint]),
+        layer_p_value=p[ranges.layers],
+        mi_xy=float(value[ranges.joint]),
+        layer_mi_xy=value[ranges.layers],
+        null_mi_xy=null[:, ranges.joint],
+        null_layer_mi_xy=null[:, ranges.layers],
     )

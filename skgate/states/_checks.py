@@ -10,17 +10,19 @@ from ._gating_states import GatingStates
 __all__ = ["as_states", "check_states"]
 
 
-def check_states(estimator, X, *, threshold, reset):
+def check_states(estimator, X, *, threshold, layers):
     """Return ``X`` as `GatingStates`, checked against what ``estimator`` was fitted on.
 
-    Sets ``n_features_in_`` (and ``feature_names_in_`` for a dataframe) when ``reset``.
+    ``layers`` are those that it was fitted on. None sets ``n_features_in_``, and
+    ``feature_names_in_`` for a dataframe.
     """
+    reset = layers is None
     if isinstance(X, GatingStates):
         _require_samples(X)
         if reset:
             estimator.n_features_in_ = X.shape[1]
         else:
-            _check_same_layers(estimator, X)
+            _check_same_layers(estimator, X, layers)
         return X
     if holds_layers(X):
         raise ValueError(
@@ -48,11 +50,10 @@ def check_states(estimator, X, *, threshold, reset):
     return states
 
 
-def _check_same_layers(estimator, states):
-    fitted = estimator.states_
-    if (states.layer_names, states.n_gates) != (fitted.layer_names, fitted.n_gates):
-        expected = dict(zip(fitted.layer_names, fitted.n_gates, strict=True))
-        got = dict(zip(states.layer_names, states.n_gates, strict=True))
+def _check_same_layers(estimator, states, layers):
+    expected = {layer.name: layer.n_gates for layer in layers}
+    got = dict(zip(states.layer_names, states.n_gates, strict=True))
+    if list(got.items()) != list(expected.items()):
         raise ValueError(
             f"X has {states.shape[1]} features in layers {got}, but {type(estimator).__name__} is "
             f"expecting {estimator.n_features_in_} features as input, in layers {expected}."

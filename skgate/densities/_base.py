@@ -1,0 +1,115 @@
+"""`Density`, the base of densities of gates, and `Estimate`, what they answer a measure with."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin
+
+from ..pairwise import Engine
+from ..states import check_states
+from ..utils.sklearn import _fit_context, check_is_fitted
+from ._ranges import LayerRanges
+from ._surprisals import Surprisals
+
+__all__ = ["Density", "Estimate"]
+
+
+@dataclass
+class Estimate:
+    """Surprisals of some states, and the density of all of them.
+
+    Attributes
+    ----------
+    marginal : Surprisals
+        Whatever the label.
+    given : Surprisals or None
+        Given the label, if there is one.
+    ceilings : ndarray of shape (..., n_ranges), nats
+        No mean of ``marginal`` exceeds these.
+    given_ceiling : float
+        The same of ``given``; infinite where there is none.
+    saturable : ndarray of shape (n_ranges,), dtype bool
+        Ranges whose mean would be the same for other states when it is at its ceiling.
+    density : Density
+        Fitted to all states.
+    """
+
+    marginal: Surprisals
+    given: Surprisals | None
+    ceilings: np.ndarray
+    saturable: np.ndarray
+    density: "Density"
+    given_ceiling: float = np.inf
+
+
+class Density(DensityMixin, BaseEstimator):
+    """Base of the densities of gates; :mod:`skgate.densities` has the contract."""
+
+    _parameter_constraints = {}
+
+    #: Axes in front of every result, for a density with several values of a parameter.
+    lead = ()
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Fit the density to gates.
+
+        Parameters
+        ----------
+        X : GatingStates or array-like of shape (n_samples, n_gates)
+            A gate is open where ``X > 0``.
+        y : Ignored
+
+        Returns
+        -------
+        self : Density
+
+        Raises
+        ------
+        ValueError
+            If a parameter or ``X`` is not as described.
+        """
+        self.require_single_values()
+        states = check_states(self, X, threshold=0.0, layers=None)
+        self.fit_states(states, None, LayerRanges(len(states.layers)))
+        return self
+
+    def require_single_values(self):
+        """Raise for a density with several values of a parameter."""
+        if self.lead:
+            raise ValueError(
+                f"{self!r} has several values of a parameter, which only gating_entropy takes. "
+                'Give one; to search, GridSearchCV(..., {"density__alpha": [...]}).'
+            )
+
+    def score_samples(self, X):
+        """Return the log-likelihood of each sample, all layers together.
+
+        Parameters
+        ----------
+        X : GatingStates or array-like of shape (n_samples, n_gates)
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        log_likelihoods : ndarray of shape (n_samples,), nats
+            Their exponentials sum to 1 over all states.
+        """
+        check_is_fitted(self)
+        states = check_states(self, X, threshold=0.0, layers=self.layers_)
+        return self.log_marginals(states, Engine())[-1]
+
+    def score(self, X, y=None):
+        """Return the mean log-likelihood of the samples.
+
+        Parameters
+        ----------
+        X : GatingStates or array-like of shape (n_samples, n_gates)
+            As in :meth:`fit`.
+        y : Ignored
+
+        Returns
+        -------
+        score : float, nats
+        """
+        return float(np.mean(self.score_samples(X)))

@@ -1,0 +1,47 @@
+"""`Product`: independent units."""
+
+import numpy as np
+
+from ._forest import ForestDensity
+
+__all__ = ["Product"]
+
+
+class Product(ForestDensity):
+    r"""Independent units, each with its own distribution.
+
+    A unit is a gate, or the gates that encode one unit together: a window of max pooling, the two
+    thresholds of ReLU6.
+
+    .. math::
+
+        \log p(\sigma) = \sum_u \log p(\sigma_u)
+
+    Attributes
+    ----------
+    layers_ : tuple of GateLayer
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only when ``X`` has string column names.
+
+    References
+    ----------
+    .. [1] "Understanding, Analyzing, and Optimizing the Complexity of Deep Models", submitted
+       to ICLR 2021, Eq. 31.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgate import GatingEntropy
+    >>> from skgate.densities import Product
+    >>> gates = np.random.default_rng(0).random((1000, 8)) < 0.5
+    >>> round(GatingEntropy(density=Product(), random_state=0).fit(gates).entropy_, 1)
+    8.0
+    """
+
+    def _edges(self, states, bits, sizes, gpu):
+        return np.zeros((2, 0), np.int64)
+
+    def independent(self):
+        """Return what the total correlation is measured against: itself."""
+        return Product()
