@@ -1,9 +1,8 @@
-"""`ComplexityRegularizedClassifier`: networks of little complexity, scikit-learn style."""
+"""`ComplexityRegularizedClassifier`, mostly the list of its parameters and what they mean."""
 
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from functools import partial
 from numbers import Integral, Real
 
 import joblib
@@ -30,21 +29,9 @@ from ..utils.sklearn import (
     check_is_fitted,
     validate_data,
 )
-from ._checkpoint import (
-    add_outcome,
-    check_same_training,
-    classifier_state,
-    other_settings,
-    read_state,
-    restore_net,
-    restore_outcome,
-    restore_run,
-    run_state,
-    settings,
-    write_state,
-)
+from ._checkpoint import changed_settings, read_state, settings_of, write_state
 from ._loss import PENALTY_CONSTRAINTS
-from ._setup import OPTIMIZERS, batch_size, cast, new_net
+from ._setup import OPTIMIZERS, batch_size_for, cast, new_net
 
 __all__ = ["ComplexityRegularizedClassifier"]
 
@@ -235,7 +222,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, ...)
-            What the network takes: images stay images. A network of the user's own gets them in
+            Inputs of the network: images stay images. A network of the user's own receives them in
             the precision of its parameters.
         y : array-like of shape (n_samples,)
             Class labels of any type, two classes or more.
@@ -250,133 +237,140 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             Before training: if the data, the output of the network, ``penalized_layers``,
             ``batch_size`` or ``checkpoint`` do not fit together.
         FloatingPointError
-            If the loss is no longer finite; it names batch, layer and what to lower.
+            If the loss is no longer finite; the error names the batch, the layer and what to lower.
         """
-        goes_on = self.warm_start and self.__sklearn_is_fitted__()
-        if goes_on and self._interrupted and self.checkpoint is not None:
-            goes_on = False  # from within an epoch, but from the end of the last one
+        resume = self.warm_start and self.__sklearn_is_fitted__()
+        if resume and self.net_._interrupted and self.checkpoint is not None:
+            resume = False  # the file has the end of the last epoch, not the middle of one
         with LOCK, torch.random.fork_rng(devices=_cuda_devices()):
             with _unchanged_on_error(self):
-                X, y = self._check_data(X, y, goes_on)
-                data = self._prepare(X, y, goes_on)
-            self._train(X, y, data)
+                X, y = self._check_data(X, y, resume)
+                data_hash = None if self.checkpoint is None else joblib.hash((X, y))
+                self._prepare(X, y, data_hash, resume)
+            self._train(X, y, data_hash)
         return self
 
-    def _prepare(self, X, y, goes_on):
-        """Set ``net_`` up, as it was left or anew; return what tells the data."""
-        data = saved = None
-        if self.checkpoint is not None:
-            data = joblib.hash((X, y))
-            if not os.path.isdir(folder := os.path.dirname(os.path.abspath(self.checkpoint))):
-                raise FileNotFoundError(
-                    f"checkpoint={str(self.checkpoint)!r}: there is no directory {folder}."
-                )
-        if goes_on:
-            if differ := other_settings(self, self._trained_with):
-                raise ValueError(
-                    f"warm_start goes on with the settings it was trained with, which had another "
-                    f"{', '.join(differ)}. Set them as they were; or start a new training from "
-                    "these parameters, with warm_start=False and module=classifier.module_."
-                )
-            return data
-        if self.warm_start and self.checkpoint is not None and os.path.exists(self.checkpoint):
-            saved = read_state(self.checkpoint)
-            check_same_training(self, saved, data)
-        self._start(X, partial(batch_size, self, X, y), saved and saved["seed"])
-        if saved is not None:
-            restore_net(self.net_, saved["net"])
-            self._run_state = saved["run"]
-        return data
-
-    def _check_data(self, X, y, goes_on):
+    def _check_data(self, X, y, resume):
         """Return X as an array, and labels as positions in ``classes_``."""
         # a network of the user's own may look up integers
         dtype = [np.float64, np.float32] if self.module is None else "numeric"
         X, y = _as_array(X), to_numpy(y)
-        X, y = validate_data(self, X, y, dtype=dtype, allow_nd=True, reset=not goes_on)
+        X, y = validate_data(self, X, y, dtype=dtype, allow_nd=True, reset=not resume)
         check_classification_targets(y)
-        classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
-        if goes_on:
+        classes, y_encoded = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        if resume:
             if not np.isin(classes, self.classes_).all():
                 raise ValueError(
-                    f"y holds the classes {classes.tolist()}; warm_start goes on with "
+                    f"y holds the classes {classes.tolist()}; warm_start resumes with "
                     f"{self.classes_.tolist()}. Set warm_start=False."
                 )
             self._check_shape(X)
-            return X, np.searchsorted(self.classes_, classes)[codes]
+            return X, np.searchsorted(self.classes_, classes)[y_encoded]
         if len(classes) < 2:
             raise ValueError(
                 f"y holds 1 class, {classes.tolist()[0]!r}; a classifier needs 2 classes or more."
             )
         self.classes_, self._input = classes, {"shape": X.shape[1:], "dtype": X.dtype.name}
-        return X, codes
+        return X, y_encoded
 
-    def _start(self, X, choose_batch_size, seed=None):
-        """Set ``net_`` up with a new network, tried on some samples; nothing is trained."""
+    def _prepare(self, X, y, data_hash, resume):
+        """Set ``net_``: the one of the last fit, the one in the checkpoint, or a new one."""
+        settings, path, saved = settings_of(self.get_params(deep=False)), self.checkpoint, None
+        if path is not None:
+            if not os.path.isdir(folder := os.path.dirname(os.path.abspath(path))):
+                raise FileNotFoundError(f"checkpoint={str(path)!r}: no directory {folder}.")
+        if resume:
+            if changed := changed_settings(settings, self._settings):
+                raise ValueError(
+                    "warm_start resumes with the settings of the last fit, which had another "
+                    f"{', '.join(changed)}. Restore them; or start a new training from these "
+                    "parameters, with warm_start=False and module=classifier.module_."
+                )
+            return
+        if self.warm_start and path is not None and os.path.exists(path):
+            saved = read_state(path)
+            changed = changed_settings(settings, saved["settings"])
+            if saved["data"] != data_hash:
+                changed.append("X or y")
+            if changed:
+                raise ValueError(
+                    f"checkpoint={str(path)!r} is of another training: it had another "
+                    f"{', '.join(changed)}. Pass what it had to fit, or set another file."
+                )
+        self._start(X, settings, saved and saved["seed"])
+        self.net_.batch_size = batch_size_for(self.net_, X, y, self.batch_size)
+        if saved is not None:
+            self.net_.load_state_dict(saved["net"])
+
+    def _start(self, X, settings, seed=None):
+        """Set ``net_`` to a new, untrained net."""
         seed = self.random_state if seed is None else seed
         if not isinstance(seed, Integral):
             seed = int(check_random_state(seed).randint(2**31 - 1))
         torch.manual_seed(seed)
-        net = new_net(self, X, seed, choose_batch_size)
-        self.net_, self._run_state, self._seed, self._interrupted = net, None, seed, False
-        self._trained_with = settings(self)
+        self.net_ = new_net(self.get_params(deep=False), X, len(self.classes_), seed)
+        self._seed, self._settings = seed, settings
 
-    def _train(self, X, y, data):
-        """Train the epochs that are left; write a checkpoint after each."""
-        net, done = self.net_, self.net_.n_epochs_ if self.checkpoint is not None else 0
-        if done > self.max_epochs:
+    def _train(self, X, y, data_hash):
+        """Train the remaining epochs; write a checkpoint after each."""
+        net, path = self.net_, self.checkpoint
+        n_done = 0 if path is None else net.n_epochs_
+        if n_done > self.max_epochs:
             warn_user(
-                f"checkpoint={str(self.checkpoint)!r} holds {done} epochs, more than "
+                f"checkpoint={str(path)!r} holds {n_done} epochs, more than "
                 f"max_epochs={self.max_epochs}: nothing is trained."
             )
-        net.set_params(max_epochs=self.max_epochs)
-        bar = tqdm(total=self.max_epochs, initial=done, disable=not self.verbose, unit="epoch")
-
-        def before():
-            if self._run_state is not None:
-                restore_run(net, self._run_state)
+        bar = tqdm(total=self.max_epochs, initial=n_done, disable=not self.verbose, unit="epoch")
 
         def after_epoch():
             row = net.history[-1]
             shown = ("train_loss", "valid_loss", "complexity")
             bar.set_postfix({key: row[key] for key in shown if key in row})
             bar.update()
-            if self.checkpoint is not None:
-                self._run_state = run_state(net)
-                write_state(classifier_state(self, data), self.checkpoint)
+            if path is not None:
+                write_state(self._state(data_hash), path)
 
-        self._interrupted, n_steps = True, net.n_steps_
-        try:
-            with bar:
-                net.train(
-                    cast(net.module_, X),
-                    torch.as_tensor(y),
-                    max(0, self.max_epochs - done),
-                    before=before,
-                    after_epoch=after_epoch,
-                )
-            self._interrupted = False
-            if self.checkpoint is not None:
-                add_outcome(net, self.checkpoint)
-        finally:
-            if net.n_steps_ > n_steps:  # an interrupted training can go on from where it is
-                self._run_state = run_state(net)
+        with bar:
+            X, y = cast(net.module_, X), torch.as_tensor(y)
+            net.max_epochs = self.max_epochs
+            net.train(X, y, max(0, self.max_epochs - n_done), after_epoch=after_epoch)
+        if path is not None and os.path.exists(path):
+            write_state({**read_state(path), "outcome": net.outcome()}, path)
+
+    def _state(self, data_hash=None):
+        """Return everything that a file holds."""
+        classes, names = self.classes_, getattr(self, "feature_names_in_", None)
+        # a file that is safe to load holds no dates
+        plain = classes.astype(str) if classes.dtype.kind == "M" else classes
+        return {
+            "classes": plain.tolist(),
+            "classes_dtype": classes.dtype.str,
+            "n_features": self.n_features_in_,
+            "feature_names": None if names is None else names.tolist(),
+            "input": self._input,
+            "batch_size": self.net_.batch_size,
+            "settings": settings_of(self.get_params(deep=False)),
+            "seed": self._seed,
+            "data": data_hash,
+            "net": self.net_.state_dict(),
+            "outcome": {},
+        }
 
     def save_params(self, path):
-        """Write parameters and all that training goes on from to a file.
+        """Write the parameters, and everything needed to resume training, to a file.
 
         Parameters
         ----------
         path : str or path
-            Replaced if it exists, all at once.
+            An existing file is replaced, all at once.
         """
         check_is_fitted(self)
-        write_state(classifier_state(self, None), path)
+        write_state(self._state(), path)
 
     def load_params(self, path):
-        """Take parameters from a file that `save_params`, or a checkpoint, is; fits the classifier.
+        """Load a file that `save_params` wrote, or a checkpoint; the classifier is then fitted.
 
-        Nothing in the file is executed. With ``warm_start=True``, ``fit`` goes on from them.
+        Loading executes nothing in the file. With ``warm_start=True``, ``fit`` resumes from it.
 
         Parameters
         ----------
@@ -385,12 +379,12 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         self : ComplexityRegularizedClassifier
-            Which must have the ``module`` and sizes of the one that was saved.
+            Its ``module`` and sizes must be those of the classifier that was saved.
 
         Raises
         ------
         ValueError
-            If the file is something else, or of another module.
+            If the file is anything else, or of another module.
         """
         self._validate_params()
         with LOCK, torch.random.fork_rng(devices=_cuda_devices()), _unchanged_on_error(self):
@@ -398,28 +392,26 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _load(self, state, path):
-        names = ["optimizer"]
+        changed = changed_settings(settings_of(self.get_params(deep=False)), state["settings"])
+        needed = {"optimizer"}
         if self.lam and state["net"]["complexity"]:
-            names += ["penalty", "sampler"]
-        if differ := [name for name in other_settings(self, state["settings"]) if name in names]:
+            needed |= {"penalty", "sampler"}
+        if changed := [name for name in changed if name in needed]:
             raise ValueError(
-                f"{path} is of another training, with another {', '.join(differ)}. Set them as "
-                "they were."
+                f"{path} is of another training, with another {', '.join(changed)}. Restore the "
+                "settings that it had."
             )
         self.classes_ = np.array(state["classes"], dtype=state["classes_dtype"])
         self.n_features_in_, self._input = state["n_features"], state["input"]
-        self._input["shape"] = tuple(self._input["shape"])
         vars(self).pop("feature_names_in_", None)
         if state["feature_names"] is not None:
             self.feature_names_in_ = np.array(state["feature_names"], dtype=object)
-        # stand-ins for the data, from which layers and shapes are found
-        noise = np.random.default_rng(0).normal(size=(10, *self._input["shape"]))
-        X = noise > 0 if np.dtype(self._input["dtype"]).kind in "biu" else noise
-        X = X.astype(self._input["dtype"])
-        self._start(X, lambda *_: state["batch_size"], state["seed"])
-        restore_net(self.net_, state["net"])
-        restore_outcome(self.net_, state)
-        self._run_state, self._trained_with = state["run"], state["settings"]
+        # random inputs stand in for the data, to find layers and shapes
+        X = np.random.default_rng(0).normal(size=(10, *self._input["shape"]))
+        X = X > 0 if np.dtype(self._input["dtype"]).kind in "biu" else X
+        self._start(X.astype(self._input["dtype"]), state["settings"], state["seed"])
+        self.net_.batch_size = state["batch_size"]
+        self.net_.load_state_dict({**state["net"], **state["outcome"]})
 
     def decision_function(self, X):
         """Return logits, of two classes their difference.
