@@ -118,15 +118,8 @@ class ComplexityMonitor(Callback):
 
     def initialize(self):
         """Check the parameters and start a new history."""
-        self._check()
-        self.history_ = []
         # skorch takes attributes without a last underscore for parameters
-        self._started_ = False
-        self._warned_ = set()
-        return self
-
-    def _check(self):
-        """Raise unless the parameters fit together."""
+        self.history_, self._started_, self._warned_ = [], False, set()
         if self.X is None:
             raise ValueError("X is None; pass the samples to measure, ComplexityMonitor(X=...).")
         if not isinstance(self.every, Integral) or self.every < 1:
@@ -150,6 +143,7 @@ class ComplexityMonitor(Callback):
                     f"The measure {name!r} needs class labels, and y is None. Pass y=..., or a "
                     "Dataset that yields (inputs, label) as X."
                 )
+        return self
 
     def _named(self):
         """Return the measures by name."""
@@ -228,9 +222,8 @@ class ComplexityMonitor(Callback):
         new = {key: warning for key, warning in caught.items() if key not in self._warned_}
         self._warned_.update(new)
         for (name, _), warning in new.items():
-            note = ""
-            if warning.category is SaturationWarning:
-                note = " This warning is given once; the records have `saturated` of each step."
+            note = " This warning is given once; the records have `saturated` of each step."
+            note = note if warning.category is SaturationWarning else ""
             warn_user(f"{name} at step {step}: {warning.message}{note}", warning.category)
         return records
 

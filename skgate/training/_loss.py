@@ -292,7 +292,7 @@ class ComplexityLoss:
             gates = self._gates(x)
         if not gates.groups[0].shape[1]:
             raise ValueError("Got a batch of 0 samples, from which nothing can be learned.")
-        return self._densities.learn(self._densities.whole(gates.groups))
+        return self._densities.step(self._densities.hard_gates(gates.groups))
 
     def layer_penalties(self, x):
         """Return the penalty of each layer, in nats.
@@ -365,7 +365,7 @@ class ComplexityLoss:
         with LOCK, running(self.module, train=False, seed=0):
             _, gates = self.run(x)
             self._require_batches()
-            gates = self._densities.whole(gates.groups)
+            gates = self._densities.hard_gates(gates.groups)
             nats = self._densities.entropies(gates, n_particles)
         entropies, errors = (values.cpu().numpy() / np.log(2) for values in nats)
         return entropies, errors
