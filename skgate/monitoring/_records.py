@@ -11,20 +11,11 @@ __all__ = ["parse_lines", "read_records", "records_of", "to_lines"]
 
 
 def records_of(fitted, *, step=0, name=None):
-    """Return the records of a fitted measure: one for each layer, and one for the whole network.
+    """Return the records of a fitted measure, one for each layer and one for the whole network.
 
-    Parameters
-    ----------
-    fitted : GatingEstimator or LayerEstimator
-    step : int, default=0
-    name : str, default=None
-        Name of the measure; that of its class by default.
-
-    Returns
-    -------
-    records : list of dict
-        ``step``, ``measure``, ``layer``, ``base``, and the quantities that the measure has. The
-        last one has ``layer`` None, if the measure has values of the whole network.
+    A record is a dict of ``step``, ``measure`` (``name``, or that of the class), ``layer``,
+    ``base``, and the quantities that the measure has. The last one, with ``layer`` None, is left
+    out if the measure has no values of the whole network.
     """
     names = [*fitted.layer_names_, None]
     rows = [{} for _ in names]

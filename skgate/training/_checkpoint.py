@@ -10,7 +10,7 @@ from ..capture import tree_map
 from ..utils.arrays import to_numpy
 from ..utils.files import written_whole
 
-__all__ = ["changed_settings", "read_state", "settings_of", "write_state"]
+__all__ = ["changed_settings", "read_checkpoint", "read_state", "settings_of", "write_state"]
 
 FORMAT = "skgate 2"
 #: Parameters that may change when training resumes.
@@ -49,14 +49,22 @@ def read_state(path):
     return state
 
 
-def settings_of(params):
-    """Return a hash of each parameter that determines the result of training.
+def read_checkpoint(path, settings, data):
+    """Return the state in a file; raise unless it is of a training with these settings and data."""
+    state = read_state(path)
+    changed = changed_settings(settings, state["settings"])
+    if state["data"] != data:
+        changed.append("X or y")
+    if changed:
+        raise ValueError(
+            f"checkpoint={str(path)!r} is of another training: it had another "
+            f"{', '.join(changed)}. Pass what it had to fit, or set another file."
+        )
+    return state
 
-    Parameters
-    ----------
-    params : dict
-        Parameters of a classifier.
-    """
+
+def settings_of(params):
+    """Return a hash of each parameter of a classifier that determines the result of training."""
     if not isinstance(params["random_state"], Integral):
         params = {**params, "random_state": None}  # the file has the seed that was drawn
     return {name: _digest(v) for name, v in params.items() if name not in NOT_SETTINGS}

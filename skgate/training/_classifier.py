@@ -1,6 +1,6 @@
 """`ComplexityRegularizedClassifier`, mostly the list of its parameters and what they mean."""
 
-import contextlib
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
@@ -29,7 +29,13 @@ from ..utils.sklearn import (
     check_is_fitted,
     validate_data,
 )
-from ._checkpoint import changed_settings, read_state, settings_of, write_state
+from ._checkpoint import (
+    changed_settings,
+    read_checkpoint,
+    read_state,
+    settings_of,
+    write_state,
+)
 from ._loss import PENALTY_CONSTRAINTS
 from ._setup import OPTIMIZERS, batch_size_for, cast, new_net
 
@@ -40,67 +46,59 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
     """Classifier that trains a network with ``task loss + lam * entropy of its gating states``.
 
     L = L_task + λ Σ H(Σ_l) (Eq. 8), where the task loss is the cross entropy and the sum is over
-    the penalised layers. Entropies are those of densities that learn along with the network;
-    see :class:`ComplexityLoss`, which has the same penalty for other training loops.
+    the penalised layers. The entropies are those of densities that are learned along with the
+    network; :class:`ComplexityLoss` is the same penalty for other training loops.
 
     Parameters
     ----------
     module : None, torch.nn.Module, or callable, default=None
-        The network, with one logit a class. A class or function is called as
+        Network with one logit per class. A class or function is called as
         ``module(n_features, n_classes)``, or without arguments if it takes none. An instance is
         copied, never changed: each ``fit`` starts from its parameters. ``None`` is a network of
         ``hidden_layer_sizes`` with ReLU, in the precision of ``X``.
     hidden_layer_sizes : tuple of int, default=(256, 128)
-        Of the network that ``module=None`` stands for.
+        Sizes of the hidden layers with ``module=None``.
     lam : float, default=1e-3
-        λ, the weight of the penalty in nats. 0 trains without it.
-    penalized_layers : None, str, type, re.Pattern, slice, or sequence of these, default=None
-        Layers to penalise, the last four by default; see :class:`ComplexityLoss`.
-    penalty : {"ebm", "product"}, default="ebm"
-        Density of the gates: an energy-based model, or independent gates.
-    sampler : {"flips", "langevin"}, default="flips"
-        What the energy-based model learns from.
-    gate_sharpness : float, default=100
-        Slope of the gates where they are relaxed, which they are in training only.
-    langevin_steps : int, default=5
-        Steps of the sampler for each batch.
-    langevin_step_size : float, default=1e-3
-        Of ``sampler="langevin"``.
+        λ, the weight of the penalty in nats. 0 trains without a penalty.
+    penalized_layers, penalty, sampler, gate_sharpness
+        As in :class:`ComplexityLoss`: the layers, the density of their gates and how it is learned,
+        and the slope of the relaxed gates. Gates are relaxed in training only.
+    langevin_steps, langevin_step_size, energy_lr
+        As in :class:`ComplexityLoss`: steps of the sampler for each batch, their size with
+        ``sampler="langevin"``, and the learning rate of the energy-based model.
     penalty_interval : int, default=1
-        Every which batch has the penalty. The paper's code takes 10.
-    energy_lr : float, default=1e-3
-        Learning rate of the energy-based model.
+        Apply the penalty every ``penalty_interval`` batches. The paper's code uses 10.
     optimizer : {"adam", "adamw", "sgd"} or subclass of torch.optim.Optimizer, default="adam"
-        Of the network.
+        Optimizer of the network.
     lr : float, default=1e-3
         Learning rate of the network.
     max_epochs : int, default=50
-        Epochs to train; with a ``checkpoint``, in all.
+        Number of epochs to train; with a ``checkpoint``, including those before it.
     batch_size : int or "auto", default="auto"
         ``"auto"`` is ``min(128, n_samples)``.
     validation_fraction : float or None, default=None
-        Share of ``X`` set aside, stratified by class, to follow loss and accuracy on.
+        Fraction of ``X`` set aside, stratified by class, for a validation loss and accuracy.
     early_stopping : bool, default=False
-        Whether to stop when the validation loss has not fallen for 10 epochs, and take the
-        parameters of the best. Needs a ``validation_fraction``.
+        Whether to stop when the validation loss has not fallen for 10 epochs, and restore the
+        parameters of the best epoch. Needs a ``validation_fraction``.
     callbacks : list of skorch.callbacks.Callback or None, default=None
-        More callbacks; they see ``net_``.
+        Additional callbacks, called with ``net_``.
     checkpoint : str, path or None, default=None
-        File that holds the state of the training after each epoch. With ``warm_start=True``,
-        ``fit`` on the same data goes on from it if it exists, to the same parameters as a training
-        that was never interrupted.
+        File to which the state of training is written after each epoch. With ``warm_start=True``,
+        ``fit`` on the same data resumes from it and ends with the same parameters as an
+        uninterrupted run.
     device : str, default="auto"
-        Where to train, as torch names it; ``"auto"`` is where the parameters are.
+        Device to train on, as torch names it; ``"auto"`` is that of the parameters.
     random_state : int, RandomState instance or None, default=None
         Seed of initial parameters, order of batches, dropout and the penalty's own random
         numbers. Initial parameters and order do not depend on ``lam``.
     verbose : int, default=0
         Whether to show a progress bar.
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the parameters, and all else, of the last one.
+        Whether ``fit`` resumes from the state of the last ``fit`` or `load_params`.
     net_params : dict or None, default=None
-        More parameters of the skorch net, such as ``{"optimizer__weight_decay": 1e-4}``;
-        ``module__...`` go to ``module`` where it is called.
+        Additional parameters of the skorch net, such as ``{"optimizer__weight_decay": 1e-4}``;
+        ``module__...`` are arguments of a callable ``module``.
 
     Attributes
     ----------
@@ -109,17 +107,17 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         The trained network; it runs as its author wrote it.
     net_ : skorch.NeuralNetClassifier
     history_ : list of dict
-        A record an epoch, which ``pandas.DataFrame(history_)`` makes a table of: ``train_loss``
-        (of the task) and ``train_acc`` over the batches as they were trained on, ``valid_loss``,
-        ``valid_acc`` and ``loss_gap``, the difference of the losses; ``penalty`` and
-        ``penalty_<layer>`` in nats, as they are before λ; ``energy_loss``; ``complexity`` and
-        ``complexity_<layer>``, the entropy in bits at the end of the epoch on one of its batches,
-        by an estimate that is low in expectation, with ``complexity_<layer>_se``.
+        One record per epoch, for ``pandas.DataFrame(history_)``: ``train_loss`` (of the task) and
+        ``train_acc`` over the batches as they were trained on; ``valid_loss``, ``valid_acc`` and
+        ``loss_gap``, the difference of the losses; ``penalty`` and ``penalty_<layer>`` in nats,
+        without the factor λ; ``energy_loss``; ``complexity`` and ``complexity_<layer>``, the
+        entropy in bits at the end of the epoch on one of its batches, an estimate that is biased
+        low, with the standard error ``complexity_<layer>_se``.
     penalized_layers_ : list of str
         Names of the penalised layers; empty with ``lam=0``.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
-        Only when ``X`` has names of columns.
+        Only when ``X`` has column names.
 
     See Also
     --------
@@ -174,8 +172,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         gate_sharpness=100.0,
         langevin_steps=5,
         langevin_step_size=1e-3,
-        penalty_interval=1,
         energy_lr=1e-3,
+        penalty_interval=1,
         optimizer="adam",
         lr=1e-3,
         max_epochs=50,
@@ -199,8 +197,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         self.gate_sharpness = gate_sharpness
         self.langevin_steps = langevin_steps
         self.langevin_step_size = langevin_step_size
-        self.penalty_interval = penalty_interval
         self.energy_lr = energy_lr
+        self.penalty_interval = penalty_interval
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs
@@ -243,10 +241,12 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         if resume and self.net_._interrupted and self.checkpoint is not None:
             resume = False  # the file has the end of the last epoch, not the middle of one
         with LOCK, torch.random.fork_rng(devices=_cuda_devices()):
-            with _unchanged_on_error(self):
-                X, y = self._check_data(X, y, resume)
-                data_hash = None if self.checkpoint is None else joblib.hash((X, y))
-                self._prepare(X, y, data_hash, resume)
+            new = copy.copy(self)  # an error before training leaves the last fit
+            X, y = new._check_data(X, y, resume)
+            data_hash = None if self.checkpoint is None else joblib.hash((X, y))
+            new._prepare(X, y, data_hash, resume)
+            X, y = cast(new.module_, X), torch.as_tensor(y)
+            self.__dict__ = vars(new)
             self._train(X, y, data_hash)
         return self
 
@@ -275,10 +275,10 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
     def _prepare(self, X, y, data_hash, resume):
         """Set ``net_``: the one of the last fit, the one in the checkpoint, or a new one."""
-        settings, path, saved = settings_of(self.get_params(deep=False)), self.checkpoint, None
-        if path is not None:
-            if not os.path.isdir(folder := os.path.dirname(os.path.abspath(path))):
-                raise FileNotFoundError(f"checkpoint={str(path)!r}: no directory {folder}.")
+        settings, path = settings_of(self.get_params(deep=False)), self.checkpoint
+        folder = os.path.dirname(os.path.abspath(path or "."))
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"checkpoint={str(path)!r}: no directory {folder}.")
         if resume:
             if changed := changed_settings(settings, self._settings):
                 raise ValueError(
@@ -287,16 +287,9 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                     "parameters, with warm_start=False and module=classifier.module_."
                 )
             return
+        saved = None
         if self.warm_start and path is not None and os.path.exists(path):
-            saved = read_state(path)
-            changed = changed_settings(settings, saved["settings"])
-            if saved["data"] != data_hash:
-                changed.append("X or y")
-            if changed:
-                raise ValueError(
-                    f"checkpoint={str(path)!r} is of another training: it had another "
-                    f"{', '.join(changed)}. Pass what it had to fit, or set another file."
-                )
+            saved = read_checkpoint(path, settings, data_hash)
         self._start(X, settings, saved and saved["seed"])
         self.net_.batch_size = batch_size_for(self.net_, X, y, self.batch_size)
         if saved is not None:
@@ -331,7 +324,6 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                 write_state(self._state(data_hash), path)
 
         with bar:
-            X, y = cast(net.module_, X), torch.as_tensor(y)
             net.max_epochs = self.max_epochs
             net.train(X, y, max(0, self.max_epochs - n_done), after_epoch=after_epoch)
         if path is not None and os.path.exists(path):
@@ -340,11 +332,11 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
     def _state(self, data_hash=None):
         """Return everything that a file holds."""
         classes, names = self.classes_, getattr(self, "feature_names_in_", None)
-        # a file that is safe to load holds no dates
-        plain = classes.astype(str) if classes.dtype.kind == "M" else classes
+        if (dtype := classes.dtype).kind == "M":
+            classes = classes.astype(str)  # a file that is safe to load holds no dates
         return {
-            "classes": plain.tolist(),
-            "classes_dtype": classes.dtype.str,
+            "classes": classes.tolist(),
+            "classes_dtype": dtype.str,
             "n_features": self.n_features_in_,
             "feature_names": None if names is None else names.tolist(),
             "input": self._input,
@@ -387,15 +379,16 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             If the file is anything else, or of another module.
         """
         self._validate_params()
-        with LOCK, torch.random.fork_rng(devices=_cuda_devices()), _unchanged_on_error(self):
-            self._load(read_state(path), path)
+        state, new = read_state(path), copy.copy(self)
+        with LOCK, torch.random.fork_rng(devices=_cuda_devices()):
+            new._load(state, path)
+        self.__dict__ = vars(new)
         return self
 
     def _load(self, state, path):
         changed = changed_settings(settings_of(self.get_params(deep=False)), state["settings"])
-        needed = {"optimizer"}
-        if self.lam and state["net"]["complexity"]:
-            needed |= {"penalty", "sampler"}
+        has_penalty = self.lam and state["net"]["complexity"]
+        needed = ("optimizer", "penalty", "sampler") if has_penalty else ("optimizer",)
         if changed := [name for name in changed if name in needed]:
             raise ValueError(
                 f"{path} is of another training, with another {', '.join(changed)}. Restore the "
@@ -414,7 +407,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         self.net_.load_state_dict({**state["net"], **state["outcome"]})
 
     def decision_function(self, X):
-        """Return logits, of two classes their difference.
+        """Return the logits, or their difference for two classes.
 
         Parameters
         ----------
@@ -422,13 +415,13 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        scores : ndarray of shape (n_samples, n_classes), or (n_samples,) of two classes
+        scores : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
         """
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_log_proba(self, X):
-        """Return the log of `predict_proba`.
+        """Return the logarithm of `predict_proba`.
 
         Parameters
         ----------
@@ -464,14 +457,13 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,)
         """
-        logits = self._logits(X)
-        return self.classes_[logits.argmax(axis=1)]
+        return self.classes_[self._logits(X).argmax(axis=1)]
 
     def _logits(self, X):
         check_is_fitted(self)
         X = validate_data(self, _as_array(X), dtype="numeric", allow_nd=True, reset=False)
         self._check_shape(X)
-        with LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws
+        with LOCK, torch.random.fork_rng(devices=[]):  # loaders draw from torch's generator
             return to_numpy(self.net_.forward(cast(self.module_, X))).astype(np.float64)
 
     def _check_shape(self, X):
@@ -488,7 +480,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def history_(self):
-        """A record an epoch."""
+        """One record per epoch."""
         return [
             {
                 key: value.item() if isinstance(value, np.generic) else value
@@ -506,10 +498,9 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def _fitted_net(self):
-        try:
-            return self.net_
-        except AttributeError:  # as of any fitted attribute before fit
-            raise AttributeError(f"{type(self).__name__} is not fitted yet.") from None
+        if not hasattr(self, "net_"):
+            raise AttributeError(f"{type(self).__name__} is not fitted yet.")
+        return self.net_
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "net_")
@@ -520,27 +511,15 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-@contextlib.contextmanager
-def _unchanged_on_error(estimator):
-    """Leave an estimator as it was if what it becomes turns out not to fit together."""
-    before = vars(estimator).copy()
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
-
-
 def _as_array(X):
-    """Return tensors as arrays; refuse what holds samples in other ways."""
+    """Return tensors as arrays; refuse other containers of samples."""
     tuples = isinstance(X, list) and X and isinstance(X[0], tuple) and np.ndim(X[0][0]) > 0
-    kinds = isinstance(X, GatingStates | Mapping | Iterator) and not issparse(X)
-    if is_stream(X) or tuples or kinds:
-        what = "list of tuples" if tuples else type(X).__name__
+    container = isinstance(X, GatingStates | Mapping | Iterator) and not issparse(X)
+    if is_stream(X) or tuples or container:
         raise ValueError(
-            f"Got a {what}; need X as one array or tensor of raw inputs, and y as an array of "
-            "labels. Stack the samples, or write a training loop with ComplexityLoss."
+            f"Got a {'list of tuples' if tuples else type(X).__name__}; need X as one array or "
+            "tensor of raw inputs, and y as an array of labels. Stack the samples, or write a "
+            "training loop with ComplexityLoss."
         )
     return to_numpy(X)
 

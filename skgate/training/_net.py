@@ -20,19 +20,8 @@ __all__ = ["PenalizedNet"]
 class PenalizedNet(NeuralNetClassifier):
     """skorch net that trains with ``task loss + lam * penalty``.
 
-    Each batch updates the densities of the gates first, then the network. Without a penalty the net
-    trains as its base class does.
-
-    Parameters
-    ----------
-    module : nn.Module
-        An instance, which is itself trained.
-    complexity : ComplexityLoss or None
-    lam : float
-    penalty_interval : int
-        Apply the penalty every `penalty_interval` batches.
-    **kwargs
-        Parameters of skorch's `NeuralNetClassifier`.
+    Each batch updates the densities of the gates first, then the network. With ``complexity=None``
+    the net trains as its base class does. ``module`` is an instance, which is itself trained.
     """
 
     def __init__(self, module, *, complexity=None, lam=0.0, penalty_interval=1, **kwargs):
@@ -118,12 +107,7 @@ class PenalizedNet(NeuralNetClassifier):
     def train(self, X, y, epochs, *, after_epoch):
         """Train from the last state; unlike ``fit``, leave an interruption to the caller.
 
-        Parameters
-        ----------
-        X, y : tensors
-        epochs : int
-        after_epoch : callable
-            Called after each epoch unless a callback has stopped training.
+        ``after_epoch()`` is called after each epoch unless a callback has stopped training.
         """
         self._interrupted, n_steps = True, self.n_steps_
         self.notify("on_train_begin", X=X, y=y)
@@ -174,16 +158,12 @@ class PenalizedNet(NeuralNetClassifier):
     def train_step_single(self, batch, **fit_params):
         self._set_training(True)
         X, y = unpack_data(batch)
-        gates = None
-        if self.complexity is None:
+        relaxed = self.complexity.relaxed() if self.complexity else contextlib.nullcontext()
+        with relaxed as gates:
             y_pred = self.infer(X, **fit_params)
-        else:
-            with self.complexity.relaxed() as found:
-                y_pred = self.infer(X, **fit_params)
-            gates = found[0]
         task_loss = loss = self.get_loss(y_pred, y, X=X, training=True)
-        if gates is not None:
-            loss = task_loss + self._penalty(gates, X)
+        if gates:
+            loss = task_loss + self._penalty(gates[0], X)
         if not torch.isfinite(loss):
             self._raise_not_finite(X, task_loss)
         loss.backward()

@@ -27,15 +27,9 @@ RESERVED_NET_PARAMS = {
 
 
 def new_net(params, X, n_classes, seed):
-    """Return an initialised, untrained net whose output was checked on some samples.
+    """Return an initialised net for the parameters of a classifier, all but ``batch_size``.
 
-    Parameters
-    ----------
-    params : dict
-        Parameters of a classifier. ``batch_size`` is left to the caller.
-    X : ndarray
-    n_classes : int
-    seed : int
+    It is untrained, and its output was checked on some samples.
     """
     fraction = params["validation_fraction"]
     arguments, options = _split_net_params(params["net_params"] or {})
@@ -88,14 +82,7 @@ def _split_net_params(net_params):
 
 
 def batch_size_for(net, X, y, batch_size):
-    """Return a batch size, as given or chosen, after checking that the last batch can be trained on.
-
-    Parameters
-    ----------
-    net : PenalizedNet
-    X, y : ndarray
-    batch_size : int or "auto"
-    """
+    """Return the size of a batch, chosen or checked so that a net can train on the last one."""
     split, automatic = net.train_split, batch_size == "auto"
     try:
         n_samples = len(y) if split is None else len(split(X, y)[0])
@@ -136,17 +123,7 @@ def _callbacks(callbacks, early_stopping, validation_fraction):
 
 
 def _build_module(module, X, n_classes, hidden_layer_sizes, arguments):
-    """Return a new module: a perceptron for None, a copy of an instance, or what a callable returns.
-
-    Parameters
-    ----------
-    module : None, nn.Module, or callable that returns one
-    X : ndarray
-    n_classes : int
-    hidden_layer_sizes : sequence of int
-    arguments : dict
-        Additional arguments of the callable.
-    """
+    """Return a new module, on the CPU; ``arguments`` are those of a callable ``module``."""
     if arguments and (module is None or isinstance(module, nn.Module)):
         kind = "None" if module is None else "an instance"
         raise ValueError(

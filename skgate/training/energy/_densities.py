@@ -46,20 +46,8 @@ class GateDensities:
     Methods take gates as a list with a tensor (n_layers, n_samples, *shape) for each shape, and
     return values of layers in the order of ``shapes``.
 
-    Parameters
-    ----------
-    shapes : dict of str to tuple of int
-        Shape of the gates of each layer.
-    penalty : {"ebm", "product"}
-    sampler : {"flips", "langevin"}
-    n_steps : int
-        Steps of the sampler for each batch.
-    step_size : float
-        Step size of ``"langevin"``.
-    lr : float
-    seed : int
-    dtype : torch.dtype
-    device : torch.device
+    ``shapes`` has the shape of the gates of each layer by name; ``n_steps`` and ``step_size`` are
+    those of the sampler, ``lr`` is that of the energy models.
     """
 
     def __init__(self, shapes, *, penalty, sampler, n_steps, step_size, lr, seed, dtype, device):
@@ -71,12 +59,9 @@ class GateDensities:
             names = [name for name in shapes if shapes[name] == shape]
             kind = EnergyModel if penalty == "ebm" else ProductModel
             model = kind(len(names), shape, dtype=dtype, generator=self.generator)
-            chains = None
-            if penalty == "ebm" and sampler == "flips":
-                chains = DiscreteLangevin(model, n_steps)
-            elif penalty == "ebm":
-                chains = Langevin(n_steps, step_size)
-            self.groups.append(Group(names, shape, model, chains))
+            flips = sampler == "flips"
+            chains = DiscreteLangevin(model, n_steps) if flips else Langevin(n_steps, step_size)
+            self.groups.append(Group(names, shape, model, chains if penalty == "ebm" else None))
         names = [name for group in self.groups for name in group.names]
         self._order = [names.index(name) for name in shapes]
         self.optimizer = None

@@ -28,13 +28,7 @@ NEGATIVE_SLOPE = 0.2
 class ProductModel(nn.Module):
     """Independent gates, q of Eq. 31, whose rates are running means over batches.
 
-    Parameters
-    ----------
-    n_layers : int
-    shape : tuple of int
-    dtype : torch.dtype
-    generator : torch.Generator
-        On the device of the gates.
+    ``shape`` is that of the gates of a sample; the generator is on the device of the gates.
     """
 
     def __init__(self, n_layers, shape, *, dtype, generator):

@@ -19,13 +19,7 @@ N_TEMPERATURES = 16
 
 
 class Langevin(nn.Module):
-    """Langevin steps from the data (Eq. 36), which leave the binary values 0 and 1.
-
-    Parameters
-    ----------
-    n_steps : int
-    step_size : float
-    """
+    """Langevin steps from the data (Eq. 36), which leave the binary values 0 and 1."""
 
     def __init__(self, n_steps, step_size):
         super().__init__()
@@ -50,11 +44,6 @@ class DiscreteLangevin(nn.Module):
     A step proposes to flip each gate with a probability that depends on the gradient, all at once
     (DMALA, the discrete Langevin proposal of Zhang, Liu and Liu, 2022), and is accepted or rejected
     by Metropolis and Hastings. The step size follows the acceptance rate.
-
-    Parameters
-    ----------
-    model : EnergyModel
-    n_steps : int
     """
 
     def __init__(self, model, n_steps):
@@ -83,15 +72,7 @@ class DiscreteLangevin(nn.Module):
 def dmala_steps(model, states, step_size, n_steps, generator, temperature=1.0):
     """Return states after some steps on ``exp(temperature * f) q``, their f, and the acceptance.
 
-    Parameters
-    ----------
-    model : EnergyModel
-    states : Tensor of shape (n_layers, n_chains, *shape)
-        Binary gates.
-    step_size : Tensor of shape (n_layers,)
-    n_steps : int
-    generator : torch.Generator
-    temperature : float, default=1
+    States are binary gates, (n_layers, n_chains, *shape); ``step_size`` is (n_layers,).
     """
     logit = model.p.logit()
     column = logit.flatten(1).unsqueeze(-1)  # (n_layers, n_gates, 1)
