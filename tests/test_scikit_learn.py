@@ -65,10 +65,13 @@ def test_pipeline_equals_its_parts(net, data):
 def test_cross_validation_on_states_and_on_inputs(net, data, measure):
     X, y = data
     states = GateExtractor(net).fit_transform(X)
-    on_states = cross_val_score(measure(alpha=0.2, random_state=0), states, y, cv=3)
-    on_inputs = cross_val_score(measure(net, alpha=0.2, random_state=0), X, y, cv=3)
+    on_states = cross_val_score(measure(density=Kernel(alpha=0.2), random_state=0), states, y, cv=3)
+    on_inputs = cross_val_score(measure(net, density=Kernel(alpha=0.2), random_state=0), X, y, cv=3)
     in_pipeline = cross_validate(
-        make_pipeline(GateExtractor(net), measure(alpha=0.2, random_state=0)), X, y, cv=3
+        make_pipeline(GateExtractor(net), measure(density=Kernel(alpha=0.2), random_state=0)),
+        X,
+        y,
+        cv=3,
     )["test_score"]
     assert np.isfinite(on_states).all()
     assert_allclose(on_inputs, on_states, rtol=1e-10)
@@ -78,11 +81,12 @@ def test_cross_validation_on_states_and_on_inputs(net, data, measure):
 def test_grid_search_over_alpha(net, data):
     X, _ = data
     states = GateExtractor(net).fit_transform(X)
-    search = GridSearchCV(GatingEntropy(), {"alpha": [1e-4, 0.1, 1.0]}, cv=3, n_jobs=2).fit(states)
+    grid = {"density__alpha": [1e-4, 0.1, 1.0]}
+    search = GridSearchCV(GatingEntropy(density=Kernel()), grid, cv=3, n_jobs=2).fit(states)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert isinstance(search.best_estimator_.states_, GatingStates)
-    pipeline = make_pipeline(GateExtractor(net), GatingEntropy())
-    again = GridSearchCV(pipeline, {"gatingentropy__alpha": [1e-4, 0.1, 1.0]}, cv=3).fit(X)
+    pipeline = make_pipeline(GateExtractor(net), GatingEntropy(density=Kernel()))
+    again = GridSearchCV(pipeline, {"gatingentropy__density__alpha": [1e-4, 0.1, 1.0]}, cv=3).fit(X)
     assert_allclose(
         again.cv_results_["mean_test_score"], search.cv_results_["mean_test_score"], rtol=1e-10
     )
@@ -91,7 +95,7 @@ def test_grid_search_over_alpha(net, data):
 @pytest.mark.parametrize("measure", [GatingEntropy, GatingMI, TotalCorrelation])
 def test_clone_and_pickle(net, data, measure):
     X, y = data
-    fitted = measure(net, alpha=0.2, random_state=0).fit(X, y)
+    fitted = measure(net, density=Kernel(alpha=0.2), random_state=0).fit(X, y)
     cloned = clone(fitted)
     assert not hasattr(cloned, "states_")
     assert_allclose(cloned.fit(X, y).transform(X), fitted.transform(X), rtol=1e-13)
