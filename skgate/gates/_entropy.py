@@ -6,7 +6,7 @@ from sklearn.utils import Bunch
 from ..densities import LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states
-from ..utils.sklearn import _fit_context, validate_params
+from ..utils.sklearn import validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 __all__ = ["GatingEntropy", "gating_entropy"]
@@ -172,32 +172,4 @@ shape (n_layers,)
     """
 
     _role_of_y = "ignored"
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
-        """Measure the gating states.
-
-        Parameters
-        ----------
-        X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
-            With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
-        y : Ignored
-
-        Returns
-        -------
-        self : GatingEntropy
-
-        Raises
-        ------
-        ValueError
-            If a parameter or ``X`` is not as described, or ``model`` has no gates.
-        RuntimeError
-            If ``device="cuda"`` cannot be had.
-
-        Warns
-        -----
-        SaturationWarning
-            If an entropy is within 1% of the ceiling of the kernel density.
-        """
-        self._fit_states(X, None)
-        return self._measure(gating_entropy)
+    _function = staticmethod(gating_entropy)
