@@ -278,9 +278,13 @@ COLUMNS = {
         "conditional_independent_entropy": "conditional_independent_entropies_",
         "conditional_entropy": "conditional_entropies_",
     },
-    GibbsLayerMI: {"mi_x": "mi_x_", "mi_y": "mi_y_", "mi_xbar": "mi_xbar_"},
-    BinnedLayerMI: {"mi_x": "mi_x_", "null_mi_y": "null_mi_y_", "saturated": "saturated_"},
-    KDELayerMI: {"mi_y": "mi_y_", "ceiling": "ceilings_"},
+    GibbsLayerMI: {"mi_x": "layer_mi_x_", "mi_y": "layer_mi_y_", "mi_xbar": "layer_mi_xbar_"},
+    BinnedLayerMI: {
+        "mi_x": "layer_mi_x_",
+        "shuffled_mi_y": "shuffled_layer_mi_y_",
+        "saturated": "layer_saturated_",
+    },
+    KDELayerMI: {"mi_y": "layer_mi_y_", "ceiling": "layer_ceiling_"},
 }
 WHOLE = {
     GatingEntropy: {
@@ -300,7 +304,7 @@ WHOLE = {
         "total_correlation": "total_correlation_",
         "saturated": "network_saturated_",
     },
-    GibbsLayerMI: {"mi_x": "network_mi_x_", "mi_y": "network_mi_y_"},
+    GibbsLayerMI: {"mi_x": "mi_x_", "mi_y": "mi_y_"},
 }
 
 

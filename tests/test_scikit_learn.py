@@ -306,7 +306,7 @@ def test_a_scaler_in_front_of_a_measure(activations, measure):
     pipeline = make_pipeline(StandardScaler(), measure()).fit(X, y)
     scaled = StandardScaler().fit_transform(X)
     direct = measure().fit(scaled, y)
-    assert_allclose(pipeline[-1].mi_y_, direct.mi_y_, rtol=1e-12)
+    assert_allclose(pipeline[-1].layer_mi_y_, direct.layer_mi_y_, rtol=1e-12)
     assert_allclose(pipeline.transform(X), direct.transform(scaled), rtol=1e-12)
     assert_allclose(pipeline.score(X, y), direct.score(scaled, y), rtol=1e-12)
     assert list(pipeline.get_feature_names_out()) == list(direct.get_feature_names_out())
@@ -346,7 +346,7 @@ def test_grid_search_finds_the_resolution_that_predicts(activations, measure, gr
     assert 0 < search.best_index_ < 3
     assert 0.1 < search.best_score_ < np.log2(3)
     # the plug-in on the same samples is largest where it says nothing
-    fine, coarse = (measure(**{next(iter(grid)): v}).fit(X, y).mi_y_[0] for v in values[:2])
+    fine, coarse = (measure(**{next(iter(grid)): v}).fit(X, y).layer_mi_y_[0] for v in values[:2])
     assert fine >= coarse
     shuffled = GridSearchCV(measure(), grid, cv=3).fit(X, rng.permutation(y))
     assert shuffled.best_score_ < 0.02

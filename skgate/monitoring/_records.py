@@ -47,4 +47,5 @@ def records_of(fitted, *, step=0, name=None):
 def _column(attribute):
     """Return the name of a quantity: ``layer_entropies_se_`` has ``entropy_se``."""
     name = attribute.removesuffix("_").removeprefix("layer_").removeprefix("network_")
+    name = name.replace("shuffled_layer_", "shuffled_")
     return re.sub(r"(?<!s)s(_se)?$", r"\1", re.sub(r"ies(_se)?$", r"y\1", name))

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from tqdm import tqdm
 
-from ..capture import LOCK, is_stream
+from ..capture import TORCH_LOCK, is_stream
 from ..exceptions import warn_user
 from ..states import GatingStates
 from ..utils.arrays import to_numpy
@@ -255,7 +255,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         goes_on = self.warm_start and self.__sklearn_is_fitted__()
         if goes_on and self._interrupted and self.checkpoint is not None:
             goes_on = False  # from within an epoch, but from the end of the last one
-        with LOCK, torch.random.fork_rng(devices=_cuda_devices()):
+        with TORCH_LOCK, torch.random.fork_rng(devices=_cuda_devices()):
             with _unchanged_on_error(self):
                 X, y = self._check_data(X, y, goes_on)
                 data = self._prepare(X, y, goes_on)
@@ -393,7 +393,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
             If the file is something else, or of another module.
         """
         self._validate_params()
-        with LOCK, torch.random.fork_rng(devices=_cuda_devices()), _unchanged_on_error(self):
+        with TORCH_LOCK, torch.random.fork_rng(devices=_cuda_devices()), _unchanged_on_error(self):
             self._load(read_state(path), path)
         return self
 
@@ -479,7 +479,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, _as_array(X), dtype="numeric", allow_nd=True, reset=False)
         self._check_shape(X)
-        with LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws
+        with TORCH_LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws
             return to_numpy(self.net_.forward(cast(self.module_, X))).astype(np.float64)
 
     def _check_shape(self, X):

@@ -12,17 +12,17 @@ import torch
 from sklearn.utils import check_random_state
 
 from ..capture import (
-    LOCK,
     THRESHOLD,
-    Caster,
+    TORCH_LOCK,
     GateRecorder,
     GateRelaxation,
-    Watcher,
+    InputCaster,
+    ModuleRunner,
     call,
     choose_layers,
+    eval_mode_without_side_effects,
     inner_module,
-    noted,
-    running,
+    with_shapes_in_errors,
 )
 from ..utils.sklearn import POSITIVE, Interval, StrOptions, validate_parameter_constraints
 from .energy import GateDensities
@@ -168,15 +168,15 @@ class ComplexityLoss:
         ValueError
             If ``penalized_layers`` names no layer that can be penalised; the error lists them.
         """
-        with LOCK, noted(inputs):
+        with TORCH_LOCK, with_shapes_in_errors(inputs):
             record = partial(GateRecorder, sampling="off", smooth=False)
-            two, three = Watcher(self.module, record, train=False, seed=0).rehearse(inputs)
+            two, three = ModuleRunner(self.module, record, train=False, seed=0).dry_run(inputs)
         self._layouts = self._choose(two, three)
-        self._swapped = {event.layer for event in three if event.swapped}
+        self._swapped = {event.layer for event in three if event.constant_is_first}
         self.layer_names_ = list(self._layouts)
         gates = {event.layer: event.gates for event in three}
         shapes = {n: tuple(self._shaped(n, gates[n]).shape[1:]) for n in self.layer_names_}
-        caster = Caster(self.module)
+        caster = InputCaster(self.module)
         self._densities = GateDensities(
             shapes,
             penalty=self.penalty,
@@ -226,7 +226,7 @@ class ComplexityLoss:
         """
         self._found_layers()
         options = self._layouts, self.gate_sharpness, self._swapped
-        with LOCK, GateRelaxation(self.module, *options) as relaxation:
+        with TORCH_LOCK, GateRelaxation(self.module, *options) as relaxation:
             found = []
             yield found
         missing = [name for name in self.layer_names_ if name not in relaxation.gates]
@@ -266,7 +266,7 @@ class ComplexityLoss:
         if not hasattr(self, "layer_names_"):
             self.find_layers(x)
         with self.relaxed() as found:
-            output = call(self.module, Caster(self.module)(x))
+            output = call(self.module, InputCaster(self.module)(x))
         return output, found[0]
 
     def energy_step(self, x):
@@ -362,7 +362,7 @@ class ComplexityLoss:
         """
         if not isinstance(n_particles, Integral) or n_particles < 1:
             raise ValueError(f"n_particles needs to be 1 or more, an integer; got {n_particles!r}.")
-        with LOCK, running(self.module, train=False, seed=0):
+        with TORCH_LOCK, eval_mode_without_side_effects(self.module, train=False, seed=0):
             _, gates = self.run(x)
             self._require_batches()
             gates = self._densities.whole(gates.groups)

@@ -8,7 +8,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.dataset import unpack_data
 
-from ..capture import running
+from ..capture import eval_mode_without_side_effects
 from ..monitoring import ComplexityMonitor
 
 __all__ = ["PenalizedNet"]
@@ -198,7 +198,7 @@ def _first_not_finite(module, X, net):
     parts = [(name, part) for name, part in module.named_modules() if not list(part.children())]
     handles = [part.register_forward_hook(look(name)) for name, part in parts]
     try:
-        with running(module, train=False, seed=0):
+        with eval_mode_without_side_effects(module, train=False, seed=0):
             net.infer(X)
     finally:
         for handle in handles:

@@ -9,7 +9,15 @@ from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from ..capture import LOCK, Caster, copy_module, inner_module, noted, prepare_module, running
+from ..capture import (
+    TORCH_LOCK,
+    InputCaster,
+    copy_module,
+    eval_mode_without_side_effects,
+    inner_module,
+    prepare_module,
+    with_shapes_in_errors,
+)
 from ..exceptions import warn_user
 from ._loss import PENALTY_CONSTRAINTS, ComplexityLoss
 from ._net import PenalizedNet
@@ -67,7 +75,7 @@ def new_net(classifier, X, seed, choose_batch_size):
         batch_size=choose_batch_size(module, split),
         train_split=split,
         callbacks=_callbacks(classifier),
-        device=str(Caster(module).device),
+        device=str(InputCaster(module).device),
         verbose=0,
         **options,
     ).initialize()
@@ -77,7 +85,7 @@ def new_net(classifier, X, seed, choose_batch_size):
 
 def cast(module, X):
     """Return an array as the tensor that a module takes, in memory of the CPU."""
-    return Caster(module, device="cpu")(X)
+    return InputCaster(module, device="cpu")(X)
 
 
 def _net_params(net_params):
@@ -215,7 +223,11 @@ def _check_output(net, X, n_classes):
     n_classes : int
     """
     module, n_samples = net.module_, len(X)
-    with LOCK, noted(X), running(module, train=False, seed=0):
+    with (
+        TORCH_LOCK,
+        with_shapes_in_errors(X),
+        eval_mode_without_side_effects(module, train=False, seed=0),
+    ):
         output = net.infer(X)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
     if shape != (n_samples, n_classes):
@@ -227,7 +239,7 @@ def _check_output(net, X, n_classes):
         )
     if not (_look_like_probabilities(output) and X.is_floating_point()):
         return
-    with LOCK, running(module, train=False, seed=0):
+    with TORCH_LOCK, eval_mode_without_side_effects(module, train=False, seed=0):
         large = net.infer(1e3 * X)  # of which logits are large, where they were not by chance
     if _look_like_probabilities(large):
         warn_user(
