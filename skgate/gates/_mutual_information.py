@@ -32,14 +32,24 @@ def gating_mi(
     verbose=0,
     random_state=None,
 ):
-    """Return I(X;Σ) and I(X;Σ;Y) of states at hand, as :class:`GatingMI` measures them.
+    """Return I(X;Σ) and I(X;Σ;Y) of states at hand.
 
-    ``states`` were read with sampling off, and may be a list or dict of arrays, one a layer.
+    The functional form of :class:`GatingMI`, which describes the parameters. ``states`` were read
+    with sampling off, and may be a list or dict of arrays, one a layer.
 
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
         The attributes of :class:`GatingMI`, without the last underscore.
+
+    Raises
+    ------
+    ValueError
+        If ``y`` is missing, continuous or of another length, or a parameter is not as described.
+
+    See Also
+    --------
+    GatingMI : The same as an estimator, from raw inputs of a model too.
 
     Examples
     --------
@@ -113,7 +123,7 @@ class GatingMI(GatingEstimator):
     Attributes
     ----------
     mi_x_, mi_xy_ : float
-        I(X;Σ) and I(X;Σ;Y) of all layers, in units of ``base``.
+        I(X;Σ) and I(X;Σ;Y) of all layers, in bits unless ``base`` says else.
     shuffled_mi_xy_ : float
         I(X;Σ;Y) with the labels shuffled once.
     conditional_entropy_ : float
@@ -125,11 +135,13 @@ class GatingMI(GatingEstimator):
     saturated_ : bool
         Whether the entropy, or that given the label, is within 1% of the ceiling of the kernel
         density, and not informative.
-    layer_mi_x_, layer_mi_xy_, shuffled_layer_mi_xy_, layer_conditional_entropy_, \
-layer_mi_x_se_, layer_mi_xy_se_, layer_ceiling_, layer_saturated_ : ndarray of shape (n_layers,)
+    layer_mi_x_, layer_mi_xy_, shuffled_layer_mi_xy_ : ndarray of shape (n_layers,)
+    layer_conditional_entropy_, layer_mi_x_se_, layer_mi_xy_se_ : ndarray of shape (n_layers,)
+    layer_ceiling_, layer_saturated_ : ndarray of shape (n_layers,)
         The same of each layer.
-    suffix_mi_x_, suffix_mi_xy_, shuffled_suffix_mi_xy_, suffix_conditional_entropy_, \
-suffix_mi_x_se_, suffix_mi_xy_se_, suffix_ceiling_, suffix_saturated_ : ndarray of shape (n_layers,)
+    suffix_mi_x_, suffix_mi_xy_, shuffled_suffix_mi_xy_ : ndarray of shape (n_layers,)
+    suffix_conditional_entropy_, suffix_mi_x_se_, suffix_mi_xy_se_ : ndarray of shape (n_layers,)
+    suffix_ceiling_, suffix_saturated_ : ndarray of shape (n_layers,)
         The same of the layers from each one on.
     classes_ : ndarray of shape (n_classes,)
     density_ : estimator

@@ -30,14 +30,24 @@ def total_correlation(
     verbose=0,
     random_state=None,
 ):
-    """Return TC(Σ) of states at hand, as :class:`TotalCorrelation` measures it.
+    """Return the total correlation TC(Σ) of states at hand.
 
-    ``states`` may be a list or dict of arrays, one a layer; labels ``y`` add the terms given Y.
+    The functional form of :class:`TotalCorrelation`, which describes the parameters. ``states`` may
+    be a list or dict of arrays, one a layer; labels ``y`` add the terms given the label.
 
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
         The attributes of :class:`TotalCorrelation`, without the last underscore.
+
+    Raises
+    ------
+    ValueError
+        If a parameter, the states or the labels are not as described.
+
+    See Also
+    --------
+    TotalCorrelation : The same as an estimator, from raw inputs of a model too.
 
     Examples
     --------
@@ -115,7 +125,7 @@ class TotalCorrelation(GatingEstimator):
     Attributes
     ----------
     total_correlation_, independent_entropy_, entropy_ : float
-        TC, C and H of all layers, in units of ``base``.
+        TC, C and H of all layers, in bits unless ``base`` says else.
     total_correlation_se_, entropy_se_ : float
         Standard errors over the samples, of a fitted density, which is taken as given; NaN for the
         kernel density.
@@ -126,10 +136,11 @@ class TotalCorrelation(GatingEstimator):
     saturated_ : bool
         Whether H is within 1% of the ceiling of the kernel density; TC is then no less than C minus
         that ceiling, whatever the states.
-    layer_total_correlation_, layer_independent_entropy_, layer_entropy_, \
-layer_total_correlation_se_, layer_entropy_se_, layer_conditional_total_correlation_, \
-layer_conditional_independent_entropy_, layer_conditional_entropy_, layer_ceiling_, \
-layer_saturated_ : ndarray of shape (n_layers,)
+    layer_total_correlation_, layer_independent_entropy_ : ndarray of shape (n_layers,)
+    layer_entropy_, layer_total_correlation_se_, layer_entropy_se_ : ndarray of shape (n_layers,)
+    layer_conditional_total_correlation_ : ndarray of shape (n_layers,)
+    layer_conditional_independent_entropy_ : ndarray of shape (n_layers,)
+    layer_conditional_entropy_, layer_ceiling_, layer_saturated_ : ndarray of shape (n_layers,)
         The same of each layer.
     density_ : estimator
         The density fitted to all samples.
