@@ -18,6 +18,7 @@ EXTRAS = {
     "test": [
         "dask[distributed]",
         "hypothesis",
+        "import-linter",
         "matplotlib",
         "pandas",
         "polars",

@@ -42,8 +42,7 @@ X4, SEQUENCES, IMAGES = noise(N, 4), noise(N, 5, 4), noise(N, 2, 6, 5)
 def read(net, X, y=None, *, layers=None, spatial="channels", batch_size=4):
     """Return the activations of each layer, and the names of the functions that made them."""
     reader = ActivationReader(net, layers=layers, spatial=spatial, batch_size=batch_size)
-    parts = []
-    reader.read(GibbsLayerMI(), X, y, lambda part, labels: parts.append(part), reset=True)
+    parts = [part for part, _ in reader.read(GibbsLayerMI(), X, y, reset=True)]
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return arrays, dict(zip(arrays, reader.activation_functions, strict=True))
 
@@ -373,8 +372,8 @@ def test_measures_of_positions_are_those_of_all_positions():
         fitted = measure(net, spatial="channels", batch_size=4).fit(X, Y)
         for i, (activations, labels) in enumerate([(flat, y), (logits, Y)]):
             expected = measure().fit(activations, labels)
-            assert_allclose(fitted.mi_x_[i], expected.mi_x_[0], **TIGHT)
-            assert_allclose(fitted.mi_y_[i], expected.mi_y_[0], **TIGHT)
+            assert_allclose(fitted.layer_mi_x_[i], expected.layer_mi_x_[0], **TIGHT)
+            assert_allclose(fitted.layer_mi_y_[i], expected.layer_mi_y_[0], **TIGHT)
         assert fitted.n_units_ == [5, 3]
         alone = measure(net, spatial="channels", layers=0).fit(X, Y)
         assert_allclose(alone.score(X, Y), measure().fit(flat, y).score(flat, y), **TIGHT)
@@ -641,8 +640,8 @@ def test_measures_of_a_model_are_those_of_its_activations(net, by_hand, measure)
     assert fitted.activation_functions_ == ["relu", "tanh", None]
     assert not hasattr(direct, "activation_functions_")
     assert fitted.n_features_in_ == 4
-    assert_allclose(fitted.mi_x_, direct.mi_x_, **TIGHT)
-    assert_allclose(fitted.mi_y_, direct.mi_y_, **TIGHT)
+    assert_allclose(fitted.layer_mi_x_, direct.layer_mi_x_, **TIGHT)
+    assert_allclose(fitted.layer_mi_y_, direct.layer_mi_y_, **TIGHT)
     assert_allclose(fitted.transform(X4), direct.transform(by_hand), **TIGHT)
     assert_allclose(fitted.score(X4, Y), direct.score(by_hand, Y), **TIGHT)
 
@@ -669,7 +668,7 @@ def test_modules_of_less_precision(net, dtype):
     for measure in MEASURES:
         with warnings.catch_warnings(action="ignore"):
             fitted = measure(small).fit(X4, Y)
-        assert np.isfinite(fitted.mi_y_).all()
+        assert np.isfinite(fitted.layer_mi_y_).all()
         assert np.isfinite(fitted.score(X4, Y))
 
 
@@ -698,7 +697,7 @@ def test_skorch_nets(net):
     for measure in MEASURES:
         expected = measure(classifier.module_).fit(X4, Y)
         for model in (classifier, FrozenEstimator(classifier)):
-            assert_allclose(measure(model).fit(X4, Y).mi_y_, expected.mi_y_, **TIGHT)
+            assert_allclose(measure(model).fit(X4, Y).layer_mi_y_, expected.layer_mi_y_, **TIGHT)
     unfitted = skorch.NeuralNetClassifier(net)
     with pytest.raises(NotFittedError, match="FrozenEstimator"):
         GibbsLayerMI(unfitted).fit(X4, Y)
@@ -741,15 +740,15 @@ def test_layers_without_an_end_give_no_network_value_that_hangs_on_it(net, by_ha
     has_last = "4" in layers
     fitted = GibbsLayerMI(net, layers=layers).fit(X4, Y)
     for _ in range(2):
-        assert np.isnan(fitted.network_mi_x_)
-        assert np.isnan(fitted.network_mi_y_) == (not has_last)
+        assert np.isnan(fitted.mi_x_)
+        assert np.isnan(fitted.mi_y_) == (not has_last)
         fitted.partial_fit(X4, Y)
     assert np.isfinite(fitted.score(X4, Y))
     expected = gibbs_layer_mi(by_hand, Y)
     for both in (["0", "4"], None):
         fitted.set_params(layers=both).fit(X4, Y)
-        assert_allclose(fitted.network_mi_x_, expected.network_mi_x, **TIGHT)
-        assert_allclose(fitted.network_mi_y_, expected.network_mi_y, **TIGHT)
+        assert_allclose(fitted.mi_x_, expected.mi_x, **TIGHT)
+        assert_allclose(fitted.mi_y_, expected.mi_y, **TIGHT)
 
 
 # Data --------------------------------------------------------------------------------------------
@@ -800,8 +799,8 @@ SOURCES = {
 def test_data_in_any_container_give_the_values_of_arrays(net, case, measure):
     expected = measure(net).fit(X4, Y)
     fitted = measure(net, batch_size=4).fit(*SOURCES[case]())
-    assert_allclose(fitted.mi_x_, expected.mi_x_, **TIGHT)
-    assert_allclose(fitted.mi_y_, expected.mi_y_, **TIGHT)
+    assert_allclose(fitted.layer_mi_x_, expected.layer_mi_x_, **TIGHT)
+    assert_allclose(fitted.layer_mi_y_, expected.layer_mi_y_, **TIGHT)
     assert_allclose(fitted.score(*SOURCES[case]()), expected.score(X4, Y), **TIGHT)
     if "shuffling" not in case:
         assert_allclose(fitted.transform(SOURCES[case]()[0]), expected.transform(X4), **TIGHT)
@@ -828,7 +827,7 @@ def test_streams_that_cannot_be_measured_say_why(net, measure):
 def test_loaders_that_drop_the_last_batch(net):
     loader = DataLoader(Rows(X4, Y), batch_size=4, drop_last=True)
     fitted = GibbsLayerMI(net).fit(loader)
-    assert_allclose(fitted.mi_y_, GibbsLayerMI(net).fit(X4[:8], Y[:8]).mi_y_, **TIGHT)
+    assert_allclose(fitted.layer_mi_y_, GibbsLayerMI(net).fit(X4[:8], Y[:8]).layer_mi_y_, **TIGHT)
     assert fitted.transform(loader).shape == (8, 17)
 
 
@@ -846,7 +845,7 @@ def test_several_inputs(kind):
     assert_allclose(arrays["fa"], rows(hidden), **TIGHT)
     assert_allclose(arrays["out"], rows(net.out(hidden)), **TIGHT)
     assert_allclose(
-        GibbsLayerMI(net).fit(X, Y).mi_y_[0], gibbs_layer_mi(hidden, Y).mi_y[0], **TIGHT
+        GibbsLayerMI(net).fit(X, Y).layer_mi_y_[0], gibbs_layer_mi(hidden, Y).layer_mi_y[0], **TIGHT
     )
 
 
@@ -864,8 +863,8 @@ def test_inputs_of_any_number_type(net, dtype):
 def test_batches_of_any_size_give_the_same_values(net, measure, batch_size):
     expected = measure(net, batch_size=N).fit(X4, Y)
     fitted = measure(net, batch_size=batch_size).fit(X4, Y)
-    assert_allclose(fitted.mi_x_, expected.mi_x_, **TIGHT)
-    assert_allclose(fitted.mi_y_, expected.mi_y_, **TIGHT)
+    assert_allclose(fitted.layer_mi_x_, expected.layer_mi_x_, **TIGHT)
+    assert_allclose(fitted.layer_mi_y_, expected.layer_mi_y_, **TIGHT)
     assert_allclose(fitted.transform(X4), expected.transform(X4), **TIGHT)
 
 
@@ -875,8 +874,8 @@ def test_batches_of_any_size_give_the_same_values(net, measure, batch_size):
 def test_few_samples_and_equal_ones(net, measure, X):
     y = np.arange(len(X)) % 2
     fitted, direct = measure(net).fit(X, y), measure().fit(net(torch.tensor(X)), y)
-    assert_allclose(fitted.mi_x_[-1], direct.mi_x_[0], **TIGHT)
-    assert_allclose(fitted.mi_y_[-1], direct.mi_y_[0], **TIGHT)
+    assert_allclose(fitted.layer_mi_x_[-1], direct.layer_mi_x_[0], **TIGHT)
+    assert_allclose(fitted.layer_mi_y_[-1], direct.layer_mi_y_[0], **TIGHT)
 
 
 @quiet
@@ -902,7 +901,7 @@ def test_parts_of_a_model_add_up_to_the_whole(net):
     whole = GibbsLayerMI(net).fit(X4, Y)
     parts = GibbsLayerMI(net).partial_fit(X4[:3], Y[:3])
     parts.partial_fit(DataLoader(Rows(X4[3:6], Y[3:6]))).partial_fit(X4[6:], Y[6:])
-    for attribute in ("mi_x_", "mi_y_", "mi_xbar_", "network_mi_x_"):
+    for attribute in ("layer_mi_x_", "layer_mi_y_", "layer_mi_xbar_", "mi_x_"):
         assert_allclose(getattr(parts, attribute), getattr(whole, attribute), **TIGHT)
 
 
@@ -918,7 +917,7 @@ def test_a_part_that_fails_in_its_second_batch_leaves_no_trace(net):
     for name, value in before.items():
         assert_array_equal(getattr(fitted, name), value)
     expected = GibbsLayerMI(net).fit(np.vstack([X4, X4]), np.append(Y, Y))
-    assert_allclose(fitted.partial_fit(X4, Y).mi_x_, expected.mi_x_, **TIGHT)
+    assert_allclose(fitted.partial_fit(X4, Y).layer_mi_x_, expected.layer_mi_x_, **TIGHT)
 
 
 @quiet
@@ -937,10 +936,10 @@ def test_max_samples_of_a_model_draws_rows_with_their_labels(kind):
         "tuple": ((X,), y),
     }[kind]
     fitted = KDELayerMI(net, max_samples=40, random_state=1).fit(*given)
-    assert_allclose(fitted.ceilings_, np.log2(40))
-    assert_allclose(fitted.mi_y_, fitted.mi_x_, rtol=1e-4)
+    assert_allclose(fitted.layer_ceiling_, np.log2(40))
+    assert_allclose(fitted.layer_mi_y_, fitted.layer_mi_x_, rtol=1e-4)
     again = KDELayerMI(net, max_samples=40, random_state=1).fit(X, y)
-    assert_allclose(fitted.mi_x_, again.mi_x_, rtol=1e-12)
+    assert_allclose(fitted.layer_mi_x_, again.layer_mi_x_, rtol=1e-12)
 
 
 def test_a_model_runs_on_the_drawn_samples_alone(net):
@@ -1079,7 +1078,7 @@ def test_activations_are_handed_out_as_the_measures_read_them():
     assert_allclose(activations["3"], net(x).detach(), **TIGHT)
     assert list(layer_activations(net, IMAGES, layers="3")) == ["3"]
     whole = GibbsLayerMI(net, spatial="flatten").fit(IMAGES, Y)
-    assert_allclose(gibbs_layer_mi(activations, Y).mi_x, whole.mi_x_, **TIGHT)
+    assert_allclose(gibbs_layer_mi(activations, Y).layer_mi_x, whole.layer_mi_x_, **TIGHT)
 
 
 def test_activations_of_a_shuffling_loader_are_refused():
@@ -1094,5 +1093,5 @@ def test_a_network_whose_first_layer_cannot_be_seen_has_no_value_of_the_input():
     )
     with pytest.warns(UserWarning, match="lstm"):
         fitted = GibbsLayerMI(net).fit(SEQUENCES, Y)
-    assert np.isnan(fitted.network_mi_x_)
-    assert_allclose(fitted.network_mi_y_, fitted.mi_y_[-1], **TIGHT)
+    assert np.isnan(fitted.mi_x_)
+    assert_allclose(fitted.mi_y_, fitted.layer_mi_y_[-1], **TIGHT)

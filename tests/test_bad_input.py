@@ -99,14 +99,15 @@ def test_labels_that_are_no_labels(y, message, model):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"alpha": 0}, "'alpha' parameter"),
-        ({"alpha": -1.0}, "'alpha' parameter"),
-        ({"alpha": "aut"}, "'auto'"),
-        ({"alpha": [0.1]}, "'alpha' parameter"),
-        ({"bandwidth": 0.0}, "'bandwidth' parameter"),
-        ({"bandwidth": "var"}, "'variance'"),
-        ({"bound": "middle"}, "'lower'"),
-        ({"joint": "sum"}, "'product'"),
+        ({"density": Kernel(alpha=0)}, "'alpha' parameter"),
+        ({"density": Kernel(alpha=-1.0)}, "'alpha' parameter"),
+        ({"density": Kernel(alpha="aut")}, "'auto'"),
+        ({"density": Kernel(alpha=[0.1])}, "several values of a parameter"),
+        ({"density": Kernel(bound=["upper"])}, "several values of a parameter"),
+        ({"density": Kernel(bandwidth=0.0)}, "'bandwidth' parameter"),
+        ({"density": Kernel(bandwidth="var")}, "'variance'"),
+        ({"density": Kernel(bound="middle")}, "'lower'"),
+        ({"density": Kernel(joint="sum")}, "'product'"),
         ({"density": "tree"}, "'kde'"),
         ({"base": 1}, "'base' parameter"),
         ({"device": "gpu"}, "'cuda'"),
@@ -120,13 +121,6 @@ def test_labels_that_are_no_labels(y, message, model):
 def test_parameters_out_of_range(measure, params, message):
     with pytest.raises(ValueError, match=message):
         measure(**params).fit(GOOD, Y)
-
-
-def test_parameters_of_one_measure():
-    with pytest.raises(ValueError, match="'exact'"):
-        TotalCorrelation(reference="drawn").fit(GOOD)
-    with pytest.raises(ValueError, match="'n_synthetic' parameter"):
-        TotalCorrelation(n_synthetic=0).fit(GOOD)
 
 
 @pytest.mark.parametrize("measure", MEASURES)

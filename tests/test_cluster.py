@@ -10,6 +10,7 @@ import pytest
 from sklearn.model_selection import GridSearchCV
 
 from skgate import GatingEntropy, GatingMI, GatingStates, GibbsLayerMI
+from skgate.densities import Kernel
 from skgate.pairwise import kernel_masses
 from skgate.utils.parallel import run
 
@@ -93,7 +94,7 @@ def test_estimators_on_a_cluster(cluster, states, labels, measure):
 
 
 def test_search_on_a_cluster_whose_workers_measure_there_too(cluster, states):
-    search = GridSearchCV(GatingEntropy(), {"alpha": [0.1, 1.0]}, cv=2)
+    search = GridSearchCV(GatingEntropy(density=Kernel()), {"density__alpha": [0.1, 1.0]}, cv=2)
     expected = on_threads(lambda: search.fit(states).cv_results_["mean_test_score"])
     np.testing.assert_array_equal(search.fit(states).cv_results_["mean_test_score"], expected)
 

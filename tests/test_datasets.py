@@ -61,7 +61,7 @@ def test_the_image_knows_its_orientation_and_label():
     nearest = (X @ means.T).argmax(axis=1)
     assert_array_equal(nearest, orientation)
     result = gibbs_layer_mi(200 * np.eye(4)[nearest], y)
-    assert_allclose([result.mi_x, result.mi_y], [[2], [1]], rtol=1e-12)
+    assert_allclose([result.layer_mi_x, result.layer_mi_y], [[2], [1]], rtol=1e-12)
 
 
 def test_seeds():

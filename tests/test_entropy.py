@@ -43,7 +43,7 @@ def test_agrees_with_double_loops(states, layers, bandwidth, bound, joint):
     assert_allclose(fitted.prefix_entropy_, [h([0]), h([0, 1]), h([0, 1, 2])], rtol=1e-10)
     assert_allclose(fitted.suffix_entropy_, [h([0, 1, 2]), h([1, 2]), h([2])], rtol=1e-10)
     assert_allclose(fitted.entropy_, h([0, 1, 2]), rtol=1e-10)
-    assert_allclose(fitted.bandwidths_, own, rtol=1e-12)
+    assert_allclose(fitted.density_.layer_bandwidth_, own, rtol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
@@ -74,7 +74,9 @@ def test_a_curve_over_alpha_and_bound_is_one_estimate_each(states):
         assert_allclose(curve.entropy[i, j], single.entropy, rtol=1e-12)
         assert_allclose(curve.layer_entropy[i, j], single.layer_entropy, rtol=1e-12)
         assert_allclose(curve.suffix_entropy[i, j], single.suffix_entropy, rtol=1e-12)
-        assert_allclose(curve.bandwidths[i], single.bandwidths, rtol=1e-12)
+        assert_allclose(
+            curve.density.layer_bandwidth_[i], single.density.layer_bandwidth_, rtol=1e-12
+        )
 
 
 def test_a_curve_makes_one_pass(states, monkeypatch):
@@ -225,8 +227,8 @@ def test_likelihoods_agree_with_double_loops(states, layers, rng, bandwidth, bou
 @pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 def test_grid_search_finds_the_bandwidth_that_predicts(rng):
     gates = rng.random((300, 40)) < rng.random(40)
-    grid = {"alpha": np.logspace(-4, 0, 9)}
-    search = GridSearchCV(GatingEntropy(), grid, cv=3).fit(gates)
+    grid = {"density__alpha": np.logspace(-4, 0, 9)}
+    search = GridSearchCV(GatingEntropy(density=Kernel()), grid, cv=3).fit(gates)
     scores = search.cv_results_["mean_test_score"]
     assert np.isfinite(scores).all()
     # neither end: too narrow a kernel is surprised by new states, too wide a one by all

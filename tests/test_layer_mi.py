@@ -73,15 +73,15 @@ def test_gibbs_agrees_with_double_loops(layers, y, class_weight):
     measure = GibbsLayerMI(class_weight=class_weight).fit(layers, y)
     result = gibbs_layer_mi(layers, y, class_weight=class_weight)
     for values in (
-        (measure.mi_x_, measure.mi_y_, measure.mi_xbar_),
-        (result.mi_x, result.mi_y, result.mi_xbar),
+        (measure.layer_mi_x_, measure.layer_mi_y_, measure.layer_mi_xbar_),
+        (result.layer_mi_x, result.layer_mi_y, result.layer_mi_xbar),
     ):
         assert_allclose(np.transpose(values), expected, **TIGHT)
-    assert_allclose(measure.network_mi_x_, expected[0, 2] + expected[-1, 1], **TIGHT)
-    assert_allclose(measure.network_mi_y_, expected[-1, 1], **TIGHT)
-    assert (result.network_mi_x, result.network_mi_y) == (
-        measure.network_mi_x_,
-        measure.network_mi_y_,
+    assert_allclose(measure.mi_x_, expected[0, 2] + expected[-1, 1], **TIGHT)
+    assert_allclose(measure.mi_y_, expected[-1, 1], **TIGHT)
+    assert (result.mi_x, result.mi_y) == (
+        measure.mi_x_,
+        measure.mi_y_,
     )
 
 
@@ -91,7 +91,10 @@ def test_binning_agrees_with_counting(layers, y, bin_size):
     expected = np.array([reference.binned(t, y, bin_size) for t in layers.values()])
     measure = BinnedLayerMI(bin_size=bin_size).fit(layers, y)
     result = binned_layer_mi(layers, y, bin_size=bin_size)
-    for values in ((measure.mi_x_, measure.mi_y_), (result.mi_x, result.mi_y)):
+    for values in (
+        (measure.layer_mi_x_, measure.layer_mi_y_),
+        (result.layer_mi_x, result.layer_mi_y),
+    ):
         assert_allclose(np.transpose(values), expected, **TIGHT)
 
 
@@ -102,7 +105,10 @@ def test_kernels_agree_with_double_loops(layers, y, noise_variance, bound):
     expected = np.array([reference.kde(t, y, noise_variance, bound) for t in layers.values()])
     measure = KDELayerMI(noise_variance=noise_variance, bound=bound).fit(layers, y)
     result = kde_layer_mi(layers, y, noise_variance=noise_variance, bound=bound)
-    for values in ((measure.mi_x_, measure.mi_y_), (result.mi_x, result.mi_y)):
+    for values in (
+        (measure.layer_mi_x_, measure.layer_mi_y_),
+        (result.layer_mi_x, result.layer_mi_y),
+    ):
         assert_allclose(np.transpose(values), expected, **TIGHT)
 
 
@@ -151,7 +157,7 @@ def test_transform_of_the_fitted_samples_has_the_mean_that_was_measured(layers, 
         )
         assert_allclose(P, expected, **TIGHT)
     else:
-        assert_allclose(measure.transform(layers).mean(axis=0), measure.mi_x_, **TIGHT)
+        assert_allclose(measure.transform(layers).mean(axis=0), measure.layer_mi_x_, **TIGHT)
 
 
 # Inputs ------------------------------------------------------------------------------------------
@@ -164,18 +170,18 @@ def test_a_list_a_dict_an_array_and_a_tensor_are_the_same_layers(layers, y, name
     assert whole.layer_names == list(layers)
     as_list = result_of(name, list(layers.values()), y)
     assert as_list.layer_names == ["layer0", "layer1", "layer2"]
-    assert_array_equal(as_list.mi_y, whole.mi_y)
-    assert_array_equal(fitted(name, layers, y).mi_y_, whole.mi_y)
+    assert_array_equal(as_list.layer_mi_y, whole.layer_mi_y)
+    assert_array_equal(fitted(name, layers, y).layer_mi_y_, whole.layer_mi_y)
     for i, array in enumerate(layers.values()):
         frame = pd.DataFrame(array, columns=[f"u{j}" for j in range(array.shape[1])])
         tensor = torch.tensor(array, requires_grad=True)
         for X in (array, np.asfortranarray(array), frame, tensor, array.tolist()):
             for labels in (y, y.tolist(), pd.Series(y), torch.tensor(y)):
                 single = result_of(name, X, labels)
-                assert_allclose(single.mi_x, whole.mi_x[[i]], **TIGHT)
-                assert_allclose(single.mi_y, whole.mi_y[[i]], **TIGHT)
+                assert_allclose(single.layer_mi_x, whole.layer_mi_x[[i]], **TIGHT)
+                assert_allclose(single.layer_mi_y, whole.layer_mi_y[[i]], **TIGHT)
             estimator = fitted(name, X, y)
-            assert_allclose(estimator.mi_y_, whole.mi_y[[i]], **TIGHT)
+            assert_allclose(estimator.layer_mi_y_, whole.layer_mi_y[[i]], **TIGHT)
             assert estimator.layer_names_ == ["layer0"]
             assert estimator.n_units_ == [array.shape[1]]
 
@@ -187,8 +193,8 @@ def test_numbers_of_few_bits_count_as_their_values(layers, y, name, dtype):
     few = {k: (3 * t).astype(dtype) for k, t in layers.items()}
     exact = {k: t.astype(np.float64) for k, t in few.items()}
     low, high = result_of(name, few, y), result_of(name, exact, y)
-    assert_allclose(low.mi_x, high.mi_x, **TIGHT)
-    assert_allclose(low.mi_y, high.mi_y, **TIGHT)
+    assert_allclose(low.layer_mi_x, high.layer_mi_x, **TIGHT)
+    assert_allclose(low.layer_mi_y, high.layer_mi_y, **TIGHT)
 
 
 @quiet
@@ -222,7 +228,7 @@ def test_labels_of_any_type_are_classes(layers, y, name):
         names.tolist(),
     ):
         result = result_of(name, layers, labels)
-        assert_allclose(result.mi_y, expected.mi_y, **TIGHT)
+        assert_allclose(result.layer_mi_y, expected.layer_mi_y, **TIGHT)
         assert_array_equal(result.classes, np.unique(labels))
         measure = fitted(name, layers, labels)
         assert_array_equal(measure.classes_, np.unique(labels))
@@ -237,24 +243,24 @@ def test_labels_of_any_type_are_classes(layers, y, name):
 def test_one_unit_a_class_has_the_entropy_of_the_label(m, class_weight):
     y = np.arange(16 * m) % m
     result = gibbs_layer_mi(200.0 * np.eye(m)[y], y, class_weight=class_weight)
-    assert_allclose([result.mi_x, result.mi_y], np.log2(m), **TIGHT)
-    assert_allclose(result.mi_xbar, 0, atol=1e-12)
+    assert_allclose([result.layer_mi_x, result.layer_mi_y], np.log2(m), **TIGHT)
+    assert_allclose(result.layer_mi_xbar, 0, atol=1e-12)
 
 
 def test_one_unit_a_class_of_unbalanced_classes():
     y = np.repeat([0, 1], [1, 7])
     prior = gibbs_layer_mi(200.0 * np.eye(2)[y], y)
     uniform = gibbs_layer_mi(200.0 * np.eye(2)[y], y, class_weight="uniform")
-    assert_allclose(prior.mi_y, reference.plogp([1 / 8, 7 / 8]), **TIGHT)
-    assert_allclose(uniform.mi_y, 1, **TIGHT)
+    assert_allclose(prior.layer_mi_y, reference.plogp([1 / 8, 7 / 8]), **TIGHT)
+    assert_allclose(uniform.layer_mi_y, 1, **TIGHT)
 
 
 def test_what_is_not_the_label_is_in_xbar():
     y, background = np.arange(24) % 2, np.arange(24) // 2 % 3
     result = gibbs_layer_mi(200.0 * np.eye(6)[3 * y + background], y)
-    assert_allclose(result.mi_x, np.log2(6), **TIGHT)
-    assert_allclose(result.mi_y, 1, **TIGHT)
-    assert_allclose(result.mi_xbar, np.log2(3), **TIGHT)
+    assert_allclose(result.layer_mi_x, np.log2(6), **TIGHT)
+    assert_allclose(result.layer_mi_y, 1, **TIGHT)
+    assert_allclose(result.layer_mi_xbar, np.log2(3), **TIGHT)
 
 
 @pytest.mark.parametrize("class_weight", WEIGHTS)
@@ -262,7 +268,7 @@ def test_what_is_not_the_label_is_in_xbar():
 def test_units_that_are_all_alike_know_nothing(value, class_weight):
     y = np.repeat([0, 1, 2], [1, 4, 7])
     result = gibbs_layer_mi(np.full((12, 9), value), y, class_weight=class_weight)
-    assert_allclose([result.mi_x, result.mi_y, result.mi_xbar], 0, atol=1e-13)
+    assert_allclose([result.layer_mi_x, result.layer_mi_y, result.layer_mi_xbar], 0, atol=1e-13)
 
 
 @quiet
@@ -271,7 +277,13 @@ def test_base_is_the_unit(layers, y, name):
     bits = fitted(name, layers, y)
     for base in (np.e, 10):
         other = fitted(name, layers, y, base=base)
-        for attribute in ("mi_x_", "mi_y_", "mi_xbar_", "network_mi_x_", "ceilings_"):
+        for attribute in (
+            "layer_mi_x_",
+            "layer_mi_y_",
+            "layer_mi_xbar_",
+            "mi_x_",
+            "layer_ceiling_",
+        ):
             if hasattr(bits, attribute):
                 expected = getattr(bits, attribute) / np.log2(base)
                 assert_allclose(getattr(other, attribute), expected, **TIGHT)
@@ -287,15 +299,15 @@ def test_base_is_the_unit(layers, y, name):
 def test_two_points_in_closed_form(bound, scale, distance):
     result = kde_layer_mi([[0.0], [distance]], [0, 1], noise_variance=1.7, bound=bound)
     expected = 1 - np.log2(1 + np.exp(-(distance**2) / scale / 1.7))
-    assert_allclose(result.mi_x, expected, **TIGHT)
-    assert_allclose(result.mi_y, expected, **TIGHT)
+    assert_allclose(result.layer_mi_x, expected, **TIGHT)
+    assert_allclose(result.layer_mi_y, expected, **TIGHT)
 
 
 @quiet
 def test_cells_are_half_open():
     values = np.array([[-2.0], [-1.999], [-0.001], [0.0], [1.999], [2.0]])
     result = binned_layer_mi(values, [0] * 6, bin_size=2.0)
-    assert_allclose(result.mi_x, reference.plogp([3 / 6, 2 / 6, 1 / 6]), **TIGHT)
+    assert_allclose(result.layer_mi_x, reference.plogp([3 / 6, 2 / 6, 1 / 6]), **TIGHT)
 
 
 @quiet
@@ -305,16 +317,18 @@ def test_bins_of_few_bits_are_those_of_their_values(dtype):
     y = np.arange(80) % 2
     result = binned_layer_mi(X, y, bin_size=0.2)
     assert_allclose(
-        [result.mi_x[0], result.mi_y[0]], reference.binned(X.astype(float), y, 0.2), **TIGHT
+        [result.layer_mi_x[0], result.layer_mi_y[0]],
+        reference.binned(X.astype(float), y, 0.2),
+        **TIGHT,
     )
 
 
 @quiet
 def test_a_cell_is_that_of_all_units_together():
     corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]] * 3, dtype=float)
-    assert_allclose(binned_layer_mi(corners, [0, 1] * 6, bin_size=1.0).mi_x, 2, **TIGHT)
-    assert_allclose(binned_layer_mi(corners, [0, 1] * 6, bin_size=1.0).mi_y, 1, **TIGHT)
-    assert_allclose(binned_layer_mi(corners, [0, 1] * 6, bin_size=2.0).mi_x, 0, **TIGHT)
+    assert_allclose(binned_layer_mi(corners, [0, 1] * 6, bin_size=1.0).layer_mi_x, 2, **TIGHT)
+    assert_allclose(binned_layer_mi(corners, [0, 1] * 6, bin_size=1.0).layer_mi_y, 1, **TIGHT)
+    assert_allclose(binned_layer_mi(corners, [0, 1] * 6, bin_size=2.0).layer_mi_x, 0, **TIGHT)
 
 
 # Properties --------------------------------------------------------------------------------------
@@ -323,7 +337,7 @@ def test_a_cell_is_that_of_all_units_together():
 def test_classes_of_one_size_weigh_the_same(layers):
     y = np.arange(60) % 3
     prior, uniform = (gibbs_layer_mi(layers, y, class_weight=w) for w in WEIGHTS)
-    for key in ("mi_x", "mi_y", "mi_xbar"):
+    for key in ("layer_mi_x", "layer_mi_y", "layer_mi_xbar"):
         assert_allclose(prior[key], uniform[key], **TIGHT)
     X = layers["logits"]
     prior, uniform = (GibbsLayerMI(class_weight=w).fit(X, y) for w in WEIGHTS)
@@ -342,10 +356,10 @@ def test_information_keeps_its_bounds_in_ten_thousand_cases(rng):
         X, y = random_case(rng)
         for class_weight in WEIGHTS:
             result = gibbs_layer_mi(X, y, class_weight=class_weight)
-            assert -1e-12 <= result.mi_y[0] <= result.mi_x[0] + 1e-12
-            assert result.mi_x[0] <= np.log2(X.shape[1]) + 1e-12
-            assert result.mi_xbar[0] >= -1e-12
-            assert result.mi_y[0] <= np.log2(len(result.classes)) + 1e-12
+            assert -1e-12 <= result.layer_mi_y[0] <= result.layer_mi_x[0] + 1e-12
+            assert result.layer_mi_x[0] <= np.log2(X.shape[1]) + 1e-12
+            assert result.layer_mi_xbar[0] >= -1e-12
+            assert result.layer_mi_y[0] <= np.log2(len(result.classes)) + 1e-12
 
 
 @quiet
@@ -355,12 +369,12 @@ def test_baselines_keep_their_bounds(seed, width):
     X, y = random_case(np.random.default_rng(seed))
     binned = binned_layer_mi(X, y, bin_size=width)
     lower, upper = (kde_layer_mi(X, y, noise_variance=width, bound=b) for b in BOUNDS[::-1])
-    assert lower.mi_x[0] <= upper.mi_x[0] + 1e-12
+    assert lower.layer_mi_x[0] <= upper.layer_mi_x[0] + 1e-12
     for result in (binned, lower, upper):
-        assert -1e-12 <= result.mi_x[0] <= result.ceilings[0] * (1 + 1e-9) + 1e-12
-        assert result.mi_x[0] <= np.log2(len(X)) + 1e-12
-        assert result.mi_y[0] <= reference.plogp(np.bincount(y) / len(y)) + 1e-12
-    assert -1e-12 <= binned.mi_y[0] <= binned.mi_x[0] + 1e-12
+        assert -1e-12 <= result.layer_mi_x[0] <= result.layer_ceiling[0] * (1 + 1e-9) + 1e-12
+        assert result.layer_mi_x[0] <= np.log2(len(X)) + 1e-12
+        assert result.layer_mi_y[0] <= reference.plogp(np.bincount(y) / len(y)) + 1e-12
+    assert -1e-12 <= binned.layer_mi_y[0] <= binned.layer_mi_x[0] + 1e-12
 
 
 @quiet
@@ -373,8 +387,8 @@ def test_order_of_samples_and_units_does_not_matter(name, seed):
     X = np.floor(X / X.std() * 64) / 64 if X.std() else X  # so that distances are exact
     rows, units = rng.permutation(len(X)), rng.permutation(X.shape[1])
     result, other = result_of(name, X, y), result_of(name, X[rows][:, units], y[rows])
-    assert_allclose(other.mi_x, result.mi_x, **TIGHT)
-    assert_allclose(other.mi_y, result.mi_y, **TIGHT)
+    assert_allclose(other.layer_mi_x, result.layer_mi_x, **TIGHT)
+    assert_allclose(other.layer_mi_y, result.layer_mi_y, **TIGHT)
 
 
 @EVERY
@@ -382,16 +396,16 @@ def test_order_of_samples_and_units_does_not_matter(name, seed):
 def test_each_sample_twice_is_the_same_distribution(layers, y, name):
     twice = {k: np.repeat(t, 2, axis=0) for k, t in layers.items()}
     once, again = result_of(name, layers, y), result_of(name, twice, np.repeat(y, 2))
-    assert_allclose(again.mi_x, once.mi_x, **TIGHT)
-    assert_allclose(again.mi_y, once.mi_y, **TIGHT)
+    assert_allclose(again.layer_mi_x, once.layer_mi_x, **TIGHT)
+    assert_allclose(again.layer_mi_y, once.layer_mi_y, **TIGHT)
 
 
 @pytest.mark.parametrize("class_weight", WEIGHTS)
 def test_a_constant_added_to_all_units_of_a_sample_changes_nothing(layers, y, rng, class_weight):
     shifted = {k: t + 64.0 * rng.integers(-9, 9, (60, 1)) for k, t in layers.items()}
     before, after = (gibbs_layer_mi(t, y, class_weight=class_weight) for t in (layers, shifted))
-    assert_allclose(after.mi_x, before.mi_x, **TIGHT)
-    assert_allclose(after.mi_y, before.mi_y, **TIGHT)
+    assert_allclose(after.layer_mi_x, before.layer_mi_x, **TIGHT)
+    assert_allclose(after.layer_mi_y, before.layer_mi_y, **TIGHT)
 
 
 @quiet
@@ -403,28 +417,32 @@ def test_activations_of_any_size_give_finite_values(layers, y, name, scale, shif
     if name == "binned" and scale > 1e15:
         pytest.skip("more than 2^62 bins")
     measure = fitted(name, extreme, y)
-    assert np.isfinite(measure.mi_x_).all()
-    assert np.isfinite(measure.mi_y_).all()
+    assert np.isfinite(measure.layer_mi_x_).all()
+    assert np.isfinite(measure.layer_mi_y_).all()
     assert np.isfinite(measure.transform(extreme)).all()
     assert np.isfinite(measure.score(extreme, y))
     if name == "gibbs" and not shift:
         expected = np.transpose([reference.gibbs(t, y) for t in extreme.values()])
-        assert_allclose([measure.mi_x_, measure.mi_y_, measure.mi_xbar_], expected, **TIGHT)
+        assert_allclose(
+            [measure.layer_mi_x_, measure.layer_mi_y_, measure.layer_mi_xbar_], expected, **TIGHT
+        )
 
 
 def test_the_largest_numbers_that_there_are_give_finite_values():
     X = np.array([[1e308, -1e308], [0.0, 1.0], [-1e308, 1e308]])
     result = gibbs_layer_mi(X, [0, 1, 1])
     expected = reference.gibbs([[1, -1e4], [0.0, 1.0], [-1e4, 1]], [0, 1, 1])
-    assert_allclose([result.mi_x[0], result.mi_y[0], result.mi_xbar[0]], expected, **TIGHT)
+    assert_allclose(
+        [result.layer_mi_x[0], result.layer_mi_y[0], result.layer_mi_xbar[0]], expected, **TIGHT
+    )
 
 
 @quiet
 def test_the_least_noise_that_there_is_tells_all_samples_apart(layers, y):
     X = layers["narrow"]
     result = kde_layer_mi(X, y, noise_variance=1e-310)
-    assert_allclose(result.mi_x, np.log2(60), **TIGHT)
-    assert np.isfinite(result.mi_y).all()
+    assert_allclose(result.layer_mi_x, np.log2(60), **TIGHT)
+    assert np.isfinite(result.layer_mi_y).all()
 
 
 def test_threads_change_no_bit(rng):
@@ -432,9 +450,9 @@ def test_threads_change_no_bit(rng):
     expected = GibbsLayerMI(n_jobs=1).fit(X, y)
     for n_jobs in (2, 3):
         measure = GibbsLayerMI(n_jobs=n_jobs).fit(X, y)
-        assert_array_equal(measure.mi_x_, expected.mi_x_)
-        assert_array_equal(measure.mi_y_, expected.mi_y_)
-        assert gibbs_layer_mi(X, y, n_jobs=n_jobs).mi_x == expected.mi_x_
+        assert_array_equal(measure.layer_mi_x_, expected.layer_mi_x_)
+        assert_array_equal(measure.layer_mi_y_, expected.layer_mi_y_)
+        assert gibbs_layer_mi(X, y, n_jobs=n_jobs).layer_mi_x == expected.layer_mi_x_
 
 
 def test_many_samples_and_many_units_are_cut_into_blocks(rng):
@@ -443,9 +461,12 @@ def test_many_samples_and_many_units_are_cut_into_blocks(rng):
     P = np.exp(X - X.max(axis=1, keepdims=True), dtype=np.float64)
     P /= P.sum(axis=1, keepdims=True)
     H = [-(p * np.log2(p)).sum(axis=-1) for p in (P, P.mean(axis=0))]
-    assert_allclose(gibbs_layer_mi(X, y).mi_x, H[1] - H[0].mean(), rtol=0, atol=1e-6)
+    assert_allclose(gibbs_layer_mi(X, y).layer_mi_x, H[1] - H[0].mean(), rtol=0, atol=1e-6)
     assert_allclose(
-        gibbs_layer_mi(X.astype(float), y).mi_x, gibbs_layer_mi(X, y).mi_x, rtol=0, atol=1e-13
+        gibbs_layer_mi(X.astype(float), y).layer_mi_x,
+        gibbs_layer_mi(X, y).layer_mi_x,
+        rtol=0,
+        atol=1e-13,
     )
 
 
@@ -453,7 +474,7 @@ def test_many_samples_and_many_units_are_cut_into_blocks(rng):
 
 
 def assert_same_measure(measure, expected):
-    for attribute in ("mi_x_", "mi_y_", "mi_xbar_", "network_mi_x_", "network_mi_y_"):
+    for attribute in ("layer_mi_x_", "layer_mi_y_", "layer_mi_xbar_", "mi_x_", "mi_y_"):
         assert_allclose(getattr(measure, attribute), getattr(expected, attribute), **TIGHT)
     assert_array_equal(measure.classes_, expected.classes_)
     assert measure.layer_names_ == expected.layer_names_
@@ -531,13 +552,13 @@ def test_a_first_part_that_fails_is_no_fit(layers, y):
 @pytest.mark.parametrize("class_weight", WEIGHTS)
 def test_score_of_the_fitted_samples_is_the_information_of_the_output(layers, y, class_weight):
     measure = GibbsLayerMI(class_weight=class_weight).fit(layers, y)
-    assert_allclose(measure.score(layers, y), measure.mi_y_[-1], **TIGHT)
+    assert_allclose(measure.score(layers, y), measure.layer_mi_y_[-1], **TIGHT)
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_kernel_score_of_the_fitted_samples_is_the_information_of_the_output(layers, y, bound):
     measure = KDELayerMI(noise_variance=3.0, bound=bound).fit(layers, y)
-    assert_allclose(measure.score(layers, y), measure.mi_y_[-1], **TIGHT)
+    assert_allclose(measure.score(layers, y), measure.layer_mi_y_[-1], **TIGHT)
 
 
 @quiet
@@ -545,7 +566,7 @@ def test_kernel_score_of_the_fitted_samples_is_the_information_of_the_output(lay
 def test_held_out_labels_that_are_shuffled_score_nothing(rng, name):
     X, y = rng.normal(size=(2000, 5)), rng.integers(0, 5, 2000)
     measure = fitted(name, X[:1000], y[:1000])
-    assert measure.mi_y_[0] > 0
+    assert measure.layer_mi_y_[0] > 0
     assert measure.score(X[1000:], y[1000:]) < 0.01
     informative = X + 3 * np.eye(5)[y]
     measure = fitted(name, informative[:1000], y[:1000])
@@ -639,7 +660,7 @@ def test_clones_and_pickles(layers, y, name):
     measure = fitted(name, layers, y)
     with pytest.raises(NotFittedError):
         clone(measure).transform(layers)
-    assert_array_equal(clone(measure).fit(layers, y).mi_x_, measure.mi_x_)
+    assert_array_equal(clone(measure).fit(layers, y).layer_mi_x_, measure.layer_mi_x_)
     loaded = pickle.loads(pickle.dumps(measure))
     assert_array_equal(loaded.transform(layers), measure.transform(layers))
     assert loaded.score(layers, y) == measure.score(layers, y)
@@ -668,12 +689,14 @@ def test_max_samples_draws_rows_with_their_labels(rng):
     X = 10.0 * np.eye(2)[y]
     some = KDELayerMI(max_samples=50, random_state=3).fit(X, y)
     share = KDELayerMI(max_samples=1 / 6, random_state=3).fit(X, y)
-    assert_array_equal(some.ceilings_, share.ceilings_)
-    assert_allclose(some.ceilings_, np.log2(50))
-    assert some.mi_x_ == share.mi_x_
-    assert_allclose(some.mi_y_, some.mi_x_, **TIGHT)  # rows and labels still belong together
+    assert_array_equal(some.layer_ceiling_, share.layer_ceiling_)
+    assert_allclose(some.layer_ceiling_, np.log2(50))
+    assert some.layer_mi_x_ == share.layer_mi_x_
+    assert_allclose(
+        some.layer_mi_y_, some.layer_mi_x_, **TIGHT
+    )  # rows and labels still belong together
     other = KDELayerMI(max_samples=50, random_state=4).fit(X, y)
-    assert other.mi_x_ != some.mi_x_
+    assert other.layer_mi_x_ != some.layer_mi_x_
 
 
 # Edge cases --------------------------------------------------------------------------------------
@@ -683,22 +706,22 @@ def test_max_samples_draws_rows_with_their_labels(rng):
 @EVERY
 def test_one_class_has_no_information(layers, name):
     measure = fitted(name, layers, np.zeros(60, int))
-    assert_allclose(measure.mi_y_, 0, atol=1e-12)
+    assert_allclose(measure.layer_mi_y_, 0, atol=1e-12)
     assert_allclose(measure.score(layers, np.zeros(60, int)), 0, atol=1e-12)
-    assert (measure.mi_x_ > 0).all()
+    assert (measure.layer_mi_x_ > 0).all()
 
 
 @quiet
 @EVERY
 def test_one_sample_has_no_information(name):
     measure = fitted(name, [[0.3, -2.0, 1.0]], ["only"])
-    assert_allclose([measure.mi_x_, measure.mi_y_], 0, atol=1e-12)
+    assert_allclose([measure.layer_mi_x_, measure.layer_mi_y_], 0, atol=1e-12)
     assert_allclose(measure.score([[0.3, -2.0, 1.0]], ["only"]), 0, atol=1e-12)
 
 
 def test_one_unit_is_no_choice(rng):
     result = gibbs_layer_mi(rng.normal(size=(20, 1)), np.arange(20) % 2)
-    assert_allclose([result.mi_x, result.mi_y, result.mi_xbar], 0, atol=1e-13)
+    assert_allclose([result.layer_mi_x, result.layer_mi_y, result.layer_mi_xbar], 0, atol=1e-13)
 
 
 @quiet
@@ -708,7 +731,7 @@ def test_one_unit_is_no_choice(rng):
 def test_constant_activations_have_no_information(name, value, n_units):
     X, y = np.full((12, n_units), value), np.arange(12) % 3
     measure = fitted(name, X, y)
-    assert_allclose([measure.mi_x_, measure.mi_y_], 0, atol=1e-12)
+    assert_allclose([measure.layer_mi_x_, measure.layer_mi_y_], 0, atol=1e-12)
     assert_allclose(measure.score(X, y), 0, atol=1e-12)
 
 
@@ -719,9 +742,11 @@ def test_a_class_with_one_member(layers, class_weight):
     y[17] = 1
     expected = reference.gibbs(layers["logits"], y, class_weight)
     result = gibbs_layer_mi(layers["logits"], y, class_weight=class_weight)
-    assert_allclose([result.mi_x[0], result.mi_y[0], result.mi_xbar[0]], expected, **TIGHT)
     assert_allclose(
-        kde_layer_mi(layers["narrow"], y).mi_y, reference.kde(layers["narrow"], y, 2)[1]
+        [result.layer_mi_x[0], result.layer_mi_y[0], result.layer_mi_xbar[0]], expected, **TIGHT
+    )
+    assert_allclose(
+        kde_layer_mi(layers["narrow"], y).layer_mi_y, reference.kde(layers["narrow"], y, 2)[1]
     )
 
 
@@ -730,7 +755,7 @@ def test_a_class_with_one_member(layers, class_weight):
 def test_a_class_for_each_sample(layers, name):
     X, y = layers["narrow"], np.arange(60)
     result = result_of(name, X, y)
-    assert_allclose(result.mi_y, result.mi_x, **TIGHT)
+    assert_allclose(result.layer_mi_y, result.layer_mi_x, **TIGHT)
 
 
 # Saturation --------------------------------------------------------------------------------------
@@ -739,7 +764,7 @@ def test_a_class_for_each_sample(layers, name):
 def test_gibbs_never_warns(rng):
     X, y = 1000 * rng.normal(size=(40, 40)), np.arange(40) % 2
     result = gibbs_layer_mi(X, y)  # a SaturationWarning is an error here
-    assert "saturated" not in result
+    assert "layer_saturated" not in result
 
 
 @pytest.mark.parametrize("name", ["binned", "kde"])
@@ -751,13 +776,13 @@ def test_saturation_names_the_layers(rng, name):
         measure = fitted(name, {"wide": wide, "coarse": coarse}, y)
     assert "coarse:" not in str(caught[0].message)
     assert len(caught) == 1
-    assert measure.saturated_.tolist() == [True, False]
-    assert measure.saturated_.dtype == bool
-    assert_allclose(measure.ceilings_[0], np.log2(60))
+    assert measure.layer_saturated_.tolist() == [True, False]
+    assert measure.layer_saturated_.dtype == bool
+    assert_allclose(measure.layer_ceiling_[0], np.log2(60))
     with pytest.warns(SaturationWarning, match="n = 60"):
         result = result_of(name, {"wide": wide, "coarse": coarse}, y)
-    assert_array_equal(result.saturated, measure.saturated_)
-    assert_array_equal(result.ceilings, measure.ceilings_)
+    assert_array_equal(result.layer_saturated, measure.layer_saturated_)
+    assert_array_equal(result.layer_ceiling, measure.layer_ceiling_)
 
 
 @quiet
@@ -766,8 +791,8 @@ def test_saturation_begins_one_percent_below_the_ceiling(n_pairs, saturated):
     X = 1e3 * np.append(np.arange(128 - n_pairs), np.arange(n_pairs))[:, None]
     for name in ("binned", "kde"):
         result = result_of(name, X, X[:, 0] // 1e3 % 2)  # pairs in one class
-        assert_allclose(result.mi_x, 7 - n_pairs / 64, rtol=1e-9)  # 6.93 is the limit
-        assert result.saturated.tolist() == [saturated]
+        assert_allclose(result.layer_mi_x, 7 - n_pairs / 64, rtol=1e-9)  # 6.93 is the limit
+        assert result.layer_saturated.tolist() == [saturated]
 
 
 @pytest.mark.parametrize("name", ["binned", "kde"])
@@ -777,37 +802,37 @@ def test_saturation_within_the_classes_alone_is_told(name):
     y = np.tile(np.arange(8), 8)
     with pytest.warns(SaturationWarning, match=r"given Y 3\.00, ceiling 3\.00"):
         result = result_of(name, X, y)
-    assert_allclose(result.mi_x, 3, rtol=1e-9)
-    assert result.saturated.tolist() == [True]
+    assert_allclose(result.layer_mi_x, 3, rtol=1e-9)
+    assert result.layer_saturated.tolist() == [True]
 
 
 def test_noise_that_covers_all_is_told(rng):
     X, y = rng.normal(size=(50, 4)), np.arange(50) % 2
     with pytest.warns(SaturationWarning, match="noise covers"):
         result = kde_layer_mi(X, y, noise_variance=1e5)
-    assert_allclose(result.ceilings, X.var(axis=0).sum() / 1e5 / np.log(2))
-    assert result.mi_x <= result.ceilings
+    assert_allclose(result.layer_ceiling, X.var(axis=0).sum() / 1e5 / np.log(2))
+    assert result.layer_mi_x <= result.layer_ceiling
     with pytest.warns(SaturationWarning):
         lower = kde_layer_mi(X, y, noise_variance=1e5, bound="lower")
-    assert_allclose(lower.ceilings, result.ceilings / 4)
+    assert_allclose(lower.layer_ceiling, result.layer_ceiling / 4)
 
 
 @pytest.mark.parametrize("name", ["binned", "kde"])
 def test_what_is_far_from_a_ceiling_does_not_warn(layers, name):
     X = layers["narrow"]
     y = np.arange(60) % 2
-    assert not result_of(name, X, y).saturated.any()
-    assert not result_of(name, np.zeros((60, 2)), y).saturated.any()
-    assert not result_of(name, np.full((60, 20), 0.1), y).saturated.any()
+    assert not result_of(name, X, y).layer_saturated.any()
+    assert not result_of(name, np.zeros((60, 2)), y).layer_saturated.any()
+    assert not result_of(name, np.full((60, 20), 0.1), y).layer_saturated.any()
 
 
 @pytest.mark.parametrize("name", ["binned", "kde"])
 def test_classes_of_one_member_have_no_ceiling_to_sit_at(name):
     X = np.repeat([[0.0], [9.0]], 4, axis=0)
     result = result_of(name, X, np.arange(8))  # given Y is 0, and could be nothing else
-    assert_allclose(result.mi_x, 1, rtol=1e-6)
-    assert not result.saturated.any()
-    assert not result_of(name, np.zeros((4, 2)), np.arange(4)).saturated.any()
+    assert_allclose(result.layer_mi_x, 1, rtol=1e-6)
+    assert not result.layer_saturated.any()
+    assert not result_of(name, np.zeros((4, 2)), np.arange(4)).layer_saturated.any()
 
 
 @pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
@@ -822,11 +847,13 @@ def test_shuffled_labels_stand_beside_the_information_about_the_label(measure):
         "tells all apart": 50 * rng.normal(size=(400, 9)),
     }
     measure = clone(measure).set_params(random_state=1).fit(layers, y)
-    assert measure.mi_y_[0] > measure.null_mi_y_[0] + 0.5
-    assert_allclose(measure.null_mi_y_[1], measure.mi_y_[1], rtol=1e-3)  # a number without meaning
+    assert measure.layer_mi_y_[0] > measure.shuffled_layer_mi_y_[0] + 0.5
+    assert_allclose(
+        measure.shuffled_layer_mi_y_[1], measure.layer_mi_y_[1], rtol=1e-3
+    )  # a number without meaning
     shuffled = np.random.RandomState(1).permutation(y)
     again = clone(measure).fit(layers, shuffled)
-    assert_allclose(again.mi_y_, measure.null_mi_y_, rtol=1e-12)
+    assert_allclose(again.layer_mi_y_, measure.shuffled_layer_mi_y_, rtol=1e-12)
 
 
 def test_bins_that_hold_all_samples_are_told(rng):

@@ -104,9 +104,11 @@ def test_score_is_the_held_out_log_ratio(rng):
 def test_grid_search_is_not_taken_in_by_shuffled_labels(rng):
     y = rng.integers(0, 10, 500)
     gates = rng.random((500, 200)) < 0.2 + 0.06 * y[:, None] * (rng.random(200) < 0.3)
-    grid = {"alpha": np.logspace(-4, 0, 5)}
-    real = GridSearchCV(GatingMI(random_state=0), grid, cv=3).fit(gates, y)
-    null = GridSearchCV(GatingMI(random_state=0), grid, cv=3).fit(gates, rng.permutation(y))
+    grid = {"density__alpha": np.logspace(-4, 0, 5)}
+    real = GridSearchCV(GatingMI(density=Kernel(), random_state=0), grid, cv=3).fit(gates, y)
+    null = GridSearchCV(GatingMI(density=Kernel(), random_state=0), grid, cv=3).fit(
+        gates, rng.permutation(y)
+    )
     assert np.isfinite(null.cv_results_["mean_test_score"]).all()
     assert abs(null.best_score_) < 0.05
     assert real.best_score_ > 0.2

@@ -340,9 +340,9 @@ def test_many_layers_with_long_names_are_readable(n_layers):
 @pytest.mark.parametrize(
     ("measure", "keys", "labels_of"),
     [
-        (GibbsLayerMI(), ("mi_x_", "mi_y_"), ("I(X;T)", "I(Y;T)")),
-        (BinnedLayerMI(), ("mi_x_", "mi_y_"), ("I(X;T)", "I(Y;T)")),
-        (KDELayerMI(base=np.e), ("mi_x_", "mi_y_"), ("I(X;T)", "I(Y;T)")),
+        (GibbsLayerMI(), ("layer_mi_x_", "layer_mi_y_"), ("I(X;T)", "I(Y;T)")),
+        (BinnedLayerMI(), ("layer_mi_x_", "layer_mi_y_"), ("I(X;T)", "I(Y;T)")),
+        (KDELayerMI(base=np.e), ("layer_mi_x_", "layer_mi_y_"), ("I(X;T)", "I(Y;T)")),
         (GatingMI(alpha=0.5), ("layer_mi_x_", "layer_mi_xy_"), ("I(X;Σ)", "I(X;Σ;Y)")),
     ],
     ids=lambda p: type(p).__name__ if hasattr(p, "fit") else "",

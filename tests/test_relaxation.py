@@ -34,8 +34,8 @@ class Apply(nn.Module):
         return self.function(*inputs)
 
 
-def relax(module, *inputs, sharpness=SHARPNESS, layers=None, swapped=()):
-    with GateRelaxation(module, layers or Everything(), sharpness, swapped) as relaxation:
+def relax(module, *inputs, sharpness=SHARPNESS, layers=None, constant_is_first=()):
+    with GateRelaxation(module, layers or Everything(), sharpness, constant_is_first) as relaxation:
         output = module(*inputs)
     return output, relaxation.gates
 
@@ -217,9 +217,9 @@ def test_forms_are_of_the_operations_that_they_are_listed_under(form):
     seen = []
 
     class Spy(GateRelaxation):
-        def _event(self, operation, kind):
+        def _locate(self, operation):
             seen.append(operation)
-            return super()._event(operation, kind)
+            return super()._locate(operation)
 
     function, _ = {**LINEAR_FORMS, **JUMPING_FORMS}[form]
     with Spy(net := Apply(function), (), 1.0):
@@ -232,8 +232,8 @@ def test_kinks_become_sigmoids(form):
     function, (line, kinks) = LINEAR_FORMS[form]
     z = Z.clone()
     operation, _, about = form.partition(": ")
-    swapped = {operation} if about in CONSTANT_FIRST else ()
-    output, gates = relax(Apply(function), z, swapped=swapped)
+    constant_is_first = {operation} if about in CONSTANT_FIRST else ()
+    output, gates = relax(Apply(function), z, constant_is_first=constant_is_first)
     expected = [[reference.relaxed(float(v), line, kinks, SHARPNESS) for v in row] for row in Z]
     np.testing.assert_allclose(output, expected, atol=1e-14)
     (gates,) = gates.values()
@@ -273,10 +273,12 @@ def test_gradients_of_outputs_and_gates_are_those_of_differences(form):
 def test_gradients_at_a_threshold_are_those_of_differences(form):
     function, (_, kinks) = LINEAR_FORMS[form]
     operation, _, about = form.partition(": ")
-    swapped = {operation} if about in CONSTANT_FIRST else ()
+    constant_is_first = {operation} if about in CONSTANT_FIRST else ()
     z = torch.tensor([[t] for t, _ in kinks]).double().requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda z: relax(Apply(function), z * 1.0, swapped=swapped)[0], z, atol=1e-5
+        lambda z: relax(Apply(function), z * 1.0, constant_is_first=constant_is_first)[0],
+        z,
+        atol=1e-5,
     )
 
 
@@ -366,9 +368,9 @@ def test_constants_are_told_by_the_layer_not_by_the_batch():
         return torch.maximum(torch.zeros_like(z), z)
 
     z = torch.full((3, 2), 2.0)
-    _, gates = relax(Apply(function), z, swapped={"maximum"})
+    _, gates = relax(Apply(function), z, constant_is_first={"maximum"})
     assert (gates["maximum"] > 0.5).all()
-    _, gates = relax(Apply(torch.maximum), z, torch.randn(3, 2), swapped=())
+    _, gates = relax(Apply(torch.maximum), z, torch.randn(3, 2), constant_is_first=())
     assert torch.equal(gates["maximum"][..., 0] > 0.5, z > 0)
 
 

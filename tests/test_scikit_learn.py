@@ -65,10 +65,13 @@ def test_pipeline_equals_its_parts(net, data):
 def test_cross_validation_on_states_and_on_inputs(net, data, measure):
     X, y = data
     states = GateExtractor(net).fit_transform(X)
-    on_states = cross_val_score(measure(alpha=0.2, random_state=0), states, y, cv=3)
-    on_inputs = cross_val_score(measure(net, alpha=0.2, random_state=0), X, y, cv=3)
+    on_states = cross_val_score(measure(density=Kernel(alpha=0.2), random_state=0), states, y, cv=3)
+    on_inputs = cross_val_score(measure(net, density=Kernel(alpha=0.2), random_state=0), X, y, cv=3)
     in_pipeline = cross_validate(
-        make_pipeline(GateExtractor(net), measure(alpha=0.2, random_state=0)), X, y, cv=3
+        make_pipeline(GateExtractor(net), measure(density=Kernel(alpha=0.2), random_state=0)),
+        X,
+        y,
+        cv=3,
     )["test_score"]
     assert np.isfinite(on_states).all()
     assert_allclose(on_inputs, on_states, rtol=1e-10)
@@ -78,11 +81,12 @@ def test_cross_validation_on_states_and_on_inputs(net, data, measure):
 def test_grid_search_over_alpha(net, data):
     X, _ = data
     states = GateExtractor(net).fit_transform(X)
-    search = GridSearchCV(GatingEntropy(), {"alpha": [1e-4, 0.1, 1.0]}, cv=3, n_jobs=2).fit(states)
+    grid = {"density__alpha": [1e-4, 0.1, 1.0]}
+    search = GridSearchCV(GatingEntropy(density=Kernel()), grid, cv=3, n_jobs=2).fit(states)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert isinstance(search.best_estimator_.states_, GatingStates)
-    pipeline = make_pipeline(GateExtractor(net), GatingEntropy())
-    again = GridSearchCV(pipeline, {"gatingentropy__alpha": [1e-4, 0.1, 1.0]}, cv=3).fit(X)
+    pipeline = make_pipeline(GateExtractor(net), GatingEntropy(density=Kernel()))
+    again = GridSearchCV(pipeline, {"gatingentropy__density__alpha": [1e-4, 0.1, 1.0]}, cv=3).fit(X)
     assert_allclose(
         again.cv_results_["mean_test_score"], search.cv_results_["mean_test_score"], rtol=1e-10
     )
@@ -91,7 +95,7 @@ def test_grid_search_over_alpha(net, data):
 @pytest.mark.parametrize("measure", [GatingEntropy, GatingMI, TotalCorrelation])
 def test_clone_and_pickle(net, data, measure):
     X, y = data
-    fitted = measure(net, alpha=0.2, random_state=0).fit(X, y)
+    fitted = measure(net, density=Kernel(alpha=0.2), random_state=0).fit(X, y)
     cloned = clone(fitted)
     assert not hasattr(cloned, "states_")
     assert_allclose(cloned.fit(X, y).transform(X), fitted.transform(X), rtol=1e-13)
@@ -302,7 +306,7 @@ def test_a_scaler_in_front_of_a_measure(activations, measure):
     pipeline = make_pipeline(StandardScaler(), measure()).fit(X, y)
     scaled = StandardScaler().fit_transform(X)
     direct = measure().fit(scaled, y)
-    assert_allclose(pipeline[-1].mi_y_, direct.mi_y_, rtol=1e-12)
+    assert_allclose(pipeline[-1].layer_mi_y_, direct.layer_mi_y_, rtol=1e-12)
     assert_allclose(pipeline.transform(X), direct.transform(scaled), rtol=1e-12)
     assert_allclose(pipeline.score(X, y), direct.score(scaled, y), rtol=1e-12)
     assert list(pipeline.get_feature_names_out()) == list(direct.get_feature_names_out())
@@ -342,7 +346,7 @@ def test_grid_search_finds_the_resolution_that_predicts(activations, measure, gr
     assert 0 < search.best_index_ < 3
     assert 0.1 < search.best_score_ < np.log2(3)
     # the plug-in on the same samples is largest where it says nothing
-    fine, coarse = (measure(**{next(iter(grid)): v}).fit(X, y).mi_y_[0] for v in values[:2])
+    fine, coarse = (measure(**{next(iter(grid)): v}).fit(X, y).layer_mi_y_[0] for v in values[:2])
     assert fine >= coarse
     shuffled = GridSearchCV(measure(), grid, cv=3).fit(X, rng.permutation(y))
     assert shuffled.best_score_ < 0.02

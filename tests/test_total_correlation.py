@@ -89,41 +89,32 @@ def test_duplicated_fair_gates_share_a_bit_each():
     )
 
 
+def entropy_over_draws(gates, drawn, sigma2):
+    """C in nats as Eq. 28 estimates it: the mean kernel value with some drawn states."""
+    kernel_means = [np.mean(np.exp(-np.sum(row != drawn, axis=1) / (2 * sigma2))) for row in gates]
+    return -np.mean(np.log(kernel_means))
+
+
+def drawn_independently(gates, n_draws, rng):
+    return rng.random((n_draws, gates.shape[1])) < gates.mean(axis=0)
+
+
 @pytest.mark.parametrize("d", [3, 8])
-def test_sampled_reference_converges_to_the_exact_one(rng, d):
+def test_draws_from_the_marginals_converge_to_the_closed_form(rng, d):
     latent = rng.normal(size=(200, 2))
     gates = latent @ rng.normal(size=(2, d)) + 0.5 * rng.normal(size=(200, d)) > 0.3
     y = rng.integers(0, 2, 200)
-    exact = total_correlation(gates, y, density=Kernel(alpha=0.1))
-    gaps = []
-    for n_synthetic in (100, 100_000):
-        sampled = total_correlation(
-            gates,
-            y,
-            density=Kernel(alpha=0.1),
-            reference="sampled",
-            n_synthetic=n_synthetic,
-            random_state=0,
-        )
-        gaps.append(abs(sampled.total_correlation - exact.total_correlation))
-        assert sampled.entropy == exact.entropy
+    result = total_correlation(gates, y, density=Kernel(alpha=0.1), base=np.e)
+    sigma2, gaps = result.density.bandwidth_, []
+    for n_draws in (100, 100_000):
+        value = entropy_over_draws(gates, drawn_independently(gates, n_draws, rng), sigma2)
+        gaps.append(abs(value - result.independent_entropy))
     assert gaps[1] < 0.02
     assert gaps[1] < gaps[0]
-    assert_allclose(
-        sampled.layer_conditional_total_correlation,
-        exact.layer_conditional_total_correlation,
-        atol=0.02,
-    )
-
-
-def test_few_draws_overestimate_in_high_dimension(rng):
-    latent = rng.normal(size=(1000, 2))
-    gates = latent @ rng.normal(size=(2, 16)) + 0.3 * rng.normal(size=(1000, 16)) > 0
-    exact = TotalCorrelation(density=Kernel(alpha=0.01)).fit(gates)
-    sampled = TotalCorrelation(density=Kernel(alpha=0.01), reference="sampled", random_state=0).fit(
-        gates
-    )
-    assert sampled.total_correlation_ > exact.total_correlation_ + 5
+    own = [gates[y == m] for m in (0, 1)]
+    values = [entropy_over_draws(g, drawn_independently(g, 100_000, rng), sigma2) for g in own]
+    given = np.average(values, weights=np.bincount(y))
+    assert_allclose(result.conditional_independent_entropy, given, atol=0.02)
 
 
 def one_hot_units(rng, n, n_units, size):
@@ -152,7 +143,7 @@ def test_windows_of_max_pooling_are_units(rng):
     gates, winners = one_hot_units(rng, 80, 5, 4)
     states = pooled_states(gates, 4)
     result = total_correlation(states, density=Kernel(alpha=0.2), base=np.e)
-    weight = 0.5 / result.bandwidth
+    weight = 0.5 / result.density.bandwidth_
     expected = unit_expectation(winners, lambda a, b: 2 * (a != b), weight)
     assert_allclose(result.independent_entropy, expected, rtol=1e-10)
     # taken as gates, the same bits would depend on each other by construction
@@ -166,22 +157,29 @@ def test_two_thresholds_are_one_unit(rng):
     gates = (codes[..., None] > np.arange(2)).reshape(80, -1)
     states = GatingStates([np.packbits(gates, axis=1)], [GateLayer("relu6", 12, "relu6", 2)])
     result = total_correlation(states, density=Kernel(alpha=0.2), base=np.e)
-    expected = unit_expectation(codes, lambda a, b: abs(int(a) - int(b)), 0.5 / result.bandwidth)
+    expected = unit_expectation(
+        codes, lambda a, b: abs(int(a) - int(b)), 0.5 / result.density.bandwidth_
+    )
     assert_allclose(result.independent_entropy, expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("one_hot", [True, False])
-def test_sampled_units_converge_too(rng, one_hot):
+def test_draws_of_whole_units_converge_to_the_closed_form(rng, one_hot):
     if one_hot:
-        gates, _ = one_hot_units(rng, 100, 2, 3)
+        gates, values = one_hot_units(rng, 100, 2, 3)
+        gates_of_a_value = np.eye(3, dtype=bool)
     else:
-        gates = (rng.integers(0, 4, (100, 2))[..., None] > np.arange(3)).reshape(100, -1)
+        values = rng.integers(0, 4, (100, 2))
+        gates_of_a_value = np.arange(4)[:, None] > np.arange(3)
+        gates = gates_of_a_value[values].reshape(100, -1)
     states = GatingStates([np.packbits(gates, axis=1)], [GateLayer("u", 6, "u", 3, one_hot)])
-    exact = total_correlation(states, density=Kernel(alpha=0.1))
-    sampled = total_correlation(
-        states, density=Kernel(alpha=0.1), reference="sampled", n_synthetic=100_000, random_state=0
-    )
-    assert_allclose(sampled.independent_entropy, exact.independent_entropy, atol=0.01)
+    result = total_correlation(states, density=Kernel(alpha=0.1), base=np.e)
+    # each unit drawn from the rows, independently of the other
+    drawn = np.column_stack([rng.choice(values[:, u], 100_000) for u in range(2)])
+    drawn = gates_of_a_value[drawn].reshape(len(drawn), -1)
+    sigma2 = result.density.bandwidth_
+    expected = entropy_over_draws(gates, drawn, sigma2)
+    assert_allclose(result.independent_entropy, expected, atol=0.01)
 
 
 def test_saturated_total_correlation_is_flagged(rng):

@@ -288,7 +288,7 @@ def test_energy_model_stays_out_after_an_interrupted_step(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Group, "contrast", lambda g, *_: interrupt(g.model.requires_grad_()))
+        patch.setattr(Group, "contrastive_loss", lambda g, *_: interrupt(g.model.requires_grad_()))
         with pytest.raises(KeyboardInterrupt):
             loss.energy_step(x)
     assert not any(p.requires_grad for g in loss._densities.groups for p in g.model.parameters())

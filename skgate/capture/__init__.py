@@ -1,43 +1,48 @@
-"""The torch border: modules and raw inputs go in, `GatingStates` come out.
+"""The torch border: modules and raw inputs go in, gating states and activations come out.
 
-    inputs --_inputs--> batches --_recorder--> events --_layout--> packed rows --> GatingStates
+    raw inputs ─ _inputs ─▶ batches ─ _runner ─▶ module, watched by a tracer ─▶ arrays by layer
 
-`_operations` says what each torch operation does to data, `_recorder` watches a module run,
-`_layout` finds the samples in what it saw, `_coverage` chooses the layers, and `GateExtractor`
-holds it all together.
+A `Tracer` intercepts the torch functions that a module calls. Three siblings are built on it:
+`_recorder` reports gates, `_activations` reports the outputs of linear layers, `_relaxation`
+replaces gates by sigmoids while a network trains. ``_operations`` has the tables of torch
+operations, ``_substitutes`` runs those that draw random numbers or change the module without
+doing so, ``_batch_axis`` finds the samples in a tensor, ``_coverage`` chooses the layers.
 """
 
 from ._activations import ActivationReader, layer_activations
 from ._coverage import choose_layers
 from ._extractor import GateExtractor, as_extractor
-from ._inputs import Batches, Caster, call, first_samples, is_stream, refuse_shuffling, tree_map
+from ._inputs import InputCaster, call, is_stream, refuse_shuffling, tree_map
 from ._models import copy_module, inner_module, prepare_module
 from ._operations import THRESHOLD
-from ._recorder import GateRecorder, running
+from ._recorder import GateRecorder
 from ._relaxation import GateRelaxation
-from ._runner import LOCK, Watcher, noted
+from ._runner import (
+    TORCH_LOCK,
+    ModuleRunner,
+    eval_mode_without_side_effects,
+    with_shapes_in_errors,
+)
 
 __all__ = [
-    "LOCK",
     "THRESHOLD",
+    "TORCH_LOCK",
     "ActivationReader",
-    "Batches",
-    "Caster",
     "GateExtractor",
     "GateRecorder",
     "GateRelaxation",
-    "Watcher",
+    "InputCaster",
+    "ModuleRunner",
     "as_extractor",
     "call",
     "choose_layers",
     "copy_module",
-    "first_samples",
+    "eval_mode_without_side_effects",
     "inner_module",
     "is_stream",
     "layer_activations",
-    "noted",
     "prepare_module",
     "refuse_shuffling",
-    "running",
     "tree_map",
+    "with_shapes_in_errors",
 ]

@@ -1,6 +1,5 @@
-"""`ActivationReader`: run a module on data and hand on what its linear layers put out."""
+"""`ActivationReader`: runs a module on data and yields the outputs of its linear layers."""
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -12,24 +11,25 @@ from torch.utils.data import DataLoader
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..exceptions import warn_user
-from ..utils.arrays import to_numpy
+from ..utils.arrays import sample_rows, to_numpy
 from . import _operations as ops
-from ._batch_axis import CONSTANT, Layout, find_layout
+from ._batch_axis import CONSTANT, BatchAxis, find_batch_axis
 from ._coverage import select
 from ._inputs import Batches, check_inputs, check_targets, refuse_shuffling
 from ._models import prepare_module
-from ._recorder import GateRecorder
-from ._runner import Watcher, each_batch, noted
+from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
+from ._substitutes import DETERMINISTIC
+from ._tracer import Tracer, tensors_in
 
 __all__ = ["ActivationReader", "layer_activations"]
 
 
-@dataclass
+@dataclass(eq=False)
 class LinearEvent:
     """One linear operation of one forward pass.
 
     ``values`` is its output, after the activation function ``activation`` if one was applied;
-    ``output`` what it was before. Units are on the axis ``axis``, counted from the last.
+    ``output`` is the output before that. Units are on the axis ``axis``, counted from the last.
     """
 
     layer: str
@@ -42,132 +42,143 @@ class LinearEvent:
     activation: str | None = None
 
 
-class ActivationRecorder(GateRecorder):
-    """Report the linear operations of a module, each with the activation function on it.
+class ActivationRecorder(Tracer):
+    """Reports the linear operations of a module, each with the activation function on it.
 
-    What is done to an output on its way to an activation function is followed: normalisation,
-    dropout, pooling, addition, change of shape. Where outputs are added, the activation function
-    on the sum is that of all of them. A product of an output with what an activation function made
-    of it, such as ``z * sigmoid(z)``, is one activation function.
+    An output is followed on its way to an activation function through normalisation, dropout,
+    pooling, addition and changes of shape. The activation function on a sum of outputs is that of
+    all of them. A product of an output with what an activation function made of it, such as
+    ``z * sigmoid(z)``, is one activation function.
 
     Parameters
     ----------
     module : nn.Module
     report : callable
-        Called with each `LinearEvent`, when its values are known.
-    rehearse : bool, default=False
-        Whether to report at once, and copy what is going to be known later.
+        Called with each `LinearEvent` when its values are known.
+    dry_run : bool, default=False
+        Whether to report each event as soon as it opens, and to copy its values.
     wanted : callable, default=None
-        Whether a layer, by name, is to be reported; all by default.
-    bare : collection of str, default=()
+        Tells by name whether a layer is reported; all are by default.
+    read_before_activation : collection of str, default=()
         Layers whose own output is wanted, not that of an activation function.
-    missed : callable, default=None
-        Called with events of operations that have linear layers inside which cannot be seen.
+    opaque : dict, default=None
+        Filled with the operations that have linear layers inside which cannot be seen, by layer.
     """
 
-    def __init__(self, module, *, report, rehearse=False, wanted=None, bare=(), missed=None):
-        super().__init__(
-            module,
-            sampling="off",
-            smooth=False,
-            rehearse=rehearse,
-            report=missed or (lambda event: None),
-            wanted=lambda name: False,
-        )
-        self.tell, self.asked, self.bare = report, wanted or (lambda name: True), bare
+    substitutes = DETERMINISTIC
+
+    def __init__(
+        self,
+        module,
+        *,
+        report,
+        dry_run=False,
+        wanted=None,
+        read_before_activation=(),
+        opaque=None,
+    ):
+        super().__init__(module)
+        self.report, self.dry_run = report, dry_run
+        self.wanted = wanted or (lambda name: True)
+        self.read_before_activation = read_before_activation
+        self.opaque = {} if opaque is None else opaque
         self._origins = WeakTensorKeyDictionary()  # tensor -> events that it comes from
         self._activated = WeakTensorKeyDictionary()  # the same, through an activation function
         self._weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        operation = ops.operation_name(function)
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
-        # before it runs: in place, it makes another thing of its input
-        origins = self._found(self._origins, tensors)
-        activated = self._found(self._activated, tensors)
-        output = super().__torch_function__(function, types, args, kwargs)
-        if isinstance(output, torch.Tensor):
-            if operation in ops.LINEAR:
-                self._open(operation, tensors, output)
-            elif origins or activated:
-                self._follow(operation, tensors, origins, activated, output)
-        return output
-
-    @staticmethod
-    def _found(events_of, tensors):
-        return list({id(e): e for t in tensors for e in events_of.get(t, [])}.values())
-
-    def _follow(self, operation, tensors, origins, activated, output):
-        """Note what became of linear outputs: an activation, or another form of themselves."""
-        if operation in ("max", "min") and len(tensors) > 1:
-            operation += "imum"
-        if operation in ops.SCALING and sum(t.numel() > 1 for t in tensors) > 1:
-            self._close([e for e in activated if e in origins], operation, output)
-        elif operation in ops.ACTIVATION:
-            self._close([e for e in origins if e.activation is None], operation, output)
-            self._activated[output] = origins + activated
-        elif operation in ops.CARRYING:
-            self._origins[output], self._activated[output] = origins, activated
-
-    def _is_weight(self, tensor):
-        """Whether a tensor is a parameter of the module, or a view of one."""
-        return tensor.untyped_storage().data_ptr() in self._weights
-
-    def _open(self, operation, operands, output):
+    def _linear(self, operation, function, args, kwargs):
+        output = function(*args, **kwargs)
         axis = ops.LINEAR[operation]
         if operation in ops.PRODUCTS:
+            operands = tensors_in(args, kwargs)
             if not any(map(self._is_weight, operands)):
-                return
-            left, right = map(self._is_weight, operands[-2:])  # before them, addmm has its bias
+                return output
+            left, right = map(self._is_weight, operands[-2:])  # addmm has its bias before them
             axis = -2 if left and not right and output.ndim > 1 else -1
-        event = self._event(operation, "linear")
-        event = LinearEvent(event.layer, operation, event.module, output.shape[axis], axis)
-        if self.rehearse:
+        layer, module = self._locate(operation)
+        event = LinearEvent(layer, operation, module, output.shape[axis], axis)
+        if self.dry_run:
             event.output = event.values = output.clone()
-            self.tell(event)
-        elif not self.asked(event.layer):
-            return
-        elif event.layer in self.bare:
+            self.report(event)
+        elif layer in self.read_before_activation:
             event.values = output
-            self.tell(event)
-            return
-        self._origins[output] = [event]
+            self.report(event)
+            return output
+        if self.dry_run or self.wanted(layer):
+            self._origins[output] = [event]
+        return output
 
-    def _close(self, events, operation, output):
+    def _is_weight(self, tensor):
+        """Return whether a tensor is a parameter of the module, or a view of one."""
+        return tensor.untyped_storage().data_ptr() in self._weights
+
+    def _follow(self, operation, function, args, kwargs):
+        """Run an operation; where it has linear outputs, mark or activate what comes of them."""
+        tensors = tensors_in(args, kwargs)
+        # looked up before the operation runs, which may overwrite its input
+        origins = _events_of(self._origins, tensors)
+        activated = _events_of(self._activated, tensors)
+        output = self._run(operation, function, args, kwargs)
+        if not (origins or activated) or not isinstance(output, torch.Tensor):
+            return output
+        if operation in ops.SCALING and sum(t.numel() > 1 for t in tensors) > 1:
+            self._activate([e for e in activated if e in origins], operation, output)
+        elif operation in ops.ACTIVATION:
+            self._activate([e for e in origins if e.activation is None], operation, output)
+            self._activated[output] = origins + activated
+        else:
+            self._origins[output], self._activated[output] = origins, activated
+        return output
+
+    def _activate(self, events, operation, output):
         for event in events:
-            # a product with what its own activation function gave is another one
+            # the product with the output of its own activation function is another function
             event.activation = f"x * {event.activation}" if event.activation else operation
-            event.values = output.clone() if self.rehearse else output
-            if not self.rehearse:
-                self.tell(event)
+            event.values = output.clone() if self.dry_run else output
+            if not self.dry_run:
+                self.report(event)
+
+    def _opaque(self, operation, function, args, kwargs):
+        self.opaque.setdefault(self._locate(operation)[0], operation)
+        return self._run(operation, function, args, kwargs)
+
+    handlers = {
+        **dict.fromkeys((*ops.ACTIVATION, *ops.LINEAR_CHAIN_OPS), _follow),
+        **dict.fromkeys(ops.LINEAR, _linear),
+        **dict.fromkeys(ops.OPAQUE_LINEAR_OPS, _opaque),
+    }
+
+
+def _events_of(events, tensors):
+    """Return the events of some tensors, each once."""
+    return list(dict.fromkeys(event for tensor in tensors for event in events.get(tensor, [])))
 
 
 class ActivationLayer(NamedTuple):
-    """How to read one layer: where samples and units are, and which activation function."""
+    """How to read one layer: the axes of its samples and units, and its activation function."""
 
     name: str
-    layout: Layout
-    axis: int | None
+    batch_axis: BatchAxis
+    unit_axis: int | None
     activation: str | None
 
     def array(self, event):
         """Return activations, (n_samples, n_positions, n_units)."""
-        values = self.layout.rows(event.values)
-        n_units = values[0].numel() if self.axis is None else values.shape[self.axis]
-        values = values if self.axis is None else values.movedim(self.axis, -1)
+        values = self.batch_axis.rows(event.values)
+        n_units = values[0].numel() if self.unit_axis is None else values.shape[self.unit_axis]
+        values = values if self.unit_axis is None else values.movedim(self.unit_axis, -1)
         values = values.reshape(len(values), -1, n_units)
-        array = np.array(to_numpy(values))  # a copy: the module may go on to work in place
+        array = np.array(to_numpy(values))  # a copy: the module may overwrite them in place
         if not np.isfinite(array).all():
             raise ValueError(
-                f"The activations of layer {self.name!r} contain NaN or infinity, of which no "
-                "information can be measured. See whether training diverged."
+                f"The activations of layer {self.name!r} contain NaN or infinity, from which no "
+                "information can be measured. Check whether training diverged."
             )
         return array
 
 
 class ActivationReader:
-    """Runs a module on raw inputs and hands on the activations of its layers, batch by batch.
+    """Runs a module on raw inputs and yields the activations of its layers, batch by batch.
 
     Parameters
     ----------
@@ -178,23 +189,20 @@ class ActivationReader:
 
     Attributes
     ----------
+    activation_functions : list of str or None
+        Name of the activation function of each layer, None for its own output.
     has_first, has_last : bool
         Whether the first, and the last, layer of the module are among those that are read.
+    sampled : bool
+        Whether the last `read` could draw ``max_samples``, whose number it must know beforehand.
     """
 
     def __init__(self, model, *, layers, spatial, batch_size):
         self.model, self.layers, self.spatial = model, layers, spatial
         self.batch_size = batch_size
 
-    @property
-    def activation_functions(self):
-        """Name of the activation function of each layer, None for its own output."""
-        return [layer.activation for layer in self._layers]
-
-    def read(self, estimator, X, y, consume, *, reset, draw=None):
-        """Call ``consume(layers, labels)`` with each batch: arrays by name, and labels or None.
-
-        Returns whether ``draw`` was heeded, which it is where the number of samples is known.
+    def read(self, estimator, X, y, *, reset, max_samples=None, random_state=None):
+        """Yield ``(layers, labels)`` of each batch: arrays by name, and labels or None.
 
         Parameters
         ----------
@@ -202,58 +210,54 @@ class ActivationReader:
             Whose input this is, for scikit-learn's checks.
         X : array, tensor, dict or tuple of these, Dataset or DataLoader
         y : array-like or None
-        consume : callable
         reset : bool
             Whether to find the layers, in the first batch.
-        draw : callable, default=None
-            Takes a number of samples and returns the rows to read, None for all.
+        max_samples, random_state
+            Of `sample_rows`, for the samples to read.
         """
         X = check_inputs(estimator, X, reset=reset)
         n_samples = Batches(X, 1).n_samples
         y = check_targets(X, y, n_samples)
-        can_draw = draw is not None and n_samples is not None and not isinstance(X, DataLoader)
-        rows = draw(n_samples) if can_draw else None
+        self.sampled = n_samples is not None and not isinstance(X, DataLoader)
+        rows = sample_rows(n_samples, max_samples, random_state) if self.sampled else None
         y = y if y is None or rows is None else y[rows]
         batches = Batches(X, self.batch_size, rows)
-        done = Counter()
-
-        def read(inputs, labels):
-            if reset and not done["batches"]:
+        start = 0
+        for inputs, labels in each_batch(batches, seed=0):
+            if reset and start == 0:
                 self._find_layers(inputs)
-            arrays = self._runner.read(
-                inputs, 0, self._readers, checked=batches.holds, bare=self._bare
-            )
-            n, start = len(arrays[0]), done["samples"]
-            done.update(batches=1, samples=n)
-            if y is not None:
-                labels = y[start : start + n]
-            consume(dict(zip(self._readers, arrays, strict=True)), labels)
-
-        each_batch(batches, read, seed=0, verbose=0, desc="activations")
-        return can_draw
+            options = {"checked": batches.holds, "read_before_activation": self._unactivated}
+            arrays = self._runner.read(inputs, 0, self._converters, **options)
+            stop = start + len(next(iter(arrays.values())))
+            yield arrays, labels if y is None else y[start:stop]
+            start = stop
 
     def _find_layers(self, inputs):
-        with noted(inputs):
+        opaque = {}
+        with with_shapes_in_errors(inputs):
             module = prepare_module(self.model, inputs, "auto", 0)
-            missed = {}
-            record = partial(
-                ActivationRecorder, missed=lambda event: missed.setdefault(event.layer, event)
+            recorder = partial(ActivationRecorder, opaque=opaque)
+            two, three = ModuleRunner(module, recorder, train=False, seed=0).dry_run(inputs)
+        self._runner = ModuleRunner(module, ActivationRecorder, train=False, seed=0)
+        if opaque:
+            hidden = "\n  ".join(f"{layer}: {operation}" for layer, operation in opaque.items())
+            warn_user(
+                "Linear layers inside these operations cannot be seen and are not measured:\n  "
+                + hidden
             )
-            two, three = Watcher(module, record, train=False, seed=0).rehearse(inputs)
-            self._runner = Watcher(module, ActivationRecorder, train=False, seed=0)
-        self._warn_hidden(missed.values())
-        self._layers = self._choose(two, three, type(module).__name__)
-        self.has_first &= not any(e.operation in ops.HOLDS_LINEAR for e in missed.values())
-        self._readers = {layer.name: layer.array for layer in self._layers}
-        self._bare = {layer.name for layer in self._layers if layer.activation is None}
+        layers = self._choose(two, three, type(module).__name__)
+        self.has_first &= not opaque
+        self.activation_functions = [layer.activation for layer in layers]
+        self._converters = {layer.name: layer.array for layer in layers}
+        self._unactivated = {layer.name for layer in layers if layer.activation is None}
 
     def _choose(self, two, three, name):
         """Return the layers that were asked for, from the events of two runs."""
         found, reasons = [], []
         for a, b in zip(two, three, strict=True):
-            layout, reason = find_layout(a, b)
-            if layout:
-                found.append((b, layout))
+            batch_axis, reason = find_batch_axis(a, b)
+            if batch_axis:
+                found.append((b, batch_axis))
             elif reason != CONSTANT:
                 reasons.append(f"{b.layer}: {reason}")
         if not found:
@@ -264,34 +268,26 @@ class ActivationReader:
         if reasons:
             warn_user("Not among the layers:\n  " + "\n  ".join(reasons))
         last = found[-1][0]
-        if last.activation:  # the output layer is read before anything is done to its logits
+        if last.activation:  # the output layer is read as logits
             last.values, last.activation = last.output, None
         wanted = select([event for event, _ in found], self.layers)
         self.has_first, self.has_last = found[0][0].layer in wanted, last.layer in wanted
-        return [self._layer(e, layout) for e, layout in found if e.layer in wanted]
+        return [self._layer(e, batch_axis) for e, batch_axis in found if e.layer in wanted]
 
-    def _layer(self, event, layout):
-        axis = None
+    def _layer(self, event, batch_axis):
+        unit_axis = None
         if self.spatial == "channels":
-            shape = layout.rows(event.values).shape  # (n_samples, ...)
+            shape = batch_axis.rows(event.values).shape  # (n_samples, ...)
             axes = [i for i in range(1, len(shape)) if shape[i] == event.n_units]
             usual = len(shape) + event.axis
-            axis = usual if usual in axes else axes[0] if len(axes) == 1 else None
-            if axis is None:
+            unit_axis = usual if usual in axes else axes[0] if len(axes) == 1 else None
+            if unit_axis is None:
                 warn_user(
                     f"Layer {event.layer!r}: which axis of its activations, of shape "
-                    f"{tuple(shape[1:])}, holds its {event.n_units} units cannot be told. Each "
-                    "unit and position counts as a unit, as with spatial='flatten'."
+                    f"{tuple(shape[1:])}, holds its {event.n_units} units is ambiguous. Each unit "
+                    "and position counts as a unit, as with spatial='flatten'."
                 )
-        return ActivationLayer(event.layer, layout, axis, event.activation)
-
-    def _warn_hidden(self, events):
-        hidden = [f"{e.layer}: {e.operation}" for e in events if e.operation in ops.HOLDS_LINEAR]
-        if hidden:
-            warn_user(
-                "Linear layers inside these operations cannot be seen and are not measured:\n  "
-                + "\n  ".join(hidden)
-            )
+        return ActivationLayer(event.layer, batch_axis, unit_axis, event.activation)
 
 
 def layer_activations(model, X, *, layers=None, batch_size=256):
@@ -300,9 +296,9 @@ def layer_activations(model, X, *, layers=None, batch_size=256):
     Parameters
     ----------
     model : torch.nn.Module or fitted estimator with a module
-        Read is the output of every linear and convolutional layer, in the order in which they
-        run, after the activation function that follows it if there is one; of the last of them,
-        the output itself. The module comes back as it was.
+        The output of every linear and convolutional layer is read, in the order in which they
+        run, after the activation function that follows it if there is one; of the last layer,
+        the output itself. The module is left unchanged.
     X : array, tensor, dict or tuple of these, Dataset or DataLoader
         Raw inputs of the model; a loader must not shuffle.
     layers : None, str, type, re.Pattern, slice, or sequence of these, default=None
@@ -313,7 +309,7 @@ def layer_activations(model, X, *, layers=None, batch_size=256):
     Returns
     -------
     activations : dict of str to ndarray of shape (n_samples, n_units)
-        By name of the layer; positions of a layer that has some are units.
+        By name of the layer; each position of a layer with positions counts as units.
 
     Raises
     ------
@@ -322,7 +318,7 @@ def layer_activations(model, X, *, layers=None, batch_size=256):
 
     See Also
     --------
-    gibbs_layer_mi, binned_layer_mi, kde_layer_mi, sample_correlation : What takes activations.
+    gibbs_layer_mi, binned_layer_mi, kde_layer_mi, sample_correlation : Measures of activations.
 
     Examples
     --------
@@ -336,6 +332,5 @@ def layer_activations(model, X, *, layers=None, batch_size=256):
     """
     refuse_shuffling(X)
     reader = ActivationReader(model, layers=layers, spatial="flatten", batch_size=batch_size)
-    batches = []
-    reader.read(BaseEstimator(), X, None, lambda arrays, _: batches.append(arrays), reset=True)
+    batches = [arrays for arrays, _ in reader.read(BaseEstimator(), X, None, reset=True)]
     return {name: np.concatenate([b[name] for b in batches])[:, 0] for name in batches[0]}

@@ -1,22 +1,22 @@
-"""Where the samples are in the gates that an operation has, and what its layer looks like."""
+"""`BatchAxis`: the place of the samples in the tensors of a layer."""
 
 from dataclasses import dataclass
 
 from ..states import GateLayer
 from ..utils.arrays import pack_rows
 
-__all__ = ["CONSTANT", "Layout", "find_layout"]
+__all__ = ["CONSTANT", "BatchAxis", "find_batch_axis"]
 
 #: Why a function of parameters alone is no layer.
 CONSTANT = "its input does not depend on the batch"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How to turn the gates of one event into one row a sample.
+class BatchAxis:
+    """The axis of a tensor that holds the samples, each ``repeats`` times.
 
-    ``axis`` holds the samples, each ``repeats`` times: in blocks (``sample_major``, as
-    ``x.reshape(n * t, d)`` leaves them) or in turn.
+    The repeats of a sample are together if ``sample_major``, as after ``x.reshape(n * t, d)``;
+    otherwise all samples follow each other ``repeats`` times.
     """
 
     axis: int
@@ -31,9 +31,9 @@ class Layout:
         sizes = (n, self.repeats) if self.sample_major else (self.repeats, n)
         return tensor.unflatten(self.axis, sizes).movedim(self.axis + (not self.sample_major), 0)
 
-    def packed(self, gates):
-        """Return gates as packed bits, (n_samples, n_bytes)."""
-        rows = self.rows(gates)
+    def packed(self, event):
+        """Return the gates of an event as packed bits, (n_samples, n_bytes)."""
+        rows = self.rows(event.gates)
         return pack_rows(rows.reshape(len(rows), -1))
 
     def layer(self, event):
@@ -50,11 +50,12 @@ class Layout:
         )
 
 
-def find_layout(two, three):
-    """Return the `Layout` of an event seen with two and with three samples, or why there is none.
+def find_batch_axis(two, three):
+    """Return the `BatchAxis` of an event seen with two and with three samples, or why it has none.
 
-    Axes are told by their sizes, since networks put their samples first, second, or merged
-    with positions; merged ones are told by the values that both runs share.
+    The axis is the one whose size differs between the runs, since networks put their samples
+    first, second, or on one axis with positions; in that case, the values that both runs share
+    give their order.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def find_layout(two, three):
 
     Returns
     -------
-    layout : Layout or None
+    batch_axis : BatchAxis or None
     reason : str
     """
     a, b = two.values, three.values
@@ -78,6 +79,6 @@ def find_layout(two, three):
     repeats, rest = divmod(a.shape[axis], 2)
     if rest or b.shape[axis] != 3 * repeats or not a.numel():
         return None, "its axes do not grow in proportion to the batch"
-    layouts = [Layout(axis, repeats, sample_major) for sample_major in (True, False)]
-    gaps = [(way.rows(a) - way.rows(b)[:2]).abs().nansum() for way in layouts]
-    return layouts[int(gaps[1] < gaps[0])], ""
+    orders = [BatchAxis(axis, repeats, sample_major) for sample_major in (True, False)]
+    gaps = [(order.rows(a) - order.rows(b)[:2]).abs().nansum() for order in orders]
+    return orders[int(gaps[1] < gaps[0])], ""

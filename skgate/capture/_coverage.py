@@ -1,4 +1,4 @@
-"""Which of the operations that ran become layers, and a record of what became of each."""
+"""Chooses which of the operations that ran become layers, and records the outcome for each."""
 
 import difflib
 import fnmatch
@@ -6,13 +6,13 @@ import re
 from typing import NamedTuple
 
 from ..exceptions import GateCaptureWarning, warn_user
-from ._batch_axis import CONSTANT, find_layout
+from ._batch_axis import CONSTANT, find_batch_axis
 
 __all__ = ["Coverage", "choose_layers", "select", "warn_missed"]
 
 
 class Coverage(NamedTuple):
-    """What became of one non-linear operation: captured, or why not."""
+    """Whether one non-linear operation was captured, or the reason why not."""
 
     layer: str
     operation: str
@@ -38,28 +38,28 @@ def choose_layers(two, three, layers):
     Parameters
     ----------
     two, three : list of Event
-        What ran on two samples, and on three.
+        Of a run on two samples, and of one on three.
     layers : as of `GateExtractor`
 
     Returns
     -------
-    chosen : dict of str to (GateLayer, Layout)
+    chosen : dict of str to (GateLayer, BatchAxis)
         In the order of the network.
     coverage : list of Coverage
-        A record an event.
+        A record for each event.
     """
     found = [
-        find_layout(a, b) if b.gates is not None else (None, b.reason)
+        find_batch_axis(a, b) if b.gates is not None else (None, b.reason)
         for a, b in zip(two, three, strict=True)
     ]
-    gating = [event for event, (layout, _) in zip(three, found, strict=True) if layout]
+    gating = [event for event, (axis, _) in zip(three, found, strict=True) if axis]
     wanted = select(gating, layers) if gating else set()
     chosen, coverage = {}, []
-    for event, (layout, reason) in zip(three, found, strict=True):
-        layer = layout and layout.layer(event)
+    for event, (axis, reason) in zip(three, found, strict=True):
+        layer = axis and axis.layer(event)
         captured = event.layer in wanted
         if captured:
-            chosen[event.layer] = layer, layout
+            chosen[event.layer] = layer, axis
         elif layer:
             reason = "not selected by layers"
         n_gates = layer.n_gates if layer else 0
@@ -70,21 +70,19 @@ def choose_layers(two, three, layers):
 
 
 def select(events, layers):
-    """Return the names of the events that ``layers`` asks for.
+    """Return the names of the events that ``layers`` selects.
 
     Raises
     ------
     ValueError
-        If it asks for none, or names one that there is not; the error lists what there is.
+        If it selects none, or an item of it matches none; the error lists the names.
     """
     names = [event.layer for event in events]
     if layers is None:
         return set(names)
-    asked = layers
-    if isinstance(layers, slice):
-        layers = names[layers]
+    items = names[layers] if isinstance(layers, slice) else layers
     selected = set()
-    for item in layers if isinstance(layers, list | tuple) else [layers]:
+    for item in items if isinstance(items, list | tuple) else [items]:
         matched = {e.layer for i, e in enumerate(events) if _matches(item, e, i, len(events))}
         if not matched:
             near = difflib.get_close_matches(str(item), names, n=3, cutoff=0.3) or names[:10]
@@ -94,7 +92,7 @@ def select(events, layers):
             )
         selected |= matched
     if not selected:
-        raise ValueError(f"layers={asked!r} selects none of the {len(names)} layers {names}.")
+        raise ValueError(f"layers={layers!r} selects none of the {len(names)} layers {names}.")
     return selected
 
 
@@ -109,7 +107,7 @@ def _matches(item, event, position, n_events):
 
 
 def warn_missed(coverage):
-    """Warn of the operations that may gate the data and are not captured, naming them."""
+    """Warn about the operations that may gate the data and are not captured."""
     missed = [
         r
         for r in coverage

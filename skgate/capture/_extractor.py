@@ -1,12 +1,10 @@
-"""`GateExtractor`: run a module on data and keep its gating states."""
+"""`GateExtractor`: runs a module on data and returns its gating states."""
 
 import re
-from collections import Counter
 from functools import partial
 from numbers import Integral
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state
 from torch.utils.data import DataLoader
@@ -22,16 +20,10 @@ from ..utils.sklearn import (
     check_is_fitted,
 )
 from ._coverage import Coverage, choose_layers, warn_missed
-from ._inputs import (
-    Batches,
-    check_inputs,
-    check_targets,
-    n_samples_in,
-    refuse_shuffling,
-)
+from ._inputs import Batches, check_inputs, check_targets, n_samples_in, refuse_shuffling
 from ._models import prepare_module
 from ._recorder import GateRecorder
-from ._runner import LOCK, NO_SAMPLES, Watcher, each_batch, noted
+from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
 from ._store import Store
 
 __all__ = ["GateExtractor", "as_extractor"]
@@ -40,43 +32,43 @@ __all__ = ["GateExtractor", "as_extractor"]
 class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     """Transformer from raw inputs of a torch module to its gating states.
 
-    Runs the module in evaluation mode and reads the gates of each operation that lets some of
+    The module runs in evaluation mode, and the gates are read of each operation that lets some of
     its input through: ReLU and its relatives, max pooling, dropout, whether called as modules,
-    functions or tensor methods. The module comes back as it was.
+    functions or tensor methods. The module itself is left unchanged.
 
     Parameters
     ----------
     module : torch.nn.Module or fitted estimator with one in ``module_``
-        The network. What is inside ``torch.compile`` or a data-parallel wrapper runs without it.
+        The network; of a ``torch.compile`` or data-parallel wrapper, the module inside.
     layers : None, str, type, re.Pattern, slice, or sequence of these, default=None
         Layers to keep: by name, by pattern with ``*`` and ``?``, by the type of the module that
-        holds them, or by position; all by default.
+        makes the call, or by position; all by default.
     smooth : bool, default=False
         Whether smooth activations (SiLU, GELU, tanh, ...) count as layers with gates
         ``input > 0``.
     sampling : {"off", "on"}, default="off"
-        ``"off"``: random numbers that the module draws are replaced by their means, and dropout
-        layers have all gates open. ``"on"``: they are drawn from ``random_state``. Batch
-        normalisation uses its running statistics in both.
+        ``"off"``: random numbers that the module draws are replaced by their means, and all gates
+        of dropout are open. ``"on"``: they are drawn from ``random_state``. Batch normalisation
+        uses its running statistics in both cases.
     batch_size : int, default=256
         Samples that go through the module at once. A ``DataLoader`` has its own.
     device : str, default="auto"
-        Where the module runs, as torch names it; ``"auto"`` is where its parameters are.
-        Elsewhere, a copy runs.
+        Torch device on which the module runs; ``"auto"`` is that of its parameters. On another
+        device, a copy runs.
     random_state : int, RandomState instance or None, default=None
-        Seed of sampling, and of the initial values of lazy parameters.
+        Seed for sampling, and for the initial values of lazy parameters.
     verbose : int, default=0
         Whether to show a progress bar.
 
     Attributes
     ----------
     module_ : torch.nn.Module
-        What runs: the module itself, or a copy of one with lazy parameters or on another device.
+        The module that runs: the given one, or a copy if it is lazy or on another device.
     layer_names_ : list of str
-        Names of the captured layers: that of the module, for a function that of the module that
-        calls it and its own, with ``:1``, ``:2``, ... for further calls.
+        Names of the captured layers: a module's own name; for a function, the name of the module
+        that calls it and its own; with ``:1``, ``:2``, ... for further calls.
     coverage_ : list of Coverage
-        A record ``(layer, operation, kind, n_gates, captured, reason)`` of each non-linear
+        A record ``(layer, operation, kind, n_gates, captured, reason)`` for each non-linear
         operation that ran.
     n_features_in_ : int
         Only when ``X`` is an array.
@@ -84,11 +76,11 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     Warns
     -----
     GateCaptureWarning
-        If an operation ran that may gate the data and whose gates were not captured.
+        If an operation that may gate the data was not captured.
 
     See Also
     --------
-    GatingStates : What :meth:`transform` returns.
+    GatingStates : The container that :meth:`transform` returns.
 
     Examples
     --------
@@ -154,12 +146,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             none; the error lists what there is.
         """
         X = self._start(X)
-        with LOCK:
-            with torch.random.fork_rng(devices=[]):  # as a loader draws its order
-                first = next(iter(Batches(X, self.batch_size)), None)
-            if first is None:
-                raise ValueError(NO_SAMPLES)
-            self._fit_layers(first[0])
+        inputs, _ = next(each_batch(Batches(X, self.batch_size), seed=self._seed))
+        self._fit_layers(inputs)
         return self
 
     def transform(self, X):
@@ -168,17 +156,17 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         Parameters
         ----------
         X : array, tensor, dict or tuple of these, Dataset or DataLoader
-            Raw inputs of the module. Labels that a dataset yields are left aside.
+            Raw inputs of the module. Labels that a dataset yields are ignored.
 
         Returns
         -------
         states : GatingStates
-            A row a sample, in the order of ``X``.
+            One row per sample, in the order of ``X``.
 
         Raises
         ------
         ValueError
-            If ``X`` is a shuffling loader, whose rows would lose their labels.
+            If ``X`` is a shuffling loader, whose rows could not be matched with labels.
         """
         check_is_fitted(self)
         refuse_shuffling(X)
@@ -187,21 +175,21 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     def transform_to(self, X, path):
         """Write the gating states of the module on ``X`` to a folder, batch by batch.
 
-        For states that do not fit in memory. A run that was interrupted goes on behind the last
-        batch that it wrote, to the same bytes; it tries the first batch again to see that module
+        For states that do not fit in memory. An interrupted run resumes after the last batch that
+        it wrote and ends with the same bytes; it runs the first batch again to check that module
         and data are the same.
 
         Parameters
         ----------
         X : array, tensor, dict or tuple of these, Dataset or DataLoader
-            Raw inputs of the module, of a known number.
+            Raw inputs of the module; their number must be known.
         path : str or path-like
-            Folder to write to, a new one or that of a run that was interrupted.
+            Folder to write to, a new one or that of an interrupted run.
 
         Returns
         -------
         states : GatingStates
-            Mapped from the folder, read only, as ``GatingStates.load(path, mmap=True)`` gives them.
+            Read-only, mapped from the folder as by ``GatingStates.load(path, mmap=True)``.
 
         Raises
         ------
@@ -213,43 +201,35 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         batches = Batches(check_inputs(self, X, reset=False), self.batch_size)
         if batches.n_samples is None:
             raise ValueError(
-                f"The number of samples in a {type(X).__name__} is not known, or not all are "
-                "yielded. Pass an array or a Dataset with a length, in batches of every sample."
+                f"The number of samples that this {type(X).__name__} yields is not known. Pass an "
+                "array, a Dataset with a length, or a DataLoader of such that drops no batch."
             )
         layers, n_samples = self._layers, batches.n_samples
         shapes = {f"layer{i}": (n_samples, layer.n_bytes) for i, layer in enumerate(layers)}
         folder = GrowingFolder(path, shapes, {**states_header(layers), "n_samples": n_samples})
-        seen = Counter()
-
-        def add(inputs, _):
-            start, batch = seen["samples"], seen["batches"]
+        start = 0
+        for position, (inputs, _) in enumerate(self._each_batch(batches)):
             stop = start + n_samples_in(inputs)
-            seen.update(samples=stop - start, batches=1)
-            if 0 < start and stop <= folder.n_rows:
-                return
-            options = {"checked": batches.holds, "swapped": self._swapped}
-            packed = self._runner.read(inputs, batch, self._packers, **options)
-            folder.add(start, dict(zip(shapes, packed, strict=True)))
-
-        each_batch(batches, add, seed=self._seed, verbose=self.verbose, desc="gating states")
+            if start == 0 or stop > folder.n_rows:
+                packed = self._read(inputs, position, batches).values()
+                folder.add(start, dict(zip(shapes, packed, strict=True)))
+            start = stop
         folder.finish()
         return GatingStates.load(path, mmap=True)
 
     def extract(self, X, y=None, *, max_samples=None, random_state=None):
-        """Return gating states and labels from one pass over the data.
-
-        Fits first where that has not been done.
+        """Return gating states and labels from one pass over the data, fitting first if need be.
 
         Parameters
         ----------
         X : array, tensor, dict or tuple of these, Dataset or DataLoader
             Raw inputs of the module.
         y : array-like of shape (n_samples,), default=None
-            Labels. A dataset or loader that yields ``(inputs, label)`` has its own.
+            Labels; not needed for a dataset or loader that yields ``(inputs, label)``.
         max_samples : int, float or None, default=None
-            Number or share of samples to draw at random; of a loader, from all that it yields.
+            Number or share of samples to draw at random; a loader is read to its end first.
         random_state : int, RandomState instance or None, default=None
-            Seed of the drawn samples.
+            Seed for drawing samples.
 
         Returns
         -------
@@ -275,10 +255,11 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         states, labels = self._run(Batches(X, self.batch_size, rows))
         y = labels if y is None else y
         check_consistent_length(states, y)
-        late = sample_rows(len(states), max_samples, random_state) if rows is None else None
-        if late is None:
-            return states, y
-        return states[late], None if y is None else y[late]
+        if rows is None:
+            rows = sample_rows(len(states), max_samples, random_state)
+            if rows is not None:
+                states, y = states[rows], None if y is None else y[rows]
+        return states, y
 
     def get_feature_names_out(self, input_features=None):
         """Return a name for each gate, ``layer_position``.
@@ -300,7 +281,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         )
 
     def set_output(self, *, transform=None):
-        """Return self: gating states are their own container, whatever ``transform`` asks for.
+        """Return self: gating states are their own container.
 
         Parameters
         ----------
@@ -330,76 +311,66 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
     def _fit_layers(self, inputs):
         """Set the module, its layers and its coverage from a first batch."""
-        with noted(inputs):
+        with with_shapes_in_errors(inputs):
             self.module_ = prepare_module(self.module, inputs, self.device, self._seed)
-            record = partial(GateRecorder, sampling=self.sampling, smooth=self.smooth)
+            recorder = partial(GateRecorder, sampling=self.sampling, smooth=self.smooth)
             train = self.sampling == "on"
-            self._runner = Watcher(self.module_, record, train=train, seed=self._seed)
-            two, three = self._runner.rehearse(inputs)
+            self._runner = ModuleRunner(self.module_, recorder, train=train, seed=self._seed)
+            two, three = self._runner.dry_run(inputs)
         chosen, coverage = choose_layers(two, three, self.layers)
         if not chosen:
             raise ValueError(
-                f"{type(self.module_).__name__} has no gating layer that could be captured. What "
-                f"ran:\n{Coverage.table(coverage)}\nsmooth=True reads input > 0 of smooth "
-                "activations. Gates made by arithmetic, such as z * (z > 0), leave no operation "
-                "to see; write them as F.relu(z)."
+                f"{type(self.module_).__name__} has no gating layer that could be captured. "
+                f"These operations ran:\n{Coverage.table(coverage)}\nsmooth=True reads input > 0 "
+                "of smooth activations. Gates made by arithmetic, such as z * (z > 0), cannot be "
+                "seen; write them as F.relu(z)."
             )
         warn_missed(coverage)
         self.coverage_ = coverage
         self._layers = [layer for layer, _ in chosen.values()]
-        self._swapped = {event.layer for event in three if event.swapped}
-        self._packers = {
-            name: partial(_packed, layout=layout) for name, (_, layout) in chosen.items()
-        }
+        self._constant_is_first = {event.layer for event in three if event.constant_is_first}
+        self._packers = {name: axis.packed for name, (_, axis) in chosen.items()}
         self.layer_names_ = list(chosen)
+
+    def _each_batch(self, batches):
+        return each_batch(batches, seed=self._seed, verbose=self.verbose, desc="gating states")
+
+    def _read(self, inputs, position, batches):
+        """Return the packed gates of one batch, by layer."""
+        options = {"checked": batches.holds, "constant_is_first": self._constant_is_first}
+        return self._runner.read(inputs, position, self._packers, **options)
 
     def _run(self, batches):
         """Return the states and labels of all batches; fits on the first if need be."""
         store = None
-
-        def add(inputs, labels):
-            nonlocal store
+        for position, (inputs, labels) in enumerate(self._each_batch(batches)):
             if not self.__sklearn_is_fitted__():
                 self._fit_layers(inputs)
-            if store is None:
-                store = Store(self._layers, batches.n_samples)
-            packed = self._runner.read(
-                inputs,
-                store.n_batches,
-                self._packers,
-                checked=batches.holds,
-                swapped=self._swapped,
-            )
-            store.add(packed, labels)
-
-        each_batch(batches, add, seed=self._seed, verbose=self.verbose, desc="gating states")
+            store = store or Store(self._layers, batches.n_samples)
+            store.add(self._read(inputs, position, batches).values(), labels)
         packed, labels = store.finish()
         return GatingStates(packed, self._layers), labels
 
 
-def _packed(event, layout):
-    return layout.packed(event.gates)
-
-
 def as_extractor(model, *, sampling, random_state, verbose):
-    """Return a new `GateExtractor` for whatever an estimator was given as its ``model``.
+    """Return a new `GateExtractor` for the ``model`` of an estimator.
 
     Parameters
     ----------
     model : nn.Module, GateExtractor, or fitted estimator with a module
     sampling : {"on", "off"}
-        For a model that is no extractor; ``"off"`` is required of one.
+        For a model that is no extractor. An extractor keeps its own, but ``"off"`` is required.
     random_state : RandomState instance
-        Gives the seed, unless an extractor has its own.
+        Draws the seed, unless an extractor has its own.
     verbose : int
-        An extractor shows its progress where it or this says so.
+        Progress is shown if this or the extractor's own is set.
     """
     seed = int(random_state.randint(2**31 - 1))
     if isinstance(model, GateExtractor):
         if sampling == "off" and model.sampling == "on":
             raise ValueError(
-                "The information about the input is that of the states with sampling removed; "
-                "got a GateExtractor with sampling='on'. Set sampling='off'."
+                "Information about the input is measured without sampling; got a GateExtractor "
+                "with sampling='on'. Set sampling='off'."
             )
         params = model.get_params(deep=False)
         if params["random_state"] is None:

@@ -1,4 +1,4 @@
-"""Raw inputs of a module: arrays, tensors, datasets, loaders, as batches of tensors."""
+"""Raw inputs of a module, in arrays, tensors, datasets or loaders, as batches of tensors."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +15,12 @@ from ..utils.sklearn import validate_data
 
 __all__ = [
     "Batches",
-    "Caster",
+    "InputCaster",
     "call",
     "check_inputs",
     "check_targets",
     "first_samples",
     "is_stream",
-    "n_batches",
     "n_samples_in",
     "refuse_shuffling",
     "tree_map",
@@ -32,7 +31,7 @@ _LABEL_KEYS = ("labels", "label")  # of datasets that yield mappings
 
 
 def is_stream(X):
-    """Whether ``X`` yields samples, with labels perhaps, instead of holding them as arrays."""
+    """Return whether ``X`` yields samples, perhaps with labels, instead of holding arrays."""
     # skorch's SliceDataset is a sequence with a dataset inside
     return isinstance(X, Dataset | DataLoader) or (
         isinstance(X, Sequence) and hasattr(X, "dataset")
@@ -46,8 +45,8 @@ def refuse_shuffling(X):
     sampler = X.sampler if X.batch_sampler is None else getattr(X.batch_sampler, "sampler", None)
     if not isinstance(sampler, SequentialSampler):
         raise ValueError(
-            "A shuffling DataLoader was received: its order is lost, and with it which label "
-            "belongs to which row. Use shuffle=False. (Methods that take labels from the same pass "
+            "A shuffling DataLoader was received: its order is lost, so that rows cannot be "
+            "matched with labels. Use shuffle=False. (Methods that take labels from the same pass "
             "accept any order: fit and score of a measure, extract of a GateExtractor.)"
         )
 
@@ -79,26 +78,32 @@ class Batches:
     ----------
     X : array, tensor, mapping or tuple of these, Dataset or DataLoader
     batch_size : int
-        Of a loader, its own is kept.
+        A loader keeps its own.
     rows : ndarray of int, default=None
-        The samples to take; not of a loader.
+        The samples to take, of anything but a loader.
     """
 
     def __init__(self, X, batch_size, rows=None):
         self.X, self.batch_size, self.rows = X, batch_size, rows
         if is_stream(X) and not isinstance(X, DataLoader):
-            # a plain Subset knows nothing but positions, which is all that a sequence offers
+            # a sequence is read by position only, as a plain Subset does
             taken = X if rows is None else Subset(X, rows.tolist())
             self.X, self.rows = DataLoader(taken, batch_size=batch_size), None
         self.holds = not isinstance(self.X, DataLoader)
 
-    def __len__(self):
-        """Return the number of batches; ``TypeError`` for an iterable dataset without one."""
-        return -(-self.n_samples // self.batch_size) if self.holds else len(self.X)
+    @property
+    def n_batches(self):
+        """Number of batches, None if it is not known before the end."""
+        if self.holds:
+            return -(-self.n_samples // self.batch_size)
+        try:
+            return len(self.X)
+        except TypeError:  # an iterable dataset
+            return None
 
     @property
     def n_samples(self):
-        """Number of samples, None where only the end will tell."""
+        """Number of samples, None if it is not known before the end."""
         if self.holds:
             return len(self.rows) if self.rows is not None else _lengths(self.X)[0]
         try:
@@ -125,15 +130,15 @@ def _split(batch):
     if len(batch) > 2:
         raise ValueError(
             f"A batch of {len(batch)} parts was received; need (inputs,) or (inputs, labels). "
-            "Let the dataset yield several inputs as one tuple or dict: ((a, b), label)."
+            "Yield several inputs as one tuple or dict: ((a, b), label)."
         )
     return batch[0], (batch[1] if len(batch) == 2 else None)
 
 
 def call(module, inputs):
-    """Run a module: a mapping goes by keyword where its keys are parameters of ``forward``.
+    """Run a module; a mapping is passed by keyword if its keys are parameters of ``forward``.
 
-    Labels in it go along if the module takes them.
+    Labels in a mapping are passed if the module takes them.
     """
     if isinstance(inputs, tuple):
         return module(*inputs)
@@ -152,12 +157,11 @@ def call(module, inputs):
     return module(**known) if known else module(inputs)
 
 
-class Caster:
-    """Turns arrays and tensors into tensors of the type and on the device of a module.
+class InputCaster:
+    """Casts arrays and tensors to the type of a module's parameters, on their device or another.
 
-    Real numbers take the type of the parameters. So do the integers of a single input, unless
-    the module has an embedding to look them up in; several inputs may hold indices and masks.
-    They go to ``device`` where that is not the device of the module.
+    Real numbers are cast. So are the integers of a single input, unless the module has an
+    embedding to look them up in; several inputs may hold indices and masks.
     """
 
     def __init__(self, module, device=None):
@@ -169,8 +173,8 @@ class Caster:
         self.keeps_integers = any(isinstance(m, embeddings) for m in module.modules())
 
     def __call__(self, inputs, *, check=False):
-        """Return the inputs as tensors; ``check`` them where nobody has."""
-        alone = hasattr(inputs, "shape")  # among several inputs may be masks of minus infinity
+        """Return the inputs as tensors; ``check`` that they are finite."""
+        alone = hasattr(inputs, "shape")  # several inputs may hold masks of minus infinity
         single = alone and not self.keeps_integers
 
         def cast(array):
@@ -179,35 +183,35 @@ class Caster:
             array = array if shared else torch.tensor(np.ascontiguousarray(array))
             floating = single or array.is_floating_point()
             if check and (array.isnan().any() or (alone and array.isinf().any())):
-                raise ValueError("Input X contains NaN or infinity, of which no gate can be read.")
+                raise ValueError("Input X contains NaN or infinity; gates need finite numbers.")
             return array.to(self.device, self.dtype if floating else array.dtype, copy=shared)
 
         return tree_map(cast, inputs)
 
 
 def check_inputs(estimator, X, *, reset):
-    """Return raw inputs of a module that look like some, arrays checked by scikit-learn."""
+    """Return raw inputs of a module, arrays as scikit-learn checks them."""
     _refuse_others(X)
     if is_stream(X):
         return X
     if isinstance(X, Mapping | tuple) and not issparse(X):
         return _check_parts(X)
     checked = validate_data(estimator, to_numpy(X), reset=reset, allow_nd=True)
-    # a tensor stays where and what it is
+    # a tensor keeps its type and device
     return X.detach() if isinstance(X, torch.Tensor) else checked
 
 
 def _refuse_others(X):
-    """Raise for what looks like an input of a module and is none."""
+    """Raise for objects that are easily mistaken for inputs of a module."""
     if isinstance(X, GatingStates):
         raise ValueError(
             "Got GatingStates where a module takes its inputs. Pass raw inputs, or leave the "
-            "model out of a measure of gates: GatingEntropy().fit(states)."
+            "model out: GatingEntropy().fit(states)."
         )
     if isinstance(X, Iterator):
         raise ValueError(
-            f"Got an iterator ({type(X).__name__}), which can be read once. Pass the DataLoader "
-            "or Dataset itself."
+            f"Got an iterator ({type(X).__name__}), which can be read only once. Pass the "
+            "DataLoader or Dataset itself."
         )
     if isinstance(X, list) and X and isinstance(X[0], tuple) and len(X[0]) == 2:
         raise ValueError(
@@ -222,7 +226,7 @@ def _check_parts(X):
     lengths = _lengths(checked)
     if len(set(lengths)) != 1 or not lengths[0]:
         raise ValueError(
-            f"Inputs need one number of samples, 1 or more; got {lengths} samples in a "
+            f"All inputs need the same number of samples, 1 or more; got {lengths} in a "
             f"{type(X).__name__} of {len(X)}."
         )
     return checked
@@ -241,21 +245,13 @@ def _check_part(array):
     return array
 
 
-def n_batches(batches):
-    """Return the number of batches, None where only the end will tell."""
-    try:
-        return len(batches)
-    except TypeError:
-        return None
-
-
 def check_targets(X, y, n_samples):
-    """Return labels that came beside ``X`` as an array, checked against its length."""
+    """Return labels that were passed with ``X`` as an array, checked against its length."""
     if y is None:
         return None
     if isinstance(X, DataLoader):
         raise ValueError(
-            "Labels y came together with a DataLoader, whose order they may not follow. Let its "
+            "Labels y came together with a DataLoader, whose order may be another. Let its "
             "dataset yield (inputs, label) and leave y out."
         )
     y = np.asarray(to_numpy(y))
@@ -268,12 +264,12 @@ def check_targets(X, y, n_samples):
 
 
 def first_samples(inputs, n):
-    """Return ``n`` samples of a batch, the first that differ, in turn if there are fewer."""
+    """Return the first ``n`` samples of a batch that differ, repeated if there are fewer."""
     n_samples, chosen = n_samples_in(inputs), []
     for row in range(n_samples):
         if not any(_same_sample(inputs, row, other) for other in chosen):
             chosen.append(row)
-        if len(chosen) == 3:
+        if len(chosen) == n:
             break
     rows = [chosen[i % len(chosen)] for i in range(n)]
     return tree_map(lambda a: a[rows], inputs)

@@ -1,4 +1,4 @@
-"""What users hand over as a model: a module, wrapped or not, or an estimator that holds one."""
+"""Models as users pass them: a module, wrapped or not, or an estimator that holds one."""
 
 import copy
 
@@ -6,14 +6,14 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from ._inputs import Caster, call, first_samples
-from ._recorder import running
+from ._inputs import InputCaster, call, first_samples
+from ._runner import TORCH_LOCK, eval_mode_without_side_effects
 
 __all__ = ["copy_module", "inner_module", "prepare_module"]
 
 
 def inner_module(model):
-    """Return the module of a model, without wrappers whose inside cannot be watched."""
+    """Return the module of a model, without wrappers that hide its operations."""
     if isinstance(model, type):
         raise TypeError(f"Got the class {model.__name__}; need an instance, {model.__name__}(...).")
     if not isinstance(model, nn.Module):
@@ -38,11 +38,10 @@ def inner_module(model):
 
 def _unwrap(module):
     """Return the module inside ``torch.compile`` and data-parallel wrappers."""
+    parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
     while True:
         inner = getattr(module, "_orig_mod", None)
-        if inner is None and isinstance(
-            module, nn.DataParallel | nn.parallel.DistributedDataParallel
-        ):
+        if inner is None and isinstance(module, parallel):
             inner = module.module
         if inner is None:
             return module
@@ -50,10 +49,10 @@ def _unwrap(module):
 
 
 def prepare_module(model, inputs, device, seed):
-    """Return the module that is to run: the model's own, or a copy of it.
+    """Return the module to run: the model's own, or a copy of it.
 
     Copied are modules with lazy parameters, which get their values from the first inputs, and
-    modules that are to run on another device.
+    modules that run on another device.
     """
     module = inner_module(model)
     parameters = list(module.parameters())
@@ -69,8 +68,8 @@ def prepare_module(model, inputs, device, seed):
     if elsewhere:
         module = module.to(device)
     if lazy:
-        with running(module, train=False, seed=seed):
-            call(module, Caster(module)(first_samples(inputs, 2)))
+        with TORCH_LOCK, eval_mode_without_side_effects(module, train=False, seed=seed):
+            call(module, InputCaster(module)(first_samples(inputs, 2)))
     return module
 
 

@@ -1,50 +1,55 @@
-"""What each torch operation does to data: gate it, bend it, or draw it at random.
+"""Tables of torch operations: which have gates, which are linear, and what their arguments mean.
 
-Operations go by the last part of their name, without the underscore of the in-place form, so
-that ``nn.ReLU``, ``F.relu``, ``torch.relu``, ``Tensor.relu`` and ``Tensor.relu_`` are all
+An operation has the last part of the function's name, without the underscore of the in-place
+form, so that ``nn.ReLU``, ``F.relu``, ``torch.relu``, ``Tensor.relu`` and ``Tensor.relu_`` are all
 ``"relu"``.
 """
 
 import torch
-import torch.nn.functional as F
 from torch.overrides import resolve_name
 
 __all__ = [
     "ACTIVATION",
     "ATTENTION",
-    "CARRYING",
     "COMPARING",
     "DROPOUT",
-    "EMBEDDING",
     "HIDDEN",
-    "HOLDS_LINEAR",
     "LINEAR",
+    "LINEAR_CHAIN_OPS",
     "NONLINEAR",
+    "OPAQUE_LINEAR_OPS",
     "PRODUCTS",
-    "RANDOM",
     "RECTIFIED",
     "SCALING",
     "SMOOTH",
     "THRESHOLD",
     "above",
+    "by_name",
     "constant_first",
-    "dropout_mask",
-    "gumbel_mean",
     "operation_name",
 ]
 
 
-def operation_name(function):
-    """Return the name that an intercepted torch function goes by, or None."""
+def operation_name(function, args, kwargs):
+    """Return the name of the operation that an intercepted call is, or None."""
     name = resolve_name(function)
     if name is None:
         return None
     name = name.rpartition(".")[2]
-    return name if name.startswith("_") else name.removesuffix("_")
+    name = name if name.startswith("_") else name.removesuffix("_")
+    if name in ("max", "min"):  # of two tensors, torch.max is torch.maximum
+        other = args[1] if len(args) > 1 else kwargs.get("other")
+        return f"{name}imum" if isinstance(other, torch.Tensor) else name
+    return name
+
+
+def by_name(names, args, kwargs):
+    """Return the arguments of a call by name, given the names of the positional ones."""
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def constant_first(input, other):
-    """Whether the first of two operands is a constant that the second is compared with."""
+    """Return whether the first of two operands is a constant that the second is compared with."""
     if input.ndim != other.ndim:
         return input.ndim < other.ndim
     return _is_constant(input) and not _is_constant(other)
@@ -54,10 +59,10 @@ def _is_constant(x):
     return x.numel() > 1 and bool((x == x.flatten()[0]).all())
 
 
-#: Operations that compare two operands, the data in either place.
+#: Operations that compare two operands; the data may be either of them.
 COMPARING = ("maximum", "minimum", "fmax", "fmin")
 
-#: Operation -> function of its arguments that returns its data and one or two thresholds.
+#: Operation -> function of its arguments that returns the data and one or two thresholds.
 THRESHOLD = {
     "relu": lambda input, *_, **__: (input, 0),
     "leaky_relu": lambda input, *_, **__: (input, 0),
@@ -79,11 +84,11 @@ THRESHOLD = {
 
 
 def above(x, *thresholds):
-    """Return ``x > t`` with a last axis for the thresholds that there are."""
+    """Return ``x > t`` with the thresholds t, those that are not None, on a last axis."""
     return torch.stack([x > t for t in thresholds if t is not None], dim=-1)
 
 
-#: Operations whose gates can be read from their output: a ReLU comes last in them.
+#: Operations that end with a ReLU: their output has its gates.
 RECTIFIED = {"rnn_relu_cell"}
 
 #: Smooth activations; ``smooth=True`` reads ``input > 0``.
@@ -92,19 +97,19 @@ SMOOTH = {
     "softplus", "softsign", "tanh", "tanhshrink",
 }  # fmt: skip
 
-#: Operations that hide gates which cannot be read from outside -> what to do about it.
+#: Operation with gates that cannot be read -> why, and what to use instead.
 HIDDEN = {
     **dict.fromkeys(
         ("max", "min", "amax", "amin"),
         "it selects along an axis; nn.AdaptiveMaxPool2d(1) and the like have gates",
     ),
-    "where": "it selects by a condition of its own; F.relu and the like have gates",
+    "where": "it selects by any condition; F.relu and the like have gates",
     "rnn_relu": "its ReLUs run inside one fused call; write the recurrence with nn.RNNCell",
-    "lp_pool1d": "its ReLU acts on absolute values and gates nothing",
-    "lp_pool2d": "its ReLU acts on absolute values and gates nothing",
-    "lp_pool3d": "its ReLU acts on absolute values and gates nothing",
-    "fractional_max_pool2d": "its windows are random, so that gates have no fixed position",
-    "fractional_max_pool3d": "its windows are random, so that gates have no fixed position",
+    "lp_pool1d": "its ReLU acts on absolute values and closes no gate",
+    "lp_pool2d": "its ReLU acts on absolute values and closes no gate",
+    "lp_pool3d": "its ReLU acts on absolute values and closes no gate",
+    "fractional_max_pool2d": "its windows are random, so that a gate has no fixed position",
+    "fractional_max_pool3d": "its windows are random, so that a gate has no fixed position",
 }
 
 #: Attention -> names of its positional arguments, as far as its dropout.
@@ -117,7 +122,7 @@ ATTENTION = {
     ),
 }  # fmt: skip
 
-#: Other operations that are not linear -> kind.
+#: Other non-linear operation -> kind.
 NONLINEAR = {
     **dict.fromkeys(("softmax", "softmin", "log_softmax", "gumbel_softmax", "glu"), "normalising"),
     **dict.fromkeys(
@@ -138,16 +143,7 @@ NONLINEAR = {
     ),
 }  # fmt: skip
 
-
-#: Embedding -> names of its positional arguments, as far as its norm.
-EMBEDDING = {
-    "embedding": ("input", "weight", "padding_idx", "max_norm", "norm_type"),
-    "embedding_bag": ("input", "weight", "offsets", "max_norm", "norm_type"),
-}
-
-# Dropout ------------------------------------------------------------------------------------
-
-#: Operation -> number of leading axes that its mask has, None for one gate an element.
+#: Dropout -> number of leading axes that its mask has; None for a gate per element.
 DROPOUT = {
     "dropout": None,
     "alpha_dropout": None,
@@ -158,113 +154,13 @@ DROPOUT = {
     "feature_alpha_dropout": 2,
 }
 
-
-def dropout_mask(function, x, kwargs):
-    """Run a dropout and return ``(output, kept)``.
-
-    What is dropped does not depend on the input: it is where two different inputs give one
-    output under the same random numbers.
-    """
-    rewind = _rewinder(x.device)
-    zeros = function(torch.zeros_like(x), **kwargs)
-    rewind()
-    ones = function(torch.ones_like(x), **kwargs)
-    rewind()
-    output = function(x, **kwargs)
-    return output, ones != zeros
-
-
-def _rewinder(device):
-    """Return a function that winds the random numbers of a device back to where they are now."""
-    state = torch.get_rng_state()
-    cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def rewind():
-        torch.set_rng_state(state)
-        if cuda_state is not None:
-            torch.cuda.set_rng_state(cuda_state, device)
-
-    return rewind
-
-
-# Randomness ---------------------------------------------------------------------------------
-
-
-def _argument(args, kwargs, position, name, default):
-    return args[position] if len(args) > position else kwargs.get(name, default)
-
-
-def gumbel_mean(logits, tau=1, hard=False, eps=1e-10, dim=-1):
-    """Return ``gumbel_softmax`` without its noise, whose mean softmax does not see."""
-    soft = F.softmax(logits / tau, dim=dim)
-    return F.one_hot(soft.argmax(dim), soft.shape[dim]).movedim(-1, dim).to(soft) if hard else soft
-
-
-def _fill(value):
-    return lambda drawn, *_, **__: drawn.fill_(value)
-
-
-def _normal(drawn, *args, **kwargs):
-    # Tensor.normal_(mean, std) fills its first argument; torch.normal(mean, std) returns a new one
-    in_place = bool(args) and args[0] is drawn
-    mean = _argument(args, kwargs, 1 if in_place else 0, "mean", 0.0)
-    return drawn.copy_(torch.as_tensor(mean))
-
-
-def _bernoulli(drawn, *args, **kwargs):
-    p = _argument(args, kwargs, 1, "p", None)
-    if p is None:
-        p = 0.5 if args and args[0] is drawn else args[0] if args else kwargs["input"]
-    return drawn.copy_(torch.as_tensor(p))
-
-
-def _uniform(drawn, *args, **kwargs):
-    low = _argument(args, kwargs, 1, "from", 0.0)
-    return drawn.fill_((low + _argument(args, kwargs, 2, "to", 1.0)) / 2)
-
-
-def _log_normal(drawn, *args, **kwargs):
-    mean = torch.tensor(_argument(args, kwargs, 1, "mean", 1.0))
-    return drawn.fill_(torch.exp(mean + _argument(args, kwargs, 2, "std", 2.0) ** 2 / 2))
-
-
-def _multinomial(drawn, input, num_samples, *_, **__):
-    most = input.topk(min(num_samples, input.shape[-1]), dim=-1).indices
-    return drawn.copy_(most[..., torch.arange(num_samples) % most.shape[-1]])
-
-
-#: Operation -> function of (what it drew, its arguments) that puts the mean in its place;
-#: None where there is no mean to put.
-RANDOM = {
-    "randn": _fill(0.0),
-    "randn_like": _fill(0.0),
-    "rand": _fill(0.5),
-    "rand_like": _fill(0.5),
-    "normal": _normal,
-    "bernoulli": _bernoulli,
-    "uniform": _uniform,
-    "exponential": lambda x, *a, **k: x.fill_(1 / _argument(a, k, 1, "lambd", 1.0)),
-    "geometric": lambda x, *a, **k: x.fill_(1 / _argument(a, k, 1, "p", 0.5)),
-    "cauchy": lambda x, *a, **k: x.fill_(_argument(a, k, 1, "median", 0.0)),
-    "log_normal": _log_normal,
-    "poisson": lambda x, rate, *_, **__: x.copy_(rate),
-    "binomial": lambda x, count, prob, *_, **__: x.copy_(count * prob),
-    "_standard_gamma": lambda x, alpha, *_, **__: x.copy_(alpha),
-    "_sample_dirichlet": lambda x, alpha, *_, **__: x.copy_(alpha / alpha.sum(-1, keepdim=True)),
-    "multinomial": _multinomial,
-    "randint": None,
-    "randint_like": None,
-    "random": None,
-    "randperm": None,
-}
-
 # Linear layers ------------------------------------------------------------------------------
 
-#: Products of two tensors; linear layers where one of them is a parameter.
+#: Products of two tensors, which are linear layers if one of them is a parameter.
 PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "addmm", "bmm", "baddbmm", "einsum",
             "inner", "tensordot")  # fmt: skip
 
-#: Linear operation -> axis of its output that holds the units, from the last.
+#: Linear operation -> axis of its output that holds the units, counted from the last.
 LINEAR = {
     "linear": -1,
     "bilinear": -1,
@@ -273,15 +169,15 @@ LINEAR = {
     **{f"conv_transpose{k}d": -k - 1 for k in (1, 2, 3)},
 }
 
-#: Element-wise functions that make a layer of a linear operation.
+#: Element-wise activation functions.
 ACTIVATION = {*THRESHOLD, *SMOOTH, "sin", "cos", "square", "atan", "erf"}
 
-#: Products with a number, which lead to an activation function; with a tensor they do not.
+#: Products. With a number they belong to the chain below; with a tensor they end it.
 SCALING = ("mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__",
            "true_divide")  # fmt: skip
 
-#: Operations through which the output of a linear operation is followed.
-CARRYING = {
+#: Operations between a linear operation and its activation function.
+LINEAR_CHAIN_OPS = {
     *DROPOUT,
     *SCALING,
     *("add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__", "__rsub__", "rsub"),
@@ -295,5 +191,5 @@ CARRYING = {
 }  # fmt: skip
 
 #: Operations with linear layers inside that cannot be seen.
-HOLDS_LINEAR = ("multi_head_attention_forward", "rnn_tanh", "rnn_tanh_cell", "rnn_relu",
-                "rnn_relu_cell", "lstm", "lstm_cell", "gru", "gru_cell")  # fmt: skip
+OPAQUE_LINEAR_OPS = ("multi_head_attention_forward", "rnn_tanh", "rnn_tanh_cell", "rnn_relu",
+                     "rnn_relu_cell", "lstm", "lstm_cell", "gru", "gru_cell")  # fmt: skip

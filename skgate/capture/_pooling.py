@@ -1,4 +1,4 @@
-"""Max pooling: which input won each window."""
+"""Max pooling, with the input that won each window."""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ def max_pool(operation, input, *args, **kwargs):
     Returns
     -------
     output : Tensor or tuple of Tensor
-        What the operation itself returns.
+        As the operation itself returns.
     winner : Tensor of shape (*output.shape, window size), dtype bool
         One-hot over the positions of the window.
     """

@@ -1,4 +1,4 @@
-"""Gates that a gradient flows through: sigmoids in place of steps, while a module trains."""
+"""`GateRelaxation`: sigmoids in place of step functions, so that gates have a gradient."""
 
 import inspect
 import math
@@ -6,11 +6,11 @@ import math
 import torch
 
 from ._operations import THRESHOLD
-from ._recorder import GateRecorder
+from ._tracer import Tracer, has_floats, tensors_in
 
 __all__ = ["GateRelaxation"]
 
-#: Operation -> how much its slope grows at each threshold; what is not here jumps there.
+#: Operation -> change of its slope at each threshold; operations that are not here jump there.
 SLOPES = {
     "relu": lambda *_, **__: (1,),
     "leaky_relu": lambda input, negative_slope=0.01, *_, **__: (1 - negative_slope,),
@@ -21,9 +21,9 @@ SLOPES = {
     **dict.fromkeys(("clamp_min", "maximum", "fmax"), lambda *_, **__: (1,)),
     **dict.fromkeys(("clamp_max", "minimum", "fmin"), lambda *_, **__: (-1,)),
 }
-#: Operation -> share of each of these that autograd has counted where data is at the threshold;
-#: what is not here, none.
-TIES = {
+#: Operation -> share of each of these changes in autograd's subgradient at the threshold itself;
+#: 0 for operations that are not here.
+SUBGRADIENT_AT_THRESHOLD = {
     **dict.fromkeys(("relu6", "hardtanh", "hardsigmoid"), (0, 1)),
     "softshrink": (1, 0),
     **dict.fromkeys(("clamp", "clip", "clamp_min"), (1, 0)),
@@ -36,13 +36,13 @@ def _by_channel(weight, ndim):
     return weight.reshape(1, -1, *[1] * (ndim - 2)) if ndim > 1 else weight
 
 
-class GateRelaxation(GateRecorder):
-    """Run some layers of a module with relaxed gates, and keep these.
+class GateRelaxation(Tracer):
+    """Runs some layers of a module with relaxed gates, and keeps these.
 
     A gate ``z > t`` becomes ``sigmoid(sharpness * (z - t))``, so that ``relu(z)`` becomes
     ``z * sigmoid(sharpness * z)``, the Swish function (Eq. 40). Where a function jumps at its
-    threshold, as ``F.hardshrink`` does, or draws its slope, as ``F.rrelu`` does, only the gates
-    are relaxed and the output is left. Everything else runs as it is.
+    threshold, as ``F.hardshrink`` does, or draws its slope, as ``F.rrelu`` does, the gates are
+    relaxed and the output stays. All other operations run unchanged.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class GateRelaxation(GateRecorder):
     layers : collection of str
         Layers to relax, by the names that `GateExtractor` gives them.
     sharpness : float
-    swapped : collection of str, default=()
+    constant_is_first : collection of str, default=()
         Those that compare a constant with data, in this order.
 
     Attributes
@@ -59,36 +59,31 @@ class GateRelaxation(GateRecorder):
         Relaxed gates of each layer that ran, those of a unit on the last axis.
     """
 
-    def __init__(self, module, layers, sharpness, swapped=()):
-        super().__init__(module, sampling="on", smooth=False, report=None, swapped=swapped)
+    def __init__(self, module, layers, sharpness, constant_is_first=()):
+        super().__init__(module)
         self.layers, self.sharpness = layers, sharpness
+        self.constant_is_first = constant_is_first
         self.gates = {}
 
     def _relax(self, operation, function, args, kwargs):
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
-        if not any(t.is_floating_point() for t in tensors):
+        if not has_floats(args, kwargs) or (name := self._locate(operation)[0]) not in self.layers:
             return function(*args, **kwargs)
-        name = self._event(operation, "threshold").layer
-        if name not in self.layers:
-            return function(*args, **kwargs)
-        target = tensors[0] if _works_in_place(function, args, kwargs) else None
-        if target is None:
-            values = function(*args, **kwargs)
-        else:  # what it overwrites is needed, for the gates and for gradients
-            values = function(*_replaced(target, args), **_replaced(target, kwargs))
-            args, kwargs = _replaced(target, args), _replaced(target, kwargs)
-        relaxed = self._relaxed(
-            name, values, THRESHOLD[operation](*args, **kwargs), operation, args, kwargs
-        )
-        return relaxed if target is None else target.copy_(relaxed)
+        if not _works_in_place(function, args, kwargs):
+            output = function(*args, **kwargs)
+            return self._relaxed(name, operation, output, args, kwargs)
+        # the numbers that are overwritten are needed, for the gates and for gradients
+        target = tensors_in(args, kwargs)[0]
+        output = function(*_copied(target, args), **_copied(target, kwargs))
+        args, kwargs = _copied(target, args), _copied(target, kwargs)
+        return target.copy_(self._relaxed(name, operation, output, args, kwargs))
 
-    def _relaxed(self, name, output, operands, operation, args, kwargs):
+    def _relaxed(self, name, operation, output, args, kwargs):
         """Return the output with its kinks rounded, and keep the relaxed gates."""
-        data, *thresholds = operands
-        ties = TIES.get(operation, (0, 0))
-        if name in self.swapped:
+        data, *thresholds = THRESHOLD[operation](*args, **kwargs)
+        at_threshold = SUBGRADIENT_AT_THRESHOLD.get(operation, (0, 0))
+        if name in self.constant_is_first:
             data, thresholds = thresholds[0], [data]
-            ties = (1 - ties[0],)
+            at_threshold = (1 - at_threshold[0],)
         slopes = SLOPES[operation](*args, **kwargs) if operation in SLOPES else ()
         gates = []
         for i, threshold in enumerate(thresholds):
@@ -96,22 +91,16 @@ class GateRelaxation(GateRecorder):
                 continue
             excess = data - threshold
             gates.append(torch.sigmoid(self.sharpness * excess))
-            endless = isinstance(threshold, float) and math.isinf(threshold)  # inf * 0 is NaN
+            unbounded = isinstance(threshold, float) and math.isinf(threshold)  # inf * 0 is NaN
             if operation == "relu":  # the same in fewer passes
                 output = data * gates[0]
-            elif slopes and not endless:
-                step = torch.heaviside(excess.detach(), excess.new_full((), ties[i]))
+            elif slopes and not unbounded:
+                step = torch.heaviside(excess.detach(), excess.new_full((), at_threshold[i]))
                 output = output + slopes[i] * excess * (gates[-1] - step)
         self.gates[name] = torch.stack(gates, -1) if len(gates) > 1 else gates[0].unsqueeze(-1)
         return output
 
-    def _select(self, operation, function, args, kwargs):
-        other = args[1] if len(args) > 1 else kwargs.get("other")
-        if isinstance(other, torch.Tensor):
-            return self._relax(f"{operation}imum", function, args, kwargs)
-        return function(*args, **kwargs)
-
-    _handlers = {**dict.fromkeys(THRESHOLD, _relax), "max": _select, "min": _select}
+    handlers = dict.fromkeys(THRESHOLD, _relax)
 
 
 def _works_in_place(function, args, kwargs):
@@ -124,7 +113,7 @@ def _works_in_place(function, args, kwargs):
     return bool(bound.arguments.get("inplace"))
 
 
-def _replaced(target, arguments):
+def _copied(target, arguments):
     """Return arguments with a copy in the place of one tensor."""
     if isinstance(arguments, dict):
         return {k: a.clone() if a is target else a for k, a in arguments.items()}

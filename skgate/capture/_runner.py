@@ -1,64 +1,70 @@
-"""A module under watch: a rehearsal to find its layers, then batches to be read."""
+"""`ModuleRunner`: runs a module and reads its layers, once to find them, then batch by batch."""
 
 import contextlib
+import sys
 import threading
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from ..utils.arrays import to_numpy
-from ._inputs import Caster, call, first_samples, n_batches, tree_map
-from ._recorder import running
+from ._inputs import InputCaster, call, first_samples, tree_map
 
-__all__ = ["LOCK", "NO_SAMPLES", "Watcher", "each_batch", "noted"]
+__all__ = [
+    "TORCH_LOCK",
+    "ModuleRunner",
+    "each_batch",
+    "eval_mode_without_side_effects",
+    "with_shapes_in_errors",
+]
 
-# Modes and hooks of a module and torch's generator are shared by all threads: one runs at a time.
-LOCK = threading.RLock()
-NO_SAMPLES = "Found 0 sample(s) in the data while a minimum of 1 is required."
+#: All threads share the flags and hooks of a module and torch's generator: one runs at a time.
+TORCH_LOCK = threading.RLock()
 
 
-class Watcher:
-    """Runs a module and reads what it does to the data.
+class ModuleRunner:
+    """Runs a module and reads what happens to the data in it.
 
     Parameters
     ----------
     module : nn.Module
-    record : callable
+    make_tracer : callable
         Takes the module and options, ``report`` among them; returns a recorder, such as a
         `GateRecorder`.
     train : bool
-        Whether parts of the module that draw random numbers are to do so.
+        Whether parts of the module that draw random numbers do so.
     seed : int
     """
 
-    def __init__(self, module, record, *, train, seed):
-        self.module, self.record, self.train, self.seed = module, record, train, seed
+    def __init__(self, module, make_tracer, *, train, seed):
+        self.module, self.make_tracer, self.train, self.seed = module, make_tracer, train, seed
 
-    def rehearse(self, inputs):
+    def dry_run(self, inputs):
         """Return the events of a run on two samples of a batch, and of one on three."""
-        inputs = Caster(self.module)(inputs)
+        inputs = InputCaster(self.module)(inputs)
         two, three = [], []
-        # nothing random may blur what the two runs share
-        self._run(first_samples(inputs, 2), self.seed, report=two.append, rehearse=True)
-        self._run(first_samples(inputs, 3), self.seed, report=three.append, rehearse=True)
+        # without random numbers, samples that both runs share have the same values in both
+        self._run(first_samples(inputs, 2), self.seed, report=two.append, dry_run=True)
+        self._run(first_samples(inputs, 3), self.seed, report=three.append, dry_run=True)
         if [event.layer for event in two] != [event.layer for event in three]:
             raise ValueError(
                 "The module runs other operations on two samples than on three, so that its "
-                "layers cannot be told. Take data-dependent control flow out of forward."
+                "layers cannot be identified. Take data-dependent control flow out of forward."
             )
         return two, three
 
-    def read(self, inputs, batch, convert, *, checked, **options):
-        """Return what layers did to a batch, one array a layer.
+    def read(self, inputs, position, convert, *, checked, **options):
+        """Return an array for each layer, by name, from a run on a batch.
 
         Parameters
         ----------
         inputs : raw inputs
-        batch : int
-            Position of the batch. Each has a seed of its own, so that what it draws does not
-            hang on how it was reached.
+        position : int
+            Of the batch. Each has its own seed, so that random numbers do not depend on the
+            batches that ran before.
         convert : dict of str to callable
-            The layers to read, and what makes an array of the event of each.
+            The layers to read, and the functions that turn their events into arrays.
         checked : bool
             Whether the inputs are known to hold no NaN.
         **options
@@ -70,48 +76,101 @@ class Watcher:
             if event.layer in convert:
                 arrays[event.layer] = convert[event.layer](event)
 
-        inputs = Caster(self.module)(inputs, check=not checked)
-        self._run(
-            inputs,
-            (self.seed + batch) % 2**31,
-            report=keep,
-            wanted=convert.__contains__,
-            **options,
-        )
+        inputs = InputCaster(self.module)(inputs, check=not checked)
+        seed = (self.seed + position) % 2**31
+        self._run(inputs, seed, report=keep, wanted=convert.__contains__, **options)
         missing = [name for name in convert if name not in arrays]
         if missing:
             raise ValueError(
                 f"Layers {missing} ran on the first samples but not on others. Take "
                 "data-dependent control flow out of forward."
             )
-        return [arrays[name] for name in convert]
+        return {name: arrays[name] for name in convert}
 
     def _run(self, inputs, seed, **options):
-        with running(self.module, train=self.train, seed=seed), self.record(self.module, **options):
+        with (
+            TORCH_LOCK,
+            eval_mode_without_side_effects(self.module, train=self.train, seed=seed),
+            self.make_tracer(self.module, **options),
+        ):
             call(self.module, inputs)
 
 
-def each_batch(batches, consume, *, seed, verbose, desc):
-    """Call ``consume(inputs, labels)`` with each batch, the random numbers of torch set aside."""
-    with LOCK, torch.random.fork_rng(devices=[]):  # from which a loader draws its order
-        torch.manual_seed(seed)
-        total, empty = n_batches(batches), True
-        for inputs, labels in tqdm(batches, total=total, disable=not verbose, desc=desc):
-            consume(inputs, to_numpy(labels))
-            empty = False
-    if empty:
-        raise ValueError(NO_SAMPLES)
+def each_batch(batches, *, seed, verbose=0, desc=None):
+    """Yield ``(inputs, labels)`` of each batch, drawn with random numbers of their own.
+
+    The lock and torch's generator, from which a loader draws its order, are taken for each batch
+    and given back before it is yielded, so that the caller may stop at any of them.
+
+    Raises
+    ------
+    ValueError
+        If there is no batch.
+    """
+    bar = tqdm(batches, total=batches.n_batches, disable=not verbose, desc=desc)
+    batch, state = iter(bar), None
+    while True:
+        with TORCH_LOCK, torch.random.fork_rng(devices=[]):
+            if state is None:
+                torch.manual_seed(seed)
+            else:
+                torch.set_rng_state(state)
+            found = next(batch, None)
+            if found is None:
+                break
+            state = torch.get_rng_state()
+        yield found[0], to_numpy(found[1])
+    if state is None:
+        raise ValueError("Found 0 sample(s) in the data while a minimum of 1 is required.")
 
 
 @contextlib.contextmanager
-def noted(inputs):
-    """Note on any error what the inputs looked like."""
+def eval_mode_without_side_effects(module, *, train, seed):
+    """Run a module without gradients and from a seed; restore it, and torch, afterwards.
+
+    It runs in evaluation mode. With ``train``, all but its normalisation runs in training mode,
+    so that calls such as dropout draw.
+
+    Training flags, buffers and the states of the random number generators are restored after an
+    error or an interruption too.
+    """
+    flags = [(m, m.training) for m in module.modules()]
+    buffers = [
+        (m, name, b, b.clone())
+        for m in module.modules()
+        for name, b in m._buffers.items()
+        if b is not None and not nn.parameter.is_lazy(b)
+    ]
+    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[d.index for d in devices]))
+        stack.enter_context(torch.no_grad())
+        if "torch._dynamo" in sys.modules:  # or nothing was compiled
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        try:
+            for m, _ in flags:
+                normalises = isinstance(m, nn.modules.batchnorm._NormBase)
+                m.training = train and not normalises
+            torch.manual_seed(seed)
+            yield
+        finally:
+            for m, training in flags:
+                m.training = training
+            for m, name, buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+                m._buffers[name] = buffer
+
+
+@contextlib.contextmanager
+def with_shapes_in_errors(inputs):
+    """Add a note with the shapes of the inputs to any error."""
     try:
         yield
     except Exception as error:
         shapes = tree_map(lambda a: tuple(a.shape), inputs)
         error.add_note(
             f"This came up on the first samples of a batch of shape {shapes}. If the module raised "
-            "it, see that X is what its forward takes."
+            "it, check that X has the shape that its forward takes."
         )
         raise

@@ -1,4 +1,4 @@
-"""Packed rows and labels of a pass over batches."""
+"""`Store`: packed rows and labels of a pass over batches."""
 
 import numpy as np
 
@@ -12,11 +12,11 @@ class Store:
     ----------
     layers : list of GateLayer
     n_samples : int or None
-        Where it is known, rows are allocated once.
+        If it is known, rows are allocated once.
     """
 
     def __init__(self, layers, n_samples):
-        self.layers, self.n_batches, self.n_rows = layers, 0, 0
+        self.layers, self.n_rows = layers, 0
         self.known = n_samples is not None
         self.rows = [
             np.empty((n_samples, layer.n_bytes), np.uint8) if self.known else [] for layer in layers
@@ -25,7 +25,7 @@ class Store:
 
     def add(self, packed, labels):
         """Append the rows of a batch, one array a layer, and its labels or None."""
-        n_new = len(packed[0])
+        n_new = len(next(iter(packed)))
         for layer, rows, new in zip(self.layers, self.rows, packed, strict=True):
             if new.shape != (n_new, layer.n_bytes):
                 raise ValueError(
@@ -38,15 +38,14 @@ class Store:
                 rows.append(new)
         self.labels.append(labels)
         self.n_rows += n_new
-        self.n_batches += 1
 
     def finish(self):
-        """Return ``(packed, labels)``; labels are None unless there is one a sample."""
+        """Return ``(packed, labels)``; labels are None unless each sample has one."""
         labels = None
         if all(label is not None for label in self.labels):
             labels = np.concatenate([np.atleast_1d(np.asarray(label)) for label in self.labels])
             labels = labels.ravel() if labels.size == self.n_rows else None
         if self.known:
             return [rows[: self.n_rows] for rows in self.rows], labels
-        # a layer at a time, so that no more than one is there twice
+        # layer by layer, so that only one of them is in memory twice
         return [np.concatenate(self.rows.pop(0)) for _ in self.layers], labels

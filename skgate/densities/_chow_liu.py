@@ -26,9 +26,6 @@ class ChowLiu(ForestDensity):
     Attributes
     ----------
     layers_ : tuple of GateLayer
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str
-        Only when ``X`` has string column names.
 
     References
     ----------

@@ -64,9 +64,6 @@ class Kernel(Density):
     layer_bandwidth_ : ndarray of shape (n_layers,)
         :math:`\sigma_0^2` of each layer.
     layers_ : tuple of GateLayer
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str
-        Only when ``X`` has string column names.
 
     References
     ----------
@@ -83,7 +80,7 @@ class Kernel(Density):
     >>> gates = np.random.default_rng(0).random((500, 6)) < 0.5
     >>> measure = GatingEntropy(density=Kernel(alpha=0.1)).fit(gates)
     >>> round(measure.entropy_, 2), round(measure.density_.bandwidth_, 2)
-    (5.72, 0.15)
+    (5.59, 0.15)
     """
 
     _parameter_constraints = {

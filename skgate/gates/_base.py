@@ -19,6 +19,7 @@ from ..utils.sklearn import (
     Interval,
     StrOptions,
     _check_feature_names_in,
+    _fit_context,
     _num_samples,
     check_is_fitted,
 )
@@ -47,6 +48,8 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         "max_samples": MAX_SAMPLES,
     }
 
+    #: What measures states at hand; each item of its result becomes a fitted attribute.
+    _function = None
     #: Whether sampling inside a bare module, such as dropout, is part of what is measured.
     _sampling = "on"
     #: What labels are to the measure: "needed", "welcome" or "ignored".
@@ -81,18 +84,49 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         """Return where pairs are computed; raise if that cannot be had."""
         return Engine(self.device, self.n_jobs, self.verbose)
 
-    def _measure(self, function, *data):
-        """Set each item of a function's result as a fitted attribute."""
-        names = MEASURE_CONSTRAINTS.keys() - {"threshold"}
-        result = function(self.states_, *data, **{name: getattr(self, name) for name in names})
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Measure the gating states.
+
+        Parameters
+        ----------
+        X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
+            With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
+        y : array-like of shape (n_samples,), default=None
+            Class labels. :class:`GatingMI` needs them, unless ``X`` is a dataset or loader that
+            yields them; :class:`TotalCorrelation` adds the terms given the label;
+            :class:`GatingEntropy` ignores them.
+
+        Returns
+        -------
+        self : GatingEstimator
+
+        Raises
+        ------
+        ValueError
+            If a parameter, ``X`` or ``y`` is not as described, or ``model`` has no gates.
+        RuntimeError
+            If ``device="cuda"`` cannot be had.
+
+        Warns
+        -----
+        SaturationWarning
+            If an entropy is within 1% of the ceiling of the kernel density.
+        """
+        self._engine()
+        as_density(self.density)
+        classes, y_encoded = self._fit_states(X, None if self._role_of_y == "ignored" else y)
+        params = {name: getattr(self, name) for name in MEASURE_CONSTRAINTS.keys() - {"threshold"}}
+        labels = [] if self._role_of_y == "ignored" else [y_encoded]
+        result = type(self)._function(self.states_, *labels, **params)
+        if classes is not None:
+            result["classes"] = classes
         for name, value in result.items():
             setattr(self, f"{name}_", value)
         return self
 
     def _fit_states(self, X, y):
         """Set ``states_`` and return ``(classes, y_encoded)``, each None without labels."""
-        self._engine()
-        as_density(self.density)
         random_state = check_random_state(self.random_state)
         if self.model is None:
             states = check_states(self, X, threshold=self.threshold, layers=None)

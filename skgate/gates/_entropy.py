@@ -6,7 +6,7 @@ from sklearn.utils import Bunch
 from ..densities import LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states
-from ..utils.sklearn import _fit_context, validate_params
+from ..utils.sklearn import validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 __all__ = ["GatingEntropy", "gating_entropy"]
@@ -31,16 +31,26 @@ def gating_entropy(
     verbose=0,
     random_state=None,
 ):
-    """Return H(Σ) of states at hand, as :class:`GatingEntropy` measures it.
+    """Return the entropy H(Σ) of states at hand.
 
-    ``states`` may be a list or dict of arrays, one a layer. ``density`` may hold several values of
-    ``alpha`` and of ``bound``, ``Kernel(alpha=[0.1, 1])``, for the cost of one; each puts an axis
-    in front of the results. ``standard_errors=False`` spares those of the kernel density.
+    The functional form of :class:`GatingEntropy`, which describes the parameters. ``states`` may be
+    a list or dict of arrays, one a layer. ``density`` may hold several values of ``alpha`` and of
+    ``bound``, ``Kernel(alpha=[0.1, 1])``, for the cost of one; each puts an axis in front of the
+    results. ``standard_errors=False`` leaves out those of the kernel density.
 
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
         The attributes of :class:`GatingEntropy`, without the last underscore.
+
+    Raises
+    ------
+    ValueError
+        If a parameter or the states are not as described.
+
+    See Also
+    --------
+    GatingEntropy : The same as an estimator, from raw inputs of a model too.
 
     Examples
     --------
@@ -124,16 +134,16 @@ class GatingEntropy(GatingEstimator):
         H of the layers up to each one; differences are the terms of the chain rule.
     suffix_entropy_ : ndarray of shape (n_layers,)
         H of the layers from each one on: the complexity of going from it to the output.
-    entropy_se_, layer_entropy_se_, prefix_entropy_se_, suffix_entropy_se_ : float or ndarray of \
-shape (n_layers,)
+    entropy_se_ : float
+    layer_entropy_se_, prefix_entropy_se_, suffix_entropy_se_ : ndarray of shape (n_layers,)
         Standard errors: by the block jackknife over 16 parts of the samples for the kernel
         density, over the samples for a fitted one, which is taken as given. NaN for one sample.
-    ceiling_, layer_ceiling_, prefix_ceiling_, suffix_ceiling_ : float or ndarray of shape \
-(n_layers,)
+    ceiling_ : float
+    layer_ceiling_, prefix_ceiling_, suffix_ceiling_ : ndarray of shape (n_layers,)
         What an entropy cannot exceed: the lower of the two ceilings of the kernel density, or the
         number of gates.
-    saturated_, layer_saturated_, prefix_saturated_, suffix_saturated_ : bool or ndarray of shape \
-(n_layers,)
+    saturated_ : bool
+    layer_saturated_, prefix_saturated_, suffix_saturated_ : ndarray of shape (n_layers,), bool
         Whether an entropy is within 1% of the ceiling of the kernel density, and not informative.
     density_ : estimator
         The density fitted to all samples; of the kernel density, with ``bandwidth_`` and
@@ -172,32 +182,4 @@ shape (n_layers,)
     """
 
     _role_of_y = "ignored"
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
-        """Measure the gating states.
-
-        Parameters
-        ----------
-        X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
-            With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
-        y : Ignored
-
-        Returns
-        -------
-        self : GatingEntropy
-
-        Raises
-        ------
-        ValueError
-            If a parameter or ``X`` is not as described, or ``model`` has no gates.
-        RuntimeError
-            If ``device="cuda"`` cannot be had.
-
-        Warns
-        -----
-        SaturationWarning
-            If an entropy is within 1% of the ceiling of the kernel density.
-        """
-        self._fit_states(X, None)
-        return self._measure(gating_entropy)
+    _function = staticmethod(gating_entropy)

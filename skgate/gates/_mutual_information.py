@@ -7,7 +7,7 @@ from ..densities import LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels, encode_known
-from ..utils.sklearn import _fit_context, _num_samples, check_is_fitted, validate_params
+from ..utils.sklearn import _num_samples, check_is_fitted, validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 __all__ = ["GatingMI", "gating_mi"]
@@ -32,14 +32,24 @@ def gating_mi(
     verbose=0,
     random_state=None,
 ):
-    """Return I(X;Σ) and I(X;Σ;Y) of states at hand, as :class:`GatingMI` measures them.
+    """Return I(X;Σ) and I(X;Σ;Y) of states at hand.
 
-    ``states`` were read with sampling off, and may be a list or dict of arrays, one a layer.
+    The functional form of :class:`GatingMI`, which describes the parameters. ``states`` were read
+    with sampling off, and may be a list or dict of arrays, one a layer.
 
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
         The attributes of :class:`GatingMI`, without the last underscore.
+
+    Raises
+    ------
+    ValueError
+        If ``y`` is missing, continuous or of another length, or a parameter is not as described.
+
+    See Also
+    --------
+    GatingMI : The same as an estimator, from raw inputs of a model too.
 
     Examples
     --------
@@ -105,29 +115,15 @@ class GatingMI(GatingEstimator):
         Network whose gates are measured; ``X`` then holds its raw inputs. A module is read
         with ``sampling="off"``; an extractor must have it off. ``None``: ``X`` holds the gates,
         or pre-activations.
-    density : str or estimator with ``fit`` and ``score_samples``, default="kde"
-        Density of the states, as in :class:`GatingEntropy`.
-    cv : int or None, default=5
-        Number of folds of a fitted density, as in :class:`GatingEntropy`.
-    threshold : float, default=0.0
-        Without a model, a gate is open where ``X > threshold``.
-    base : float, default=2
-        Base of the logarithm; 2 gives bits.
-    max_samples : int, float or None, default=None
-        Number or share of samples drawn at random to be measured.
-    device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the density is computed, as in :class:`GatingEntropy`.
-    n_jobs : int, default=None
-        Number of threads.
-    verbose : int, default=0
-        Whether to show progress and the time left.
+    density, cv, threshold, base, max_samples, device, n_jobs, verbose
+        As in :class:`GatingEntropy`.
     random_state : int, RandomState instance or None, default=None
         Seed of the drawn samples, of the shuffled labels and of folds.
 
     Attributes
     ----------
     mi_x_, mi_xy_ : float
-        I(X;Σ) and I(X;Σ;Y) of all layers, in units of ``base``.
+        I(X;Σ) and I(X;Σ;Y) of all layers, in bits unless ``base`` says else.
     shuffled_mi_xy_ : float
         I(X;Σ;Y) with the labels shuffled once.
     conditional_entropy_ : float
@@ -139,23 +135,19 @@ class GatingMI(GatingEstimator):
     saturated_ : bool
         Whether the entropy, or that given the label, is within 1% of the ceiling of the kernel
         density, and not informative.
-    layer_mi_x_, layer_mi_xy_, shuffled_layer_mi_xy_, layer_conditional_entropy_, \
-layer_mi_x_se_, layer_mi_xy_se_, layer_ceiling_, layer_saturated_ : ndarray of shape (n_layers,)
+    layer_mi_x_, layer_mi_xy_, shuffled_layer_mi_xy_ : ndarray of shape (n_layers,)
+    layer_conditional_entropy_, layer_mi_x_se_, layer_mi_xy_se_ : ndarray of shape (n_layers,)
+    layer_ceiling_, layer_saturated_ : ndarray of shape (n_layers,)
         The same of each layer.
-    suffix_mi_x_, suffix_mi_xy_, shuffled_suffix_mi_xy_, suffix_conditional_entropy_, \
-suffix_mi_x_se_, suffix_mi_xy_se_, suffix_ceiling_, suffix_saturated_ : ndarray of shape (n_layers,)
+    suffix_mi_x_, suffix_mi_xy_, shuffled_suffix_mi_xy_ : ndarray of shape (n_layers,)
+    suffix_conditional_entropy_, suffix_mi_x_se_, suffix_mi_xy_se_ : ndarray of shape (n_layers,)
+    suffix_ceiling_, suffix_saturated_ : ndarray of shape (n_layers,)
         The same of the layers from each one on.
     classes_ : ndarray of shape (n_classes,)
     density_ : estimator
         The density fitted to all samples, by class.
-    layer_names_ : list of str
-    states_ : GatingStates
-        The states that were measured.
-    extractor_ : GateExtractor
-        What read them, if there is a model.
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str
-        Only when ``X`` has string column names.
+    layer_names_, states_, extractor_, n_features_in_, feature_names_in_
+        As in :class:`GatingEntropy`.
 
     See Also
     --------
@@ -182,39 +174,7 @@ suffix_mi_x_se_, suffix_mi_xy_se_, suffix_ceiling_, suffix_saturated_ : ndarray 
 
     _sampling = "off"
     _role_of_y = "needed"
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
-        """Measure the information of the gating states.
-
-        Parameters
-        ----------
-        X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
-            With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
-        y : array-like of shape (n_samples,), default=None
-            Class labels; left out when ``X`` is a dataset or loader that yields them.
-
-        Returns
-        -------
-        self : GatingMI
-
-        Raises
-        ------
-        ValueError
-            If ``y`` is missing, continuous or of another length, a parameter or ``X`` is not as
-            described, or ``model`` has no gates or is an extractor with sampling on.
-        RuntimeError
-            If ``device="cuda"`` cannot be had.
-
-        Warns
-        -----
-        SaturationWarning
-            If an entropy is within 1% of the ceiling of the kernel density.
-        """
-        classes, y_encoded = self._fit_states(X, y)
-        self._measure(gating_mi, y_encoded)
-        self.classes_ = classes
-        return self
+    _function = staticmethod(gating_mi)
 
     def score(self, X, y=None):
         r"""Return the held-out information about the label, mean of ``log p(y|sigma) / p(y)``.

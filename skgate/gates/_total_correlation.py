@@ -7,7 +7,7 @@ from ..densities import LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels
-from ..utils.sklearn import _fit_context, validate_params
+from ..utils.sklearn import validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 __all__ = ["TotalCorrelation", "total_correlation"]
@@ -30,14 +30,24 @@ def total_correlation(
     verbose=0,
     random_state=None,
 ):
-    """Return TC(Σ) of states at hand, as :class:`TotalCorrelation` measures it.
+    """Return the total correlation TC(Σ) of states at hand.
 
-    ``states`` may be a list or dict of arrays, one a layer; labels ``y`` add the terms given Y.
+    The functional form of :class:`TotalCorrelation`, which describes the parameters. ``states`` may
+    be a list or dict of arrays, one a layer; labels ``y`` add the terms given the label.
 
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
         The attributes of :class:`TotalCorrelation`, without the last underscore.
+
+    Raises
+    ------
+    ValueError
+        If a parameter, the states or the labels are not as described.
+
+    See Also
+    --------
+    TotalCorrelation : The same as an estimator, from raw inputs of a model too.
 
     Examples
     --------
@@ -109,29 +119,13 @@ class TotalCorrelation(GatingEstimator):
     ----------
     model : None, torch.nn.Module, GateExtractor or fitted estimator with a module, default=None
         Network whose gates are measured, as in :class:`GatingEntropy`.
-    density : str or estimator with ``fit`` and ``score_samples``, default="kde"
-        Density of the states, as in :class:`GatingEntropy`.
-    cv : int or None, default=5
-        Number of folds of a fitted density, as in :class:`GatingEntropy`.
-    threshold : float, default=0.0
-        Without a model, a gate is open where ``X > threshold``.
-    base : float, default=2
-        Base of the logarithm; 2 gives bits.
-    max_samples : int, float or None, default=None
-        Number or share of samples drawn at random to be measured.
-    device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the density is computed, as in :class:`GatingEntropy`.
-    n_jobs : int, default=None
-        Number of threads.
-    verbose : int, default=0
-        Whether to show progress and the time left.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the drawn samples, of folds and of sampling inside the model.
+    density, cv, threshold, base, max_samples, device, n_jobs, verbose, random_state
+        As in :class:`GatingEntropy`.
 
     Attributes
     ----------
     total_correlation_, independent_entropy_, entropy_ : float
-        TC, C and H of all layers, in units of ``base``.
+        TC, C and H of all layers, in bits unless ``base`` says else.
     total_correlation_se_, entropy_se_ : float
         Standard errors over the samples, of a fitted density, which is taken as given; NaN for the
         kernel density.
@@ -142,21 +136,16 @@ class TotalCorrelation(GatingEstimator):
     saturated_ : bool
         Whether H is within 1% of the ceiling of the kernel density; TC is then no less than C minus
         that ceiling, whatever the states.
-    layer_total_correlation_, layer_independent_entropy_, layer_entropy_, \
-layer_total_correlation_se_, layer_entropy_se_, layer_conditional_total_correlation_, \
-layer_conditional_independent_entropy_, layer_conditional_entropy_, layer_ceiling_, \
-layer_saturated_ : ndarray of shape (n_layers,)
+    layer_total_correlation_, layer_independent_entropy_ : ndarray of shape (n_layers,)
+    layer_entropy_, layer_total_correlation_se_, layer_entropy_se_ : ndarray of shape (n_layers,)
+    layer_conditional_total_correlation_ : ndarray of shape (n_layers,)
+    layer_conditional_independent_entropy_ : ndarray of shape (n_layers,)
+    layer_conditional_entropy_, layer_ceiling_, layer_saturated_ : ndarray of shape (n_layers,)
         The same of each layer.
     density_ : estimator
         The density fitted to all samples.
-    layer_names_ : list of str
-    states_ : GatingStates
-        The states that were measured.
-    extractor_ : GateExtractor
-        What read them, if there is a model.
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str
-        Only when ``X`` has string column names.
+    layer_names_, states_, extractor_, n_features_in_, feature_names_in_
+        As in :class:`GatingEntropy`.
 
     See Also
     --------
@@ -178,32 +167,4 @@ layer_saturated_ : ndarray of shape (n_layers,)
     2.99
     """
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
-        """Measure the total correlation of the gating states.
-
-        Parameters
-        ----------
-        X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
-            With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
-        y : array-like of shape (n_samples,), default=None
-            Class labels; they add the terms given the label.
-
-        Returns
-        -------
-        self : TotalCorrelation
-
-        Raises
-        ------
-        ValueError
-            If a parameter, ``X`` or ``y`` is not as described, or ``model`` has no gates.
-        RuntimeError
-            If ``device="cuda"`` cannot be had.
-
-        Warns
-        -----
-        SaturationWarning
-            If an entropy is within 1% of the ceiling of the kernel density.
-        """
-        _, y_encoded = self._fit_states(X, y)
-        return self._measure(total_correlation, y_encoded)
+    _function = staticmethod(total_correlation)

@@ -1,4 +1,4 @@
-"""Measures of the activations of layers, an estimator and a function each."""
+"""Measures of the activations of layers, an estimator and its function each."""
 
 from ._base import LayerEstimator
 from ._binned import BinnedLayerMI, binned_layer_mi

@@ -1,14 +1,13 @@
-"""Information of layers by binning: `BinnedLayerMI` and its twin `binned_layer_mi`."""
+"""Information of layers by binning: `BinnedLayerMI` and its function `binned_layer_mi`."""
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
 
 from ..exceptions import warn_user
-from ..utils.labels import check_labels
 from ..utils.parallel import slices
-from ..utils.sklearn import POSITIVE, _fit_context, validate_params
-from ._base import LAYER_CONSTRAINTS, LayerEstimator, as_samples, plane_of_masses
-from ._inputs import as_layers
+from ..utils.sklearn import POSITIVE, validate_params
+from ._base import LAYER_CONSTRAINTS, as_result
+from ._baseline import BaselineLayerMI
+from ._inputs import name_layers
 
 __all__ = ["BinnedLayerMI", "binned_layer_mi"]
 
@@ -16,65 +15,69 @@ _BLOCK = 1 << 18  # activations that are binned at once
 
 
 class _Cells:
-    """The cells of a grid that samples of one layer fall into, and how many of each class do.
+    """The cells of a grid that hold samples of one layer, with their numbers of each class.
 
     Parameters
     ----------
     activations : ndarray of shape (n_samples, n_units)
-    codes, null_codes : ndarray of shape (n_samples,), dtype int
-        Labels, and labels shuffled.
+    y_encoded, y_shuffled : ndarray of shape (n_samples,), dtype int
     n_classes : int
     bin_size : float
 
     Attributes
     ----------
-    log_masses : ndarray of shape (3, n_samples)
+    log_counts : ndarray of shape (3, n_samples)
         Logarithms of the number of samples in the same cell: of all, of the same class, and of the
         same shuffled label.
+    class_shares : ndarray of shape (n_classes,)
+    too_wide : bool
+        Whether all samples are in one cell, though their activations vary.
     """
 
-    def __init__(self, activations, codes, null_codes, n_classes, bin_size):
+    def __init__(self, activations, y_encoded, y_shuffled, n_classes, bin_size):
         self.bin_size, self.n_classes = bin_size, n_classes
         keys = _keys(activations, bin_size)
         cells, first = _group(keys)
         self.keys = keys[first]
         self.sizes = np.bincount(cells)
         self.pairs, pair, self.pair_sizes = np.unique(
-            cells * n_classes + codes, return_inverse=True, return_counts=True
+            cells * n_classes + y_encoded, return_inverse=True, return_counts=True
         )
-        null_pair = np.unique(cells * n_classes + null_codes, return_inverse=True)[1]
-        null_sizes = np.bincount(null_pair)[null_pair]
-        self.log_masses = np.log([self.sizes[cells], self.pair_sizes[pair], null_sizes])
+        shuffled = np.unique(cells * n_classes + y_shuffled, return_inverse=True)[1]
+        shuffled_sizes = np.bincount(shuffled)[shuffled]
+        self.log_counts = np.log([self.sizes[cells], self.pair_sizes[pair], shuffled_sizes])
+        self.class_shares = np.bincount(y_encoded) / len(y_encoded)
+        self.too_wide = len(self.sizes) == 1 and bool((activations != activations[:1]).any())
 
     def count(self, activations):
-        """Return the cells of new samples, -1 where no fitted one is, and its number of these."""
+        """Return the cells of new samples and their sizes; -1 and 0 for a cell without samples."""
         n_cells = len(self.keys)
         groups, first = _group(np.vstack([self.keys, _keys(activations, self.bin_size)]))
         cells = np.where(first < n_cells, first, -1)[groups[n_cells:]]  # fitted ones come first
         return cells, np.where(cells < 0, 0, self.sizes[cells])
 
-    def count_class(self, cells, codes):
-        """Return the number of fitted samples of some classes in some cells."""
-        pairs = cells * self.n_classes + codes
+    def count_class(self, cells, y_encoded):
+        """Return the number of fitted samples of the given classes in the given cells."""
+        pairs = cells * self.n_classes + y_encoded
         places = np.searchsorted(self.pairs, pairs).clip(max=len(self.pairs) - 1)
         return np.where((cells >= 0) & (self.pairs[places] == pairs), self.pair_sizes[places], 0)
 
 
 def _keys(activations, bin_size):
-    """Return two 64-bit numbers a row that are those of its cell, (n_samples, 2).
+    """Return two 64-bit numbers per row that identify its cell, (n_samples, 2).
 
-    Sums of the bins with random coefficients, modulo 2^64: two cells share both numbers with a
-    probability of about 2^-128.
+    They are sums of the bins with random coefficients, modulo 2^64: two cells share both numbers
+    with a probability of about 2^-128.
     """
     coefficients = np.random.default_rng(0).integers(0, 2**64, (2, activations.shape[1]), np.uint64)
     coefficients |= np.uint64(1)
     keys = np.empty((len(activations), 2), np.uint64)
     height = max(1, _BLOCK // activations.shape[1])
-    # made once: fresh arrays of this size cost more in page faults than the arithmetic on them
+    # allocated once: fresh arrays of this size cost more in page faults than the arithmetic on them
     quotients = np.empty((height, activations.shape[1]))
     numbers = np.empty(quotients.shape, np.int64)
     for rows in slices(0, len(activations), height):
-        bins, whole = quotients[: rows.stop - rows.start], numbers[: rows.stop - rows.start]
+        bins, integers = quotients[: rows.stop - rows.start], numbers[: rows.stop - rows.start]
         with np.errstate(over="ignore"):
             np.divide(activations[rows], bin_size, out=bins, dtype=np.float64)
         np.floor(bins, out=bins)
@@ -83,103 +86,20 @@ def _keys(activations, bin_size):
                 f"bin_size={bin_size} is too small: activations reach "
                 f"{np.abs(activations).max():.3g}, more than 2^62 bins from 0."
             )
-        np.copyto(whole, bins, casting="unsafe")
+        np.copyto(integers, bins, casting="unsafe")
         for column, c in zip(keys[rows].T, coefficients, strict=True):
-            np.einsum("ij,j->i", whole.view(np.uint64), c, out=column)
+            np.einsum("ij,j->i", integers.view(np.uint64), c, out=column)
     return keys
 
 
 def _group(keys):
-    """Return the group of each row of ``keys``, equal rows being one, and the first row of each."""
+    """Return the group of each row, equal rows being in one, and the first row of each group."""
     one, two = (np.unique(column, return_inverse=True)[1] for column in keys.T)
     _, first, groups = np.unique(one * len(keys) + two, return_index=True, return_inverse=True)
     return groups, first
 
 
-@validate_params(
-    {
-        "activations": "no_validation",
-        "y": "no_validation",
-        "bin_size": [POSITIVE],
-        "base": LAYER_CONSTRAINTS["base"],
-        "random_state": ["random_state"],
-    },
-    prefer_skip_nested_validation=True,
-)
-def binned_layer_mi(activations, y, *, bin_size=2.0, base=2, random_state=None):
-    """Return the information plane of activations at hand, by binning them.
-
-    The function twin of :class:`BinnedLayerMI`.
-
-    Parameters
-    ----------
-    activations : array-like of shape (n_samples, n_units), or list or dict of these
-        Post-activation vectors, one array a layer in the order of the network.
-    y : array-like of shape (n_samples,)
-        Class labels.
-    bin_size : float, default=2.0
-        See :class:`BinnedLayerMI`, as for all parameters below.
-    base : float, default=2
-    random_state : int, RandomState instance or None, default=None
-        Seed of the shuffled labels.
-
-    Returns
-    -------
-    result : :class:`~sklearn.utils.Bunch`
-        ``mi_x``, ``mi_y``, ``null_mi_y``, ``ceilings``, ``saturated``, ``layer_names`` and
-        ``classes``, as the attributes of :class:`BinnedLayerMI`.
-
-    Raises
-    ------
-    ValueError
-        If the activations are not finite or reach more than 2^62 bins from 0, layers differ in
-        their number of samples, or ``y`` is missing, continuous or of another length.
-
-    Warns
-    -----
-    SaturationWarning
-        If I(X;T) is within 1% of log n.
-    UserWarning
-        If all samples of a layer are in one cell, though its activations vary.
-
-    See Also
-    --------
-    BinnedLayerMI : The same as an estimator, from raw inputs of a model too; has the references.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skgate import binned_layer_mi
-    >>> activations = np.array([[0.2, 1.4], [0.4, 1.1], [0.7, 1.4], [0.9, 1.4]] * 10)
-    >>> binned_layer_mi(activations, [0, 0, 1, 1] * 10, bin_size=0.5).mi_x
-    array([1.])
-    """
-    layers = as_layers(activations)
-    classes, codes = check_labels(y, len(next(iter(layers.values()))))
-    null_codes = check_random_state(random_state).permutation(codes)
-    samples = [(array, codes, null_codes) for array in layers.values()]
-    cells = [_Cells(*sample, len(classes), bin_size) for sample in samples]
-    return Bunch(**_plane(layers, cells, samples, bin_size, base), classes=classes)
-
-
-def _plane(names, cells, samples, bin_size, base):
-    arrays, codes, null_codes = zip(*samples, strict=True)
-    ceilings = np.log([len(own) for own in codes])
-    masses = [c.log_masses for c in cells]
-    together = [
-        name
-        for name, logs, ceiling, array in zip(names, masses, ceilings, arrays, strict=True)
-        if logs[0].min() > ceiling - 1e-9 and (array != array[:1]).any()
-    ]
-    if together:
-        warn_user(
-            f"All samples are in one cell of bin_size={bin_size} in layers {together}: I(X;T) is "
-            "0, whatever they do. Take bins that are smaller than what the activations span."
-        )
-    return plane_of_masses(list(names), masses, codes, null_codes, ceilings, base)
-
-
-class BinnedLayerMI(LayerEstimator):
+class BinnedLayerMI(BaselineLayerMI):
     r"""Information of layers about input and label, by counting samples in bins.
 
     Each activation is cut into bins ``[k * bin_size, (k + 1) * bin_size)``; all activations of a
@@ -192,15 +112,26 @@ class BinnedLayerMI(LayerEstimator):
 
     T is a function of X, so that H(T|X) = 0. Both values depend on ``bin_size`` more than on the
     network: with small bins each sample has a cell of its own, I(X;T) is log n and I(Y;T) is H(Y)
-    whatever the network does. A `SaturationWarning` then names the layers.
+    for any network. A `SaturationWarning` then names the layers. The activations of all samples
+    are held at once.
+
+    :meth:`transform` returns the surprisals :math:`-\log P(T=c)` of the cells of new samples, one
+    column per layer; log n for a cell without fitted samples, as if it had one. :meth:`score` is
+    the mean of :math:`\log \hat p(y|c) / \hat p(y)`, with
+
+    .. math::
+
+        \hat p(y|c) = \frac{n_{cy} + p_y}{n_c + 1}, \qquad \hat p(y) = p_y;
+
+    the prior counts as one sample of each cell, so that an empty cell is not informative.
 
     Parameters
     ----------
     model : None, torch.nn.Module or fitted estimator with a module, default=None
         Network whose layers are measured, as in :class:`GibbsLayerMI`.
     bin_size : float, default=2.0
-        Width of a bin. The default is the one that the paper settles on for its synthetic data;
-        there is no right one.
+        Width of a bin. The default is the paper's choice for its synthetic data; no value is
+        right in general.
     layers : None, str, type, re.Pattern, slice, or sequence of these, default=None
         Layers of ``model`` to measure; all by default.
     spatial : {"channels", "flatten"}, default="flatten"
@@ -210,17 +141,18 @@ class BinnedLayerMI(LayerEstimator):
     batch_size : int, default=256
         Samples that go through ``model`` at once.
     random_state : int, RandomState instance or None, default=None
-        Seed of the shuffled labels.
+        Seed for shuffling labels.
 
     Attributes
     ----------
-    mi_x_, mi_y_ : ndarray of shape (n_layers,)
+    layer_mi_x_, layer_mi_y_ : ndarray of shape (n_layers,)
         I(X;T) and I(Y;T), in units of ``base``.
-    null_mi_y_ : ndarray of shape (n_layers,)
-        I(Y;T) with the labels shuffled once: only what exceeds it is information about the label.
-    ceilings_ : ndarray of shape (n_layers,)
+    shuffled_layer_mi_y_ : ndarray of shape (n_layers,)
+        I(Y;T) with the labels shuffled once: only the excess over it is information about the
+        label.
+    layer_ceiling_ : ndarray of shape (n_layers,)
         log n, above which I(X;T) cannot be.
-    saturated_ : ndarray of shape (n_layers,), dtype bool
+    layer_saturated_ : ndarray of shape (n_layers,), dtype bool
         Layers whose entropy, or entropy given the label, is within 1% of its ceiling.
     layer_names_ : list of str
     n_units_ : list of int
@@ -234,8 +166,8 @@ class BinnedLayerMI(LayerEstimator):
 
     See Also
     --------
-    binned_layer_mi : The same of given activations.
-    GibbsLayerMI : The estimate that this one is a baseline of.
+    binned_layer_mi : The same for activations in memory.
+    GibbsLayerMI : The estimate that this one is a baseline for.
 
     References
     ----------
@@ -251,7 +183,7 @@ class BinnedLayerMI(LayerEstimator):
     >>> y = np.repeat([0, 1, 2], 100)
     >>> activations = np.tanh(np.random.default_rng(0).normal(size=(300, 3)) + 3 * np.eye(3)[y])
     >>> measure = BinnedLayerMI(bin_size=0.5).fit(activations, y)
-    >>> measure.mi_x_.round(2), measure.mi_y_.round(2), measure.saturated_
+    >>> measure.layer_mi_x_.round(2), measure.layer_mi_y_.round(2), measure.layer_saturated_
     (array([4.99]), array([1.12]), array([False]))
     """
 
@@ -280,92 +212,60 @@ class BinnedLayerMI(LayerEstimator):
         self.batch_size = batch_size
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
-        """Measure the layers.
+    def _fit(self, X, y):
+        super()._fit(X, y)
+        layers = zip(self.layer_names_, self._fitted, strict=True)
+        if too_wide := [name for name, cells in layers if cells.too_wide]:
+            warn_user(
+                f"All samples are in one cell of bin_size={self.bin_size} in layers {too_wide}: "
+                "I(X;T) is 0 for any network. Take bins that are smaller than the range of the "
+                "activations."
+            )
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_units), dict of these, or raw inputs of ``model``
-            As in :meth:`GibbsLayerMI.fit`; the activations of all samples are held at once.
-        y : array-like of shape (n_samples,), default=None
-            Class labels; left out when ``X`` is a dataset or loader that yields them.
+    def _fit_layer(self, activations, y_encoded, y_shuffled):
+        cells = _Cells(activations, y_encoded, y_shuffled, len(self.classes_), self.bin_size)
+        return cells, cells.log_counts, np.log(len(activations))
 
-        Returns
-        -------
-        self : BinnedLayerMI
+    def _surprisals(self, fitted, activations):
+        _, counts = fitted.count(activations)
+        return -np.log(np.maximum(counts, 1) / fitted.sizes.sum())
 
-        Raises
-        ------
-        ValueError
-            If ``y`` is missing, continuous or of another length, a parameter is not as described,
-            ``layers`` names none, or activations are not finite.
-        """
-        self._start(X, y)
-        layers, y = self._collect(X, y, reset=True)
-        self.classes_, codes = check_labels(y, len(next(iter(layers.values()))))
-        null_codes = check_random_state(self.random_state).permutation(codes)
-        samples = [as_samples(array, codes, null_codes) for array in layers.values()]
-        self._cells = [_Cells(*sample, len(self.classes_), self.bin_size) for sample in samples]
-        self._class_counts = np.bincount(codes)
-        self._set_result(_plane(layers, self._cells, samples, self.bin_size, self.base))
-        return self
+    def _information(self, fitted, activations, y_encoded):
+        cells, sizes = fitted.count(activations)
+        prior = fitted.class_shares[y_encoded]
+        posterior = (fitted.count_class(cells, y_encoded) + prior) / (sizes + 1)
+        return np.log(posterior / prior)
 
-    def transform(self, X):
-        """Return the surprisal of each sample in each layer, ``-log P(T=c)`` of its cell.
 
-        Parameters
-        ----------
-        X : array-like, dict of these, or raw inputs of ``model``
-            As in :meth:`fit`.
+@validate_params(BinnedLayerMI._parameter_constraints, prefer_skip_nested_validation=True)
+def binned_layer_mi(activations, y, *, bin_size=2.0, base=2, random_state=None):
+    """Return the information plane of activations in memory, by binning them.
 
-        Returns
-        -------
-        surprisals : ndarray of shape (n_samples, n_layers)
-            In units of ``base``; log n for a cell that no fitted sample fell into, as if one had.
-            Of a layer with positions, the mean over them.
-        """
-        return self._read_rows(X, self._surprisals)
+    The function form of :class:`BinnedLayerMI`, which describes the parameters; ``activations``
+    may also be a list of arrays, one per layer in the order of the network.
 
-    def _surprisals(self, layers):
-        columns = []
-        for cells, activations in zip(self._cells, layers.values(), strict=True):
-            n, n_positions, n_units = activations.shape
-            _, counts = cells.count(activations.reshape(-1, n_units))
-            shares = np.maximum(counts, 1) / cells.sizes.sum()
-            columns.append(-np.log(shares).reshape(n, n_positions).mean(axis=1))
-        return np.stack(columns, axis=1) / np.log(self.base)
+    Returns
+    -------
+    result : :class:`~sklearn.utils.Bunch`
+        The fitted attributes of :class:`BinnedLayerMI`, without the underscores at the end.
 
-    def score(self, X, y=None):
-        r"""Return the held-out information of the last layer about the label.
+    Raises
+    ------
+    ValueError
+        If activations or labels are not as :meth:`BinnedLayerMI.fit` needs them, or activations
+        reach more than 2^62 bins from 0.
 
-        The mean of :math:`\log \hat p(y|c) / \hat p(y)` over the samples, c their cells and
+    See Also
+    --------
+    BinnedLayerMI : The same as an estimator, also from raw inputs of a model; has the references.
 
-        .. math::
-
-            \hat p(y|c) = \frac{n_{cy} + p_y}{n_c + 1}, \qquad \hat p(y) = p_y,
-
-        the prior being counted as one sample of each cell, so that an empty one tells nothing.
-
-        Parameters
-        ----------
-        X : array-like, dict of these, or raw inputs of ``model``
-            As in :meth:`fit`.
-        y : array-like of shape (n_samples,), default=None
-            Class labels, all of them in ``classes_``.
-
-        Returns
-        -------
-        score : float
-            In units of ``base``; higher is better.
-
-        Raises
-        ------
-        ValueError
-            If a label was not there in :meth:`fit`.
-        """
-        activations, codes = self._last_layer(X, y)
-        cells, sizes = self._cells[-1].count(activations)
-        prior = (self._class_counts / self._class_counts.sum())[codes]
-        posterior = (self._cells[-1].count_class(cells, codes) + prior) / (sizes + 1)
-        return float(np.mean(np.log(posterior / prior)) / np.log(self.base))
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgate import binned_layer_mi
+    >>> activations = np.array([[0.2, 1.4], [0.4, 1.1], [0.7, 1.4], [0.9, 1.4]] * 10)
+    >>> binned_layer_mi(activations, [0, 0, 1, 1] * 10, bin_size=0.5).layer_mi_x
+    array([1.])
+    """
+    measure = BinnedLayerMI(bin_size=bin_size, base=base, random_state=random_state)
+    return as_result(measure.fit(name_layers(activations), y))

@@ -12,7 +12,6 @@ With :math:`n_m` samples of class :math:`m` and :math:`p_m` its weight,
 import numpy as np
 from scipy.sparse import csc_array
 from scipy.special import entr
-from sklearn.utils import Bunch
 
 from ..utils.parallel import run, slices
 
@@ -23,7 +22,7 @@ _TASKS = 16
 
 
 class GibbsSums:
-    """Sums over samples, by class, from which all information of one layer follows.
+    """Sums over the samples of each class, for one layer.
 
     Attributes
     ----------
@@ -33,10 +32,10 @@ class GibbsSums:
         Sum of P(T|x).
     """
 
-    def __init__(self, n_units):
-        self.counts = np.zeros(0)
-        self.entropies = np.zeros(0)
-        self.probabilities = np.zeros((0, n_units))
+    def __init__(self, n_units, n_classes=0):
+        self.counts = np.zeros(n_classes)
+        self.entropies = np.zeros(n_classes)
+        self.probabilities = np.zeros((n_classes, n_units))
 
     def reorder(self, positions, n_classes):
         """Put the classes at new positions among ``n_classes``."""
@@ -45,12 +44,12 @@ class GibbsSums:
             grown[positions] = sums
             setattr(self, name, grown)
 
-    def add(self, activations, codes, n_jobs):
-        """Add samples, (n_samples, n_units), of the classes ``codes``."""
+    def add(self, activations, y_encoded, n_jobs):
+        """Add samples, (n_samples, n_units), of the classes ``y_encoded``."""
         (n, n_units), n_classes = activations.shape, len(self.counts)
-        self.counts += np.bincount(codes, minlength=n_classes)
+        self.counts += np.bincount(y_encoded, minlength=n_classes)
         step = max(-(-n // _TASKS), _BLOCK // n_units)
-        tasks = [(activations[r], codes[r]) for r in slices(0, n, step)]
+        tasks = [(activations[r], y_encoded[r]) for r in slices(0, n, step)]
         for entropies, probabilities in run(_sums, (n_classes,), tasks, n_jobs, activations.size):
             self.entropies += entropies
             self.probabilities += probabilities
@@ -60,7 +59,7 @@ class GibbsSums:
         return self.probabilities / self.counts[:, None]
 
     def class_weights(self, class_weight):
-        """Return p_m, the empirical prior or the same for all classes."""
+        """Return p_m, the shares of the classes or the same for all."""
         if class_weight == "uniform":
             return np.full(len(self.counts), 1 / len(self.counts))
         return self.counts / self.counts.sum()
@@ -74,7 +73,7 @@ class GibbsSums:
         return total - given_x, total - given_y, given_y - given_x
 
 
-def _sums(n_classes, activations, codes):
+def _sums(n_classes, activations, y_encoded):
     """Return the sums of H(T|x), (n_classes,), and of P(T|x), (n_classes, n_units)."""
     n, n_units = activations.shape
     height = max(1, _BLOCK // n_units)
@@ -85,15 +84,15 @@ def _sums(n_classes, activations, codes):
         shifted[:] = activations[rows]
         with np.errstate(over="ignore"):
             shifted -= shifted.max(axis=1, keepdims=True)
-        if not np.isfinite(shifted.min()):  # a difference of the largest numbers there are
+        if not np.isfinite(shifted.min()):  # the difference of two of the largest numbers
             np.maximum(shifted, np.finfo(np.float64).min, out=shifted)
         np.exp(shifted, out=values)
         z = values.sum(axis=1)  # (n_rows,)
-        # H = -sum p log p with log p = shifted - log z; each term is of one sign
+        # H = -sum p log p with log p = shifted - log z; no term changes sign
         entropy = np.log(z) - np.vecdot(values, shifted) / z
-        own = codes[rows]
-        entropies += np.bincount(own, entropy, n_classes)
-        membership = csc_array((1 / z, own, np.arange(len(own) + 1)), shape=(n_classes, len(own)))
+        y = y_encoded[rows]
+        entropies += np.bincount(y, entropy, n_classes)
+        membership = csc_array((1 / z, y, np.arange(len(y) + 1)), shape=(n_classes, len(y)))
         probabilities += membership @ values
     return entropies, probabilities
 
@@ -101,11 +100,11 @@ def _sums(n_classes, activations, codes):
 def information_plane(sums, class_weight, base):
     """Return the information of each layer and of the network, from the sums of each layer."""
     values = np.array([layer.information(class_weight) for layer in sums]) / np.log(base)
-    mi_x, mi_y, mi_xbar = values.T
-    return Bunch(
-        mi_x=mi_x,
-        mi_y=mi_y,
-        mi_xbar=mi_xbar,
-        network_mi_x=float(mi_xbar[0] + mi_y[-1]),
-        network_mi_y=float(mi_y[-1]),
-    )
+    layer_mi_x, layer_mi_y, layer_mi_xbar = values.T
+    return {
+        "layer_mi_x": layer_mi_x,
+        "layer_mi_y": layer_mi_y,
+        "layer_mi_xbar": layer_mi_xbar,
+        "mi_x": float(layer_mi_xbar[0] + layer_mi_y[-1]),
+        "mi_y": float(layer_mi_y[-1]),
+    }

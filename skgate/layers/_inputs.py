@@ -1,4 +1,4 @@
-"""Input checks of the estimators of layers: activations become a dict of arrays, one a layer."""
+"""Input checks of the measures of layers: activations become a dict of arrays, one per layer."""
 
 import numpy as np
 from sklearn.utils import check_array
@@ -7,27 +7,28 @@ from ..states import GatingStates
 from ..utils.arrays import holds_layers, is_torch_data, to_numpy
 from ..utils.sklearn import validate_data
 
-__all__ = ["as_layers", "check_activations"]
+__all__ = ["as_layers", "check_activations", "name_layers"]
 
-# float32 stays what it is; anything else becomes float64
+# float32 is kept, other types are converted to float64
 _FLOATS = [np.float64, np.float32]
 
 
 def check_activations(estimator, X, *, reset):
     """Return ``X`` as a dict of 2-D float arrays, checked against what ``estimator`` was fitted on.
 
-    The layers of a dict are in the fitted order. Sets ``n_features_in_`` (and
-    ``feature_names_in_`` for a dataframe) when ``reset``.
+    The layers of a dict are returned in the fitted order. Sets ``n_features_in_`` (and
+    ``feature_names_in_`` for a dataframe) if ``reset``.
     """
     name = type(estimator).__name__
     if isinstance(X, list | tuple) and holds_layers(X):
         raise ValueError(
-            f"{name} takes one 2-D array or a dict of them, one a layer; got a {type(X).__name__} "
-            f"of {len(X)} arrays, which scikit-learn would split as if they were samples. Pass "
+            f"{name} takes one 2-D array or a dict of them, one per layer; got a "
+            f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they "
+            "were samples. Pass "
             '{"layer0": X[0], "layer1": X[1], ...}.'
         )
     if holds_layers(X):
-        layers = as_layers(X)
+        layers = as_layers(X, name)
         if reset:
             estimator.n_features_in_ = sum(array.shape[1] for array in layers.values())
             vars(estimator).pop("feature_names_in_", None)
@@ -46,21 +47,27 @@ def check_activations(estimator, X, *, reset):
     return {key: layers[key] for key in expected}
 
 
-def as_layers(activations):
-    """Return activations, an array or a list or dict of arrays (one a layer), as a dict."""
+def name_layers(activations):
+    """Return activations, an array or a list or dict of arrays (one per layer), as a dict."""
     if not holds_layers(activations):
         activations = [activations]
-    if not isinstance(activations, dict):
-        activations = {f"layer{i}": array for i, array in enumerate(activations)}
+    if isinstance(activations, dict):
+        return activations
+    return {f"layer{i}": array for i, array in enumerate(activations)}
+
+
+def as_layers(activations, measure="GibbsLayerMI"):
+    """Return activations, as `name_layers` does, as checked arrays."""
+    activations = name_layers(activations)
     names = [str(name) for name in activations]
     if not names or len(set(names)) < len(names):
         raise ValueError(
-            "A dict of layers needs at least one 2-D array, and names that differ; got the names "
+            "A dict of layers needs at least one 2-D array, and distinct names; got the names "
             f"{names}."
         )
     layers = {}
     for name, array in zip(names, activations.values(), strict=True):
-        _refuse_no_activations(array)
+        _refuse_no_activations(array, measure)
         layers[name] = check_array(to_numpy(array), dtype=_FLOATS, input_name=f"Layer {name!r}")
     lengths = {name: len(array) for name, array in layers.items()}
     if len(set(lengths.values())) > 1:
@@ -68,14 +75,14 @@ def as_layers(activations):
     return layers
 
 
-def _refuse_no_activations(X, measure="GibbsLayerMI"):
+def _refuse_no_activations(X, measure):
     if isinstance(X, GatingStates):
         raise ValueError(
             "Got GatingStates, which hold gates, where activations are needed: arrays of real "
-            f"numbers, one a layer, or raw inputs with {measure}(model=...)."
+            f"numbers, one per layer, or raw inputs with {measure}(model=...)."
         )
     if is_torch_data(X):
         raise ValueError(
-            f"Got a {type(X).__name__} and no model: what it yields are no activations. Pass "
-            f"{measure}(model=...), or arrays of activations, one a layer."
+            f"Got a {type(X).__name__} and no model to compute activations from it. Pass "
+            f"{measure}(model=...), or arrays of activations, one per layer."
         )

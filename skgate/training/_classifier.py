@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from tqdm import tqdm
 
-from ..capture import LOCK, is_stream
+from ..capture import TORCH_LOCK, is_stream
 from ..exceptions import warn_user
 from ..states import GatingStates
 from ..utils.arrays import to_numpy
@@ -240,7 +240,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         resume = self.warm_start and self.__sklearn_is_fitted__()
         if resume and self.net_._interrupted and self.checkpoint is not None:
             resume = False  # the file has the end of the last epoch, not the middle of one
-        with LOCK, torch.random.fork_rng(devices=_cuda_devices()):
+        with TORCH_LOCK, torch.random.fork_rng(devices=_cuda_devices()):
             new = copy.copy(self)  # an error before training leaves the last fit
             X, y = new._check_data(X, y, resume)
             data_hash = None if self.checkpoint is None else joblib.hash((X, y))
@@ -380,7 +380,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         state, new = read_state(path), copy.copy(self)
-        with LOCK, torch.random.fork_rng(devices=_cuda_devices()):
+        with TORCH_LOCK, torch.random.fork_rng(devices=_cuda_devices()):
             new._load(state, path)
         self.__dict__ = vars(new)
         return self
@@ -463,7 +463,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, _as_array(X), dtype="numeric", allow_nd=True, reset=False)
         self._check_shape(X)
-        with LOCK, torch.random.fork_rng(devices=[]):  # loaders draw from torch's generator
+        with TORCH_LOCK, torch.random.fork_rng(devices=[]):  # loaders draw from torch's generator
             return to_numpy(self.net_.forward(cast(self.module_, X))).astype(np.float64)
 
     def _check_shape(self, X):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from ..capture import LOCK, Caster, call, inner_module, running
+from ..capture import TORCH_LOCK, InputCaster, call, eval_mode_without_side_effects, inner_module
 from ..utils.sklearn import POSITIVE, Interval, StrOptions, validate_parameter_constraints
 from ._penalized_layers import PenalizedLayers
 from .energy import GateDensities
@@ -154,10 +154,10 @@ class ComplexityLoss:
         ValueError
             If ``penalized_layers`` selects no layer that can be penalised; the error lists them.
         """
-        with LOCK:
+        with TORCH_LOCK:
             self._layers = PenalizedLayers(self.module, inputs, self.penalized_layers)
         self.layer_names_ = list(self._layers.shapes)
-        caster = Caster(self.module)
+        caster = InputCaster(self.module)
         self._densities = GateDensities(
             self._layers.shapes,
             penalty=self.penalty,
@@ -178,7 +178,7 @@ class ComplexityLoss:
         The context manager yields a list, which holds the `RelaxedGates` after the block.
         """
         self._require_layers()
-        with LOCK, self._layers.relaxation(self.module, self.gate_sharpness) as relaxation:
+        with TORCH_LOCK, self._layers.relaxation(self.module, self.gate_sharpness) as relaxation:
             found = []
             yield found
         gates, dtype = self._layers.shaped(relaxation.gates), self._densities.dtype
@@ -206,7 +206,7 @@ class ComplexityLoss:
         if not hasattr(self, "layer_names_"):
             self.find_layers(x)
         with self.relaxed() as found:
-            output = call(self.module, Caster(self.module)(x))
+            output = call(self.module, InputCaster(self.module)(x))
         return output, found[0]
 
     def energy_step(self, x):
@@ -298,7 +298,7 @@ class ComplexityLoss:
         """
         if not isinstance(n_particles, Integral) or n_particles < 1:
             raise ValueError(f"n_particles needs to be 1 or more, an integer; got {n_particles!r}.")
-        with LOCK, running(self.module, train=False, seed=0):
+        with TORCH_LOCK, eval_mode_without_side_effects(self.module, train=False, seed=0):
             _, gates = self.run(x)
             self._require_batches()
             gates = self._densities.hard_gates(gates.groups)

@@ -10,7 +10,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochTimer, PassthroughScoring
 from skorch.dataset import unpack_data
 
-from ..capture import running
+from ..capture import eval_mode_without_side_effects
 from ..monitoring import ComplexityMonitor
 from ._callbacks import EpochMeans, callback_state, load_callback_state
 
@@ -235,7 +235,7 @@ def _first_not_finite(net, X):
     leaves = [(name, m) for name, m in net.module_.named_modules() if not list(m.children())]
     handles = [leaf.register_forward_hook(partial(check, name)) for name, leaf in leaves]
     try:
-        with running(net.module_, train=False, seed=0):
+        with eval_mode_without_side_effects(net.module_, train=False, seed=0):
             net.infer(X)
     finally:
         for handle in handles:

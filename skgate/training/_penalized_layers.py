@@ -3,7 +3,14 @@
 from functools import partial
 from itertools import compress
 
-from ..capture import THRESHOLD, GateRecorder, GateRelaxation, Watcher, choose_layers, noted
+from ..capture import (
+    THRESHOLD,
+    GateRecorder,
+    GateRelaxation,
+    ModuleRunner,
+    choose_layers,
+    with_shapes_in_errors,
+)
 
 __all__ = ["PenalizedLayers"]
 
@@ -16,11 +23,11 @@ class PenalizedLayers:
     """
 
     def __init__(self, module, inputs, selection):
-        with noted(inputs):
+        with with_shapes_in_errors(inputs):
             record = partial(GateRecorder, sampling="off", smooth=False)
-            two, three = Watcher(module, record, train=False, seed=0).rehearse(inputs)
+            two, three = ModuleRunner(module, record, train=False, seed=0).dry_run(inputs)
         self._layouts = _choose(two, three, selection, type(module).__name__)
-        self._swapped = {event.layer for event in three if event.swapped}
+        self._constant_first = {event.layer for event in three if event.constant_is_first}
         gates = {event.layer: event.gates for event in three}
         self.shapes = {n: tuple(self._shaped(n, gates[n]).shape[1:]) for n in self._layouts}
 
@@ -33,7 +40,7 @@ class PenalizedLayers:
 
     def relaxation(self, module, sharpness):
         """Return the context manager that relaxes and keeps the gates of a run."""
-        return GateRelaxation(module, self._layouts, sharpness, self._swapped)
+        return GateRelaxation(module, self._layouts, sharpness, self._constant_first)
 
     def shaped(self, gates):
         """Return the gates of a run by layer, (n_samples, *shape), after checking their shapes."""

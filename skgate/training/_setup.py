@@ -9,7 +9,15 @@ from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from ..capture import LOCK, Caster, copy_module, inner_module, noted, prepare_module, running
+from ..capture import (
+    TORCH_LOCK,
+    InputCaster,
+    copy_module,
+    eval_mode_without_side_effects,
+    inner_module,
+    prepare_module,
+    with_shapes_in_errors,
+)
 from ..exceptions import warn_user
 from ._loss import PENALTY_CONSTRAINTS, ComplexityLoss
 from ._net import PenalizedNet
@@ -50,7 +58,7 @@ def new_net(params, X, n_classes, seed):
         max_epochs=params["max_epochs"],
         train_split=fraction and ValidSplit(fraction, stratified=True, random_state=seed),
         callbacks=_callbacks(params["callbacks"], params["early_stopping"], fraction),
-        device=str(Caster(module).device),
+        device=str(InputCaster(module).device),
         verbose=0,
         **options,
     ).initialize()
@@ -60,7 +68,7 @@ def new_net(params, X, n_classes, seed):
 
 def cast(module, X):
     """Return an array as the tensor that a module takes, in CPU memory."""
-    return Caster(module, device="cpu")(X)
+    return InputCaster(module, device="cpu")(X)
 
 
 def _split_net_params(net_params):
@@ -176,7 +184,7 @@ def _called(factory, n_features, n_classes, arguments):
 def _check_output(net, X, n_classes):
     """Raise unless a net returns one logit per class; warn if they look like probabilities."""
     name, needed = type(net.module_).__name__, (len(X), n_classes)
-    with noted(X):
+    with with_shapes_in_errors(X):
         output = _evaluate(net, X)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
     if shape != needed:
@@ -198,7 +206,7 @@ def _check_output(net, X, n_classes):
 
 
 def _evaluate(net, X):
-    with LOCK, running(net.module_, train=False, seed=0):
+    with TORCH_LOCK, eval_mode_without_side_effects(net.module_, train=False, seed=0):
         return net.infer(X)
 
 
