@@ -1,4 +1,4 @@
-"""Bad input, losses that are not finite, and interruptions leave a classifier whole."""
+"""Bad input, losses that are not finite, and interruptions leave a classifier usable."""
 
 import copy
 import os
@@ -190,7 +190,7 @@ def interruptible():
 
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c(tmp_path):
-    whole = classifier(Interrupted, max_epochs=4).fit(X, Y)
+    full = classifier(Interrupted, max_epochs=4).fit(X, Y)
     Net.seen.clear()
     Interrupted.at = 6
     params = {"max_epochs": 4, "warm_start": True, "checkpoint": tmp_path / "file"}
@@ -205,9 +205,9 @@ def test_ctrl_c(tmp_path):
     assert not fitted.module_.training
     assert fitted.predict(X).shape == (120,)
     copied = copy.deepcopy(fitted)
-    assert_same(fitted.fit(X, Y), whole)
+    assert_same(fitted.fit(X, Y), full)
     assert [row["epoch"] for row in fitted.history_] == [1, 2, 3, 4]
-    assert_same(copied.fit(X, Y), whole)
+    assert_same(copied.fit(X, Y), full)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -131,7 +131,7 @@ def test_energy_is_zero_at_first_and_has_no_parameters_to_train():
     ("shape", "temperature", "n_chains", "n_steps"),
     [((5,), 1.0, 20000, 15), ((5,), 0.6, 20000, 15), ((1, 2, 2), 0.8, 2000, 5)],
 )
-def test_flips_leave_the_density_as_it_is(shape, temperature, n_chains, n_steps):
+def test_dmala_steps_leave_the_density_invariant(shape, temperature, n_chains, n_steps):
     model = random_model(shape, scale=2.0, dtype=torch.float32)
     states = enumerated(shape, dtype=torch.float32)
     p = log_density(model, states, temperature)[0].exp()
@@ -148,11 +148,11 @@ def test_flips_leave_the_density_as_it_is(shape, temperature, n_chains, n_steps)
         expected = p[layer] * n_chains
         statistic = ((counts - expected) ** 2 / expected).sum()
         assert chi2.sf(statistic, p.shape[1] - 1) > 1e-3
-        # whoever stays where they are leaves any density as it is
+        # chains that never move leave any density invariant
         assert (found[layer] != rows[layer]).double().mean() > 0.3
 
 
-def test_chains_of_flips_start_at_the_data_and_go_on():
+def test_chains_start_at_the_data_and_persist():
     model = random_model((6,), dtype=torch.float32)
     sampler = DiscreteLangevin(model, 1)
     gates = torch.zeros(N_LAYERS, 3, 6)
@@ -167,7 +167,7 @@ def test_chains_of_flips_start_at_the_data_and_go_on():
     assert torch.equal(sampler.chains, first.bool())
 
 
-def test_size_of_flips_follows_their_acceptance():
+def test_step_size_follows_the_acceptance():
     model = random_model((30,), scale=1.0)
     for first in (0.02, 50.0):
         sampler = DiscreteLangevin(model, 5)
@@ -210,8 +210,8 @@ def test_error_of_log_partition_is_its_spread():
     model = random_model((6,), scale=1.5, dtype=torch.float32)
     runs = [ais_log_partition(model, 50, generator(seed)) for seed in range(100)]
     found = torch.stack([log_z for log_z, _ in runs]).std(0)
-    told = torch.stack([error for _, error in runs]).mean(0)
-    assert ((found / told > 0.7) & (found / told < 1.5)).all()
+    reported = torch.stack([error for _, error in runs]).mean(0)
+    assert ((found / reported > 0.7) & (found / reported < 1.5)).all()
 
 
 # Learning ------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_energy_model_learns_a_tree(tree, record_property):
     np.testing.assert_allclose(error[0], math.sqrt(spread), rtol=0.3)
 
 
-def test_contrast_pulls_energies_of_data_and_samples_towards_zero():
+def test_contrastive_loss_pulls_energies_of_data_and_samples_towards_zero():
     loss = ComplexityLoss(nn.ReLU(), random_state=0).find_layers(torch.randn(4, 3))
     (group,) = loss._densities.groups
     group.model = random_model((3,), n_layers=1)

@@ -1,4 +1,4 @@
-"""The monitor records what the measures say of the network, and training does not notice it."""
+"""The monitor records the measures of a network, and training is unaffected."""
 
 import copy
 import io
@@ -47,7 +47,7 @@ ALL = [
     GatingMI(density=Kernel(alpha=1.0)),
     TotalCorrelation(density=Kernel(alpha=1.0)),
     GibbsLayerMI(),
-    BinnedLayerMI(bin_size=5.0),
+    BinnedLayerMI(bin_size=0.5),
     KDELayerMI(noise_variance=20.0),
 ]
 SMALL = GatingEntropy(density=Kernel(alpha=1.0))
@@ -117,7 +117,7 @@ class Draws(Dataset):
         return X[i] + np.float32(1e-3 * noise), Y[i]
 
 
-# Training does not notice it -------------------------------------------------------------------
+# Training is unaffected -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inputs", [(X, Y), (Draws(), None)], ids=["arrays", "dataset that draws"])
@@ -530,7 +530,7 @@ def test_a_new_fit_begins_a_new_history():
     assert monitor.history_ is not first
 
 
-def test_warm_start_goes_on(tmp_path):
+def test_warm_start_resumes_the_history(tmp_path):
     path = tmp_path / "curve"
     monitor = ComplexityMonitor(SMALL, X, every=1, path=path)
     net = skorch_net(callbacks=[monitor], max_epochs=2).fit(X, Y)
@@ -549,23 +549,23 @@ def test_resumed_training_has_the_history_of_one_that_was_not_interrupted(has_pa
         options = {"callbacks": [monitor], "max_epochs": epochs, **params}
         return monitor, classifier(Net, checkpoint=tmp_path / f"{name}.pt", **options).fit(X, Y)
 
-    whole, a = run("whole", 4)
+    full, a = run("full", 4)
     stopped, _ = run("stopped", 2)
     if has_path:  # it was killed in its next epoch
         with open(tmp_path / "stopped.jsonl", "a") as file:
-            file.write(json.dumps({**whole.history_[-1], "step": 3}) + '\n{"step": 3, "mea')
+            file.write(json.dumps({**full.history_[-1], "step": 3}) + '\n{"step": 3, "mea')
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         resumed, b = run("stopped", 4, warm_start=True)
-    assert resumed.history_ == whole.history_
+    assert resumed.history_ == full.history_
     assert_same(a, b)
     assert steps(stopped) == [0, 1, 2]
     if has_path:
-        assert (tmp_path / "stopped.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
-        assert resumed.read(tmp_path / "stopped.jsonl") == whole.history_
+        assert (tmp_path / "stopped.jsonl").read_text() == (tmp_path / "full.jsonl").read_text()
+        assert resumed.read(tmp_path / "stopped.jsonl") == full.history_
 
 
-def test_a_monitor_of_another_training_can_follow_one_that_goes_on(tmp_path):
+def test_a_monitor_of_another_training_can_follow_a_resumed_one(tmp_path):
     def run(monitor, epochs, **params):
         options = {"callbacks": [monitor], "max_epochs": epochs, **params}
         classifier(checkpoint=tmp_path / "state.pt", **options).fit(X, Y)
@@ -616,7 +616,7 @@ def test_a_folder_that_is_not_there_is_an_error_before_training(tmp_path):
     assert monitor.history_ == []
 
 
-def test_a_plain_loop_goes_on_from_its_file(tmp_path):
+def test_a_plain_loop_resumes_from_its_file(tmp_path):
     path = tmp_path / "curve"
     first = ComplexityMonitor(SMALL, X, path=path)
     loop(mixed(), 3, first.record)

@@ -62,8 +62,6 @@ class ComplexityMonitor(Callback):
 
     Raises
     ------
-    ValueError
-        If measures, data or ``every`` are not as described.
     FileExistsError
         Before training: if the file at ``path`` holds the records of another training. A training
         that resumes, from a checkpoint or by ``warm_start``, keeps the records up to its step.
@@ -160,8 +158,7 @@ class ComplexityMonitor(Callback):
         return dict(zip(names, measures, strict=True))
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
-        n_done = len(net.history)
-        self._start(n_done + 1 if n_done else 0)
+        self._start(len(net.history) + 1 if net.history else 0)
 
     def on_epoch_begin(self, net, **kwargs):
         # not in on_train_begin: a checkpoint restores the history after that
@@ -288,6 +285,8 @@ class ComplexityMonitor(Callback):
     def read(path):
         """Return the records in a file that a monitor wrote, or is writing.
 
+        The last line is left out, with a warning, if it is incomplete: the training was killed.
+
         Parameters
         ----------
         path : str or path
@@ -301,11 +300,6 @@ class ComplexityMonitor(Callback):
         ------
         ValueError
             If the file is anything else.
-
-        Warns
-        -----
-        UserWarning
-            If the last line is incomplete, as in a training that was killed; it is left out.
         """
         return read_records(path)
 

@@ -36,10 +36,8 @@ class Column(NamedTuple):
     symbol: str
     meaning: str
     scope: str
-    #: Attribute with one value a layer.
-    layers: str
-    #: Attribute with the value of all layers together; None for prefixes and suffixes.
-    network: str | None
+    layers: str  # attribute with one value a layer
+    network: str | None  # attribute with the value of all layers; None for prefixes and suffixes
 
 
 def _columns():

@@ -60,11 +60,11 @@ class EpochMeans(Callback):
         net.n_epochs_ = len(net.history)
 
     def _record_complexity(self, net, row):
-        names = net.complexity.layer_names_
+        names, record = net.complexity.layer_names_, net.history.record
         if f"penalty_{names[0]}" in row:
-            net.history.record("penalty", sum(row[f"penalty_{name}"] for name in names))
+            record("penalty", sum(row[f"penalty_{name}"] for name in names))
         entropies, errors = net.complexity.complexity(net.probe_)
         for name, entropy, error in zip(names, entropies.tolist(), errors.tolist(), strict=True):
-            net.history.record(f"complexity_{name}", entropy)
-            net.history.record(f"complexity_{name}_se", error)
-        net.history.record("complexity", float(entropies.sum()))
+            record(f"complexity_{name}", entropy)
+            record(f"complexity_{name}_se", error)
+        record("complexity", float(entropies.sum()))

@@ -26,26 +26,19 @@ def write_state(state, path):
 
 
 def read_state(path):
-    """Return a state that `write_state` wrote.
-
-    Raises
-    ------
-    ValueError
-        If the file is anything else, or would execute code.
-    """
+    """Return a state that `write_state` wrote; nothing in the file is executed."""
+    message = f"{path} is not a file of parameters that save_params wrote"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:
+    except pickle.UnpicklingError as error:
         # torch's own message advises to load the file without the safeguard
-        unsafe = isinstance(error, pickle.UnpicklingError)
-        reason = "it is truncated, or would execute code" if unsafe else error
-        raise ValueError(
-            f"{path} is not a file of parameters that save_params wrote: {reason}."
-        ) from error
+        raise ValueError(f"{message}: it is truncated, or would execute code.") from error
+    except Exception as error:
+        raise ValueError(f"{message}: {error}.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a file of parameters that save_params wrote.")
+        raise ValueError(f"{message}.")
     return state
 
 

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from tqdm import tqdm
 
-from ..capture import TORCH_LOCK, is_stream
+from ..capture import TORCH_LOCK, InputCaster, is_stream
 from ..exceptions import warn_user
 from ..states import GatingStates
 from ..utils.arrays import to_numpy
@@ -29,15 +29,9 @@ from ..utils.sklearn import (
     check_is_fitted,
     validate_data,
 )
-from ._checkpoint import (
-    changed_settings,
-    read_checkpoint,
-    read_state,
-    settings_of,
-    write_state,
-)
+from ._checkpoint import changed_settings, read_checkpoint, read_state, settings_of, write_state
 from ._loss import PENALTY_CONSTRAINTS
-from ._setup import OPTIMIZERS, batch_size_for, cast, new_net
+from ._setup import OPTIMIZERS, batch_size_for, new_net
 
 __all__ = ["ComplexityRegularizedClassifier"]
 
@@ -240,12 +234,12 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         resume = self.warm_start and self.__sklearn_is_fitted__()
         if resume and self.net_._interrupted and self.checkpoint is not None:
             resume = False  # the file has the end of the last epoch, not the middle of one
-        with TORCH_LOCK, torch.random.fork_rng(devices=_cuda_devices()):
+        with TORCH_LOCK, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             new = copy.copy(self)  # an error before training leaves the last fit
             X, y = new._check_data(X, y, resume)
             data_hash = None if self.checkpoint is None else joblib.hash((X, y))
             new._prepare(X, y, data_hash, resume)
-            X, y = cast(new.module_, X), torch.as_tensor(y)
+            X, y = InputCaster(new.module_, device="cpu")(X), torch.as_tensor(y)
             self.__dict__ = vars(new)
             self._train(X, y, data_hash)
         return self
@@ -380,7 +374,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         state, new = read_state(path), copy.copy(self)
-        with TORCH_LOCK, torch.random.fork_rng(devices=_cuda_devices()):
+        with TORCH_LOCK, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             new._load(state, path)
         self.__dict__ = vars(new)
         return self
@@ -464,7 +458,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         X = validate_data(self, _as_array(X), dtype="numeric", allow_nd=True, reset=False)
         self._check_shape(X)
         with TORCH_LOCK, torch.random.fork_rng(devices=[]):  # loaders draw from torch's generator
-            return to_numpy(self.net_.forward(cast(self.module_, X))).astype(np.float64)
+            logits = self.net_.forward(InputCaster(self.module_, device="cpu")(X))
+        return to_numpy(logits).astype(np.float64)
 
     def _check_shape(self, X):
         if X.shape[1:] != self._input["shape"]:
@@ -515,14 +510,10 @@ def _as_array(X):
     """Return tensors as arrays; refuse other containers of samples."""
     tuples = isinstance(X, list) and X and isinstance(X[0], tuple) and np.ndim(X[0][0]) > 0
     container = isinstance(X, GatingStates | Mapping | Iterator) and not issparse(X)
-    if is_stream(X) or tuples or container:
+    if tuples or container or is_stream(X):
         raise ValueError(
             f"Got a {'list of tuples' if tuples else type(X).__name__}; need X as one array or "
             "tensor of raw inputs, and y as an array of labels. Stack the samples, or write a "
             "training loop with ComplexityLoss."
         )
     return to_numpy(X)
-
-
-def _cuda_devices():
-    return range(torch.cuda.device_count()) if torch.cuda.is_available() else []

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
@@ -29,11 +28,8 @@ PENALTY_CONSTRAINTS = {
 }
 
 
-@dataclass(frozen=True)
-class RelaxedGates:
+class RelaxedGates(list):
     """Relaxed gates of one pass: a tensor (n_layers, n_samples, *shape) for each shape."""
-
-    groups: list
 
 
 class ComplexityLoss:
@@ -82,8 +78,8 @@ class ComplexityLoss:
 
     Notes
     -----
-    Where gates have two axes of positions, as after ``nn.Conv2d``, the penalty is divided by the
-    number of positions.
+    If gates have two axes of positions, as after ``nn.Conv2d``, the penalty is divided by their
+    number.
 
     Examples
     --------
@@ -182,11 +178,10 @@ class ComplexityLoss:
             found = []
             yield found
         gates, dtype = self._layers.shaped(relaxation.gates), self._densities.dtype
-        groups = [
-            torch.stack([gates[name] for name in group.names]).to(dtype)
-            for group in self._densities.groups
-        ]
-        found.append(RelaxedGates(groups))
+        stacks = (
+            torch.stack([gates[n] for n in g.names]).to(dtype) for g in self._densities.groups
+        )
+        found.append(RelaxedGates(stacks))
 
     def run(self, x):
         """Return the output of the module for a batch, and its relaxed gates.
@@ -230,9 +225,9 @@ class ComplexityLoss:
         """
         with torch.no_grad():
             gates = self._gates(x)
-        if not gates.groups[0].shape[1]:
+        if not gates[0].shape[1]:
             raise ValueError("Got a batch of 0 samples; need 1 or more.")
-        return self._densities.step(self._densities.hard_gates(gates.groups))
+        return self._densities.step(self._densities.hard_gates(gates))
 
     def layer_penalties(self, x):
         """Return the penalty of each layer, in nats.
@@ -248,7 +243,7 @@ class ComplexityLoss:
         """
         gates = self._gates(x)
         self._require_batches()
-        return self._densities.penalties(gates.groups)
+        return self._densities.penalties(gates)
 
     def _require_batches(self):
         if not self._densities.n_batches:
@@ -301,8 +296,7 @@ class ComplexityLoss:
         with TORCH_LOCK, eval_mode_without_side_effects(self.module, train=False, seed=0):
             _, gates = self.run(x)
             self._require_batches()
-            gates = self._densities.hard_gates(gates.groups)
-            nats = self._densities.entropies(gates, n_particles)
+            nats = self._densities.entropies(self._densities.hard_gates(gates), n_particles)
         entropies, errors = (values.cpu().numpy() / np.log(2) for values in nats)
         return entropies, errors
 

@@ -63,10 +63,9 @@ class PenalizedNet(NeuralNetClassifier):
         }
 
     def outcome(self):
-        """Return the part of `state_dict` that callbacks replace when training ends.
+        """Return the part of `state_dict` that early stopping replaces when training ends.
 
-        Early stopping restores the parameters of its best epoch, from which a longer training would
-        not continue.
+        It restores the best epoch; a longer training would resume from the last one.
         """
         history = json.dumps(self.history.to_list(), default=float)
         return {"module": self.module_.state_dict(), "history": history}

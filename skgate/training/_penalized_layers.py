@@ -26,21 +26,21 @@ class PenalizedLayers:
         with with_shapes_in_errors(inputs):
             record = partial(GateRecorder, sampling="off", smooth=False)
             two, three = ModuleRunner(module, record, train=False, seed=0).dry_run(inputs)
-        self._layouts = _choose(two, three, selection, type(module).__name__)
+        self._axes = _choose(two, three, selection, type(module).__name__)
         self._constant_first = {event.layer for event in three if event.constant_is_first}
         gates = {event.layer: event.gates for event in three}
-        self.shapes = {n: tuple(self._shaped(n, gates[n]).shape[1:]) for n in self._layouts}
+        self.shapes = {n: tuple(self._shaped(n, gates[n]).shape[1:]) for n in self._axes}
 
     def _shaped(self, name, gates):
         """Return gates as (n_samples, channels, height, width), or (n_samples, n_gates)."""
-        rows = self._layouts[name].rows(gates)  # (n_samples, ..., gates of a unit)
+        rows = self._axes[name].rows(gates)  # (n_samples, ..., gates of a unit)
         if rows.ndim == 5 and rows.shape[2] * rows.shape[3] > 1:
             return rows.movedim(-1, 2).flatten(1, 2)
         return rows.flatten(1)
 
     def relaxation(self, module, sharpness):
         """Return the context manager that relaxes and keeps the gates of a run."""
-        return GateRelaxation(module, self._layouts, sharpness, self._constant_first)
+        return GateRelaxation(module, self._axes, sharpness, self._constant_first)
 
     def shaped(self, gates):
         """Return the gates of a run by layer, (n_samples, *shape), after checking their shapes."""
@@ -60,7 +60,7 @@ class PenalizedLayers:
 
 
 def _choose(two, three, selection, module_name):
-    """Return the layout of each layer to penalise, from runs on two and three samples."""
+    """Return the batch axis of each layer to penalise, from runs on two and three samples."""
     candidates = [event.operation in THRESHOLD and event.gates is not None for event in three]
     two, three = list(compress(two, candidates)), list(compress(three, candidates))
     try:
@@ -76,4 +76,4 @@ def _choose(two, three, selection, module_name):
             "a number with a threshold, as ReLU and its relatives do. Use F.relu or nn.ReLU, or "
             "lam=0."
         )
-    return {name: layout for name, (_, layout) in chosen.items()}
+    return {name: axis for name, (_, axis) in chosen.items()}

@@ -22,7 +22,7 @@ from ..exceptions import warn_user
 from ._loss import PENALTY_CONSTRAINTS, ComplexityLoss
 from ._net import PenalizedNet
 
-__all__ = ["OPTIMIZERS", "batch_size_for", "cast", "new_net"]
+__all__ = ["OPTIMIZERS", "batch_size_for", "new_net"]
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 BATCH_SIZE = 128
@@ -35,10 +35,7 @@ RESERVED_NET_PARAMS = {
 
 
 def new_net(params, X, n_classes, seed):
-    """Return an initialised net for the parameters of a classifier, all but ``batch_size``.
-
-    It is untrained, and its output was checked on some samples.
-    """
+    """Return an untrained net for the parameters of a classifier, all but ``batch_size``."""
     fraction = params["validation_fraction"]
     arguments, options = _split_net_params(params["net_params"] or {})
     module = _build_module(params["module"], X, n_classes, params["hidden_layer_sizes"], arguments)
@@ -62,13 +59,8 @@ def new_net(params, X, n_classes, seed):
         verbose=0,
         **options,
     ).initialize()
-    _check_output(net, cast(module, X[:10]), n_classes)
+    _check_output(net, InputCaster(module, device="cpu")(X[:10]), n_classes)
     return net
-
-
-def cast(module, X):
-    """Return an array as the tensor that a module takes, in CPU memory."""
-    return InputCaster(module, device="cpu")(X)
 
 
 def _split_net_params(net_params):
@@ -81,12 +73,8 @@ def _split_net_params(net_params):
             f"net_params holds {reserved}, which the classifier sets. Use its own parameters "
             "(validation_fraction for train_split), or write a loop with ComplexityLoss."
         )
-    arguments = {
-        name.removeprefix("module__"): options.pop(name)
-        for name in list(options)
-        if name.startswith("module__")
-    }
-    return arguments, options
+    arguments = {name: options.pop(name) for name in list(options) if name.startswith("module__")}
+    return {name.removeprefix("module__"): value for name, value in arguments.items()}, options
 
 
 def batch_size_for(net, X, y, batch_size):
@@ -119,15 +107,13 @@ def batch_size_for(net, X, y, batch_size):
 
 
 def _callbacks(callbacks, early_stopping, validation_fraction):
-    callbacks = list(callbacks or [])
-    if not early_stopping:
-        return callbacks
-    if validation_fraction is None:
+    if early_stopping and validation_fraction is None:
         raise ValueError(
             "early_stopping=True needs samples to compute a validation loss on. Set a "
             "validation_fraction, such as 0.1."
         )
-    return [*callbacks, ("early_stopping", EarlyStopping(patience=PATIENCE, load_best=True))]
+    stop = ("early_stopping", EarlyStopping(patience=PATIENCE, load_best=True))
+    return [*(callbacks or []), *([stop] if early_stopping else [])]
 
 
 def _build_module(module, X, n_classes, hidden_layer_sizes, arguments):
@@ -184,8 +170,7 @@ def _called(factory, n_features, n_classes, arguments):
 def _check_output(net, X, n_classes):
     """Raise unless a net returns one logit per class; warn if they look like probabilities."""
     name, needed = type(net.module_).__name__, (len(X), n_classes)
-    with with_shapes_in_errors(X):
-        output = _evaluate(net, X)
+    output = _evaluate(net, X)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
     if shape != needed:
         found = type(output).__name__ if shape is None else f"an output of shape {shape}"
@@ -193,12 +178,9 @@ def _check_output(net, X, n_classes):
             f"{name} returns {found} for {len(X)} samples; y has {n_classes} classes, so it must "
             f"return a tensor of shape {needed}: one logit per class."
         )
+    probable = _look_like_probabilities(output) and X.is_floating_point()
     # logits that are between 0 and 1 by chance leave that range for large inputs
-    if (
-        X.is_floating_point()
-        and _look_like_probabilities(output)
-        and _look_like_probabilities(_evaluate(net, 1e3 * X))
-    ):
+    if probable and _look_like_probabilities(_evaluate(net, 1e3 * X)):
         warn_user(
             f"The outputs of {name} look like probabilities; need logits, to which the loss "
             "applies softmax itself. Leave out the last softmax or sigmoid."
@@ -206,7 +188,8 @@ def _check_output(net, X, n_classes):
 
 
 def _evaluate(net, X):
-    with TORCH_LOCK, eval_mode_without_side_effects(net.module_, train=False, seed=0):
+    run = eval_mode_without_side_effects(net.module_, train=False, seed=0)
+    with TORCH_LOCK, with_shapes_in_errors(X), run:
         return net.infer(X)
 
 
