@@ -304,26 +304,6 @@ class ComplexityMonitor(Callback):
         return read_records(path)
 
 
-def _by_what_they_say(name, records, caught):
-    """Return warnings by what has been told when they have, whatever numbers they hold."""
-    saturated = tuple(record["layer"] for record in records if record.get("saturated"))
-    return {
-        (name, saturated if told.category is SaturationWarning else str(told.message)): told
-        for told in caught
-    }
-
-
-@contextlib.contextmanager
-def _generators_restored():
-    """Put the generators of Python and NumPy back, from which a dataset may draw."""
-    before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(before)
-        np.random.set_state(numpy_before)  # noqa: NPY002
-
-
 def _warning_key(name, records, warning):
     """Return what identifies a warning across steps: its text, or the layers that are saturated."""
     if warning.category is not SaturationWarning:

@@ -1,9 +1,7 @@
-"""Training networks of little complexity: the penalty on gates, and a classifier that has it.
+"""Training networks of low complexity: a penalty on gates, and a classifier that trains with it.
 
-    module --relaxed gates--> energy/ --penalty--> _net --> classifier
-
-`ComplexityLoss` is the penalty for any training loop; `ComplexityRegularizedClassifier` brings
-the loop.
+    module ─ _penalized_layers ─▶ relaxed gates ─ energy/ ─▶ `ComplexityLoss`, for any training loop
+    `ComplexityRegularizedClassifier` ─ _setup ─▶ `PenalizedNet` ─ state_dict ─▶ _checkpoint
 """
 
 from ._classifier import ComplexityRegularizedClassifier
