@@ -62,14 +62,10 @@ def permutation_test(
     n_permutations : int, default=999
         B. No p-value is less than 1 / (1 + B).
     density : str or estimator with ``fit`` and ``score_samples``, default="kde"
-        See :class:`GatingMI`, as for all parameters below. The kernel density takes all
-        permutations in one pass over the pairs; any other is fitted anew for each.
-    cv : int or None, default=5
-    threshold : float, default=0.0
-    base : float, default=2
-    device : {"auto", "cpu", "cuda"}, default="auto"
-    n_jobs : int, default=None
-    verbose : int, default=0
+        The kernel density takes all permutations in one pass over the pairs; any other is fitted
+        anew for each.
+    cv, threshold, base, device, n_jobs, verbose
+        As in :class:`GatingEntropy`.
     random_state : int, RandomState instance or None, default=None
         Seed of the permutations and of folds.
 
