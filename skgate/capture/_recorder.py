@@ -100,7 +100,7 @@ class GateRecorder(Tracer):
             operation += "_with_indices"
         event = self._event(operation.removesuffix("_with_indices"), "max pooling", one_hot=True)
         if self.wanted(event.layer):
-            output, winner = max_pool(operation, *args, **kwargs)
+            output, winner = max_pool(operation, args, kwargs)
             self._read(event, winner, output[0] if isinstance(output, tuple) else output)
         else:
             output = function(*args, **kwargs)
