@@ -46,8 +46,8 @@ class ActivationRecorder(Tracer):
 
     An output is followed on its way to an activation function through normalisation, dropout,
     pooling, addition and changes of shape. The activation function on a sum of outputs is that of
-    all of them. A product of an output with what an activation function made of it, such as
-    ``z * sigmoid(z)``, is one activation function.
+    all of them. The product of an output and its own activation, such as ``z * sigmoid(z)``, counts
+    as one activation function.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class ActivationRecorder(Tracer):
         return tensor.untyped_storage().data_ptr() in self._weights
 
     def _follow(self, operation, function, args, kwargs):
-        """Run an operation; where it has linear outputs, mark or activate what comes of them."""
+        """Run an operation, and note its output if linear outputs go into it."""
         tensors = tensors_in(args, kwargs)
         # looked up before the operation runs, which may overwrite its input
         origins = _events_of(self._origins, tensors)

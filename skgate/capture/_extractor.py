@@ -142,7 +142,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         ------
         ValueError
             If ``X`` is not as described, the module has no gating layer, or ``layers`` names
-            none; the error lists what there is.
+            none; the error lists the layers.
         """
         X = self._start(X)
         inputs, _ = next(each_batch(Batches(X, self.batch_size), seed=self._seed))

@@ -47,7 +47,7 @@ class GateRecorder(Tracer):
     report : callable
         Called with each `Event` as it happens.
     dry_run : bool, default=False
-        Whether to replace random numbers in any case, but report what ``sampling`` asks for.
+        Whether to replace random numbers in any case; events are still those of ``sampling``.
     wanted : callable, default=None
         Tells by name whether the gates of a layer are read; all are by default.
     constant_is_first : collection of str, default=()

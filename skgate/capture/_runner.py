@@ -24,7 +24,7 @@ TORCH_LOCK = threading.RLock()
 
 
 class ModuleRunner:
-    """Runs a module and reads what happens to the data in it.
+    """Runs a module under a tracer and reads the events of its layers.
 
     Parameters
     ----------

@@ -25,9 +25,9 @@ _SATURATED = (
 class BaselineLayerMI(LayerEstimator):
     """Base of the estimators by binning and by kernel density.
 
-    A subclass has three methods: ``_fit_layer(activations, y_encoded, y_shuffled)`` returns what
-    it keeps of a layer, the logarithms of its sums, (3, n), over all samples, over those of the
-    same class, and over those of the same shuffled label, and its ceiling in nats;
+    A subclass has three methods. ``_fit_layer(activations, y_encoded, y_shuffled)`` returns a
+    fitted layer, the logarithms of its sums, (3, n), over all samples, over those of the same
+    class, and over those of the same shuffled label, and its ceiling in nats.
     ``_surprisals(fitted, activations)`` and ``_information(fitted, activations, y_encoded)``
     return a value in nats for each new sample.
     """

@@ -220,22 +220,13 @@ class GibbsLayerMI(LayerEstimator):
 def gibbs_layer_mi(activations, y, *, class_weight="prior", base=2, n_jobs=None):
     """Return the information plane of activations in memory, by layer and of the network.
 
-    The function form of :class:`GibbsLayerMI`, which describes the parameters; ``activations``
-    may also be a list of arrays, one per layer in the order of the network.
+    The function form of :class:`GibbsLayerMI`, which describes the parameters; ``activations`` may
+    also be a list of arrays, one per layer in the order of the network.
 
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
         The fitted attributes of :class:`GibbsLayerMI`, without the underscores at the end.
-
-    Raises
-    ------
-    ValueError
-        If activations or labels are not as :meth:`GibbsLayerMI.fit` needs them.
-
-    See Also
-    --------
-    GibbsLayerMI : The same as an estimator, also from raw inputs of a model; has the references.
 
     Examples
     --------

@@ -14,7 +14,7 @@ _FLOATS = [np.float64, np.float32]
 
 
 def check_activations(estimator, X, *, reset):
-    """Return ``X`` as a dict of 2-D float arrays, checked against what ``estimator`` was fitted on.
+    """Return ``X`` as a dict of 2-D float arrays, checked against the fitted ``estimator``.
 
     The layers of a dict are returned in the fitted order. Sets ``n_features_in_`` (and
     ``feature_names_in_`` for a dataframe) if ``reset``.
