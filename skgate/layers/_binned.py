@@ -249,6 +249,16 @@ def binned_layer_mi(activations, y, *, bin_size=2.0, base=2, random_state=None):
     result : :class:`~sklearn.utils.Bunch`
         The fitted attributes of :class:`BinnedLayerMI`, without the underscores at the end.
 
+    Raises
+    ------
+    ValueError
+        If activations or labels are not as :meth:`BinnedLayerMI.fit` needs them, or activations
+        reach more than 2^62 bins from 0.
+
+    See Also
+    --------
+    BinnedLayerMI : The same as an estimator, also from raw inputs of a model; has the references.
+
     Examples
     --------
     >>> import numpy as np

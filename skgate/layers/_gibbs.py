@@ -228,6 +228,15 @@ def gibbs_layer_mi(activations, y, *, class_weight="prior", base=2, n_jobs=None)
     result : :class:`~sklearn.utils.Bunch`
         The fitted attributes of :class:`GibbsLayerMI`, without the underscores at the end.
 
+    Raises
+    ------
+    ValueError
+        If activations or labels are not as :meth:`GibbsLayerMI.fit` needs them.
+
+    See Also
+    --------
+    GibbsLayerMI : The same as an estimator, also from raw inputs of a model; has the references.
+
     Examples
     --------
     Four units, each of which stands for a pair of label and background:

@@ -197,6 +197,15 @@ def kde_layer_mi(
     result : :class:`~sklearn.utils.Bunch`
         The fitted attributes of :class:`KDELayerMI`, without the underscores at the end.
 
+    Raises
+    ------
+    ValueError
+        If activations or labels are not as :meth:`KDELayerMI.fit` needs them.
+
+    See Also
+    --------
+    KDELayerMI : The same as an estimator, also from raw inputs of a model; has the references.
+
     Examples
     --------
     Two points, far apart or close together compared with the noise:
