@@ -1,4 +1,4 @@
-"""`GateExtractor`: runs a module on data and returns its gating states."""
+"""`GateExtractor`: runs a module on data and returns its gating states; long for its docstrings."""
 
 import re
 from functools import partial
