@@ -1,4 +1,4 @@
-"""A training that goes on, in one process or another, is the training that never stopped."""
+"""A resumed training, in the same process or another, is the same as an uninterrupted one."""
 
 import copy
 import io
@@ -61,7 +61,7 @@ def _plain(state):
 
 
 class Stop(EarlyStopping):
-    """Misses count, and the best is taken, of a loss that has a minimum on the way."""
+    """Stops on a made-up loss with a minimum between epochs."""
 
     def on_epoch_end(self, net, **kwargs):
         net.history.record("made_up", abs(len(net.history) - 2.5))
@@ -97,15 +97,15 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_going_on_is_never_having_stopped(way, tmp_path):
+def test_resuming_is_the_same_as_never_stopping(way, tmp_path):
     options = {"lr": 0.01, "max_epochs": 5, "warm_start": True}
-    whole = classifier(**{**options, **WAYS[way]()}).fit(X, Y)
-    # by the file that is written on the way
+    full = classifier(**{**options, **WAYS[way]()}).fit(X, Y)
+    # from the file that is written after each epoch
     options["checkpoint"] = tmp_path / "file"
     classifier(**{**options, **WAYS[way](), "max_epochs": 2}).fit(X, Y)
-    assert_same(classifier(**{**options, **WAYS[way]()}).fit(X, Y), whole)
+    assert_same(classifier(**{**options, **WAYS[way]()}).fit(X, Y), full)
     del options["checkpoint"]
-    # the best has been taken by now, and training goes on from it
+    # early stopping has restored the best epoch, from which training would resume
     n_first = 3 if way == "early stopping" else 2
     part = classifier(**{**options, **WAYS[way](), "max_epochs": n_first}).fit(X, Y)
     if way == "early stopping":
@@ -116,7 +116,7 @@ def test_going_on_is_never_having_stopped(way, tmp_path):
     if way not in ("lambda", "lbfgs"):  # pickle takes no lambda; torch's LBFGS breaks when copied
         copies[:0] = [copy.deepcopy(part), pickle.loads(pickle.dumps(part))]
     for other in copies:
-        assert_same(other.set_params(max_epochs=3).fit(X, Y), whole)
+        assert_same(other.set_params(max_epochs=3).fit(X, Y), full)
 
 
 @pytest.mark.parametrize("seed", [None, np.random.RandomState(0)])
@@ -137,7 +137,7 @@ def test_split_and_order_of_any_seed(seed, tmp_path):
     assert rows[0] == rows[1] == rows[2]
 
 
-def test_early_stopping_that_goes_on_stops_again():
+def test_resumed_early_stopping_stops_again():
     stop = EarlyStopping(patience=2, monitor="train_loss", threshold=10, threshold_mode="abs")
     fitted = classifier(callbacks=[stop], max_epochs=30, warm_start=True).fit(X, Y)
     assert len(fitted.history_) == 3
@@ -154,22 +154,22 @@ def test_early_stopping_waits_10_epochs_and_takes_the_best():
     assert all(torch.equal(weights(again)[name], w) for name, w in weights(fitted).items())
 
 
-def test_the_file_has_what_early_stopping_took_and_goes_on_from_the_end(tmp_path):
+def test_the_file_has_the_best_epoch_and_resumes_from_the_last(tmp_path):
     def stopping(**options):
         stop = Stop(monitor="made_up", patience=3, load_best=True)
         return classifier(callbacks=[stop], max_epochs=20, **options)
 
-    whole = stopping().fit(X, Y)
-    assert len(whole.history_) < 20
+    full = stopping().fit(X, Y)
+    assert len(full.history_) < 20
     path = tmp_path / "file"
     stopping(checkpoint=path).fit(X, Y)
     loaded = classifier().load_params(path)
-    assert all(torch.equal(weights(loaded)[name], w) for name, w in weights(whole).items())
-    assert len(loaded.history_) == len(whole.history_)
-    assert_same(stopping(checkpoint=path, warm_start=True).fit(X, Y), whole)
+    assert all(torch.equal(weights(loaded)[name], w) for name, w in weights(full).items())
+    assert len(loaded.history_) == len(full.history_)
+    assert_same(stopping(checkpoint=path, warm_start=True).fit(X, Y), full)
 
 
-def test_parameters_go_on_with_the_settings_that_they_were_trained_with(tmp_path):
+def test_parameters_resume_with_the_settings_that_they_were_trained_with(tmp_path):
     classifier().fit(X, Y).save_params(tmp_path / "file")
     for other in ({"lr": 1e-9}, {"lam": 0.1}, {"energy_lr": 0.1}):
         loaded = classifier(warm_start=True, **other).load_params(tmp_path / "file")
@@ -219,7 +219,7 @@ def train(name, pipe):
     fitted = to_kill(Tick(pipe)).set_params(checkpoint=path, warm_start=True)
     fitted.fit(X, Y).save_params(path + ".result")
 
-names, kills = ["whole", "killed"], 0
+names, kills = ["full", "killed"], 0
 while names:
     reading, writing = os.pipe()
     child = os.fork()
@@ -270,11 +270,11 @@ def test_killed_and_resumed(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == n_kills
-    whole, killed = (
-        to_kill().load_params(tmp_path / f"{name}.result") for name in ("whole", "killed")
+    full, killed = (
+        to_kill().load_params(tmp_path / f"{name}.result") for name in ("full", "killed")
     )
-    assert_same(whole, killed)
-    assert len(whole.history_) == 6
+    assert_same(full, killed)
+    assert len(full.history_) == 6
 
 
 # Files ---------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class Runs:
 @pytest.mark.parametrize("write", ["pickle", "torch"])
 def test_nothing_in_a_file_is_executed(write, tmp_path):
     path, trace = tmp_path / "file", tmp_path / "executed"
-    content = {"format": "skgate 1", "net": Runs(trace)}
+    content = {"format": "skgate 2", "net": Runs(trace)}
     if write == "torch":
         torch.save(content, path)
     else:

@@ -1,4 +1,4 @@
-"""The classifier: what it trains, what it says of it, and whom it gets along with."""
+"""The classifier: training, history, and its use with scikit-learn and skorch."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""Bad input, losses that are not finite, and interruptions leave a classifier whole."""
+"""Bad input, losses that are not finite, and interruptions leave a classifier usable."""
 
 import copy
 import os
@@ -45,8 +45,8 @@ BAD = [
     ({"batch_size": 100, "validation_fraction": 0.3}, X, Y, "exceeds the 84 samples"),
     ({"module": nn.Linear(64, 10)}, X, Y, "no layer that could be penalised"),
     ({"module": sequential(64, 3)}, X, Y, r"shape \(10, 3\).*y has 10 classes"),
-    ({"module": InDict}, X, Y, "InDict gives dict"),
-    ({"module": InDict, "lam": 0}, X, Y, "InDict gives dict"),
+    ({"module": InDict}, X, Y, "InDict returns dict"),
+    ({"module": InDict, "lam": 0}, X, Y, "InDict returns dict"),
     ({"module": lambda a, b, c: None}, X, Y, r"takes \['a', 'b', 'c'\].*net_params"),
     ({"module": lambda: 3}, X, Y, "returned a int"),
     ({"module": sequential(63)}, X, Y, "shapes cannot be multiplied"),
@@ -190,7 +190,7 @@ def interruptible():
 
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c(tmp_path):
-    whole = classifier(Interrupted, max_epochs=4).fit(X, Y)
+    full = classifier(Interrupted, max_epochs=4).fit(X, Y)
     Net.seen.clear()
     Interrupted.at = 6
     params = {"max_epochs": 4, "warm_start": True, "checkpoint": tmp_path / "file"}
@@ -205,9 +205,9 @@ def test_ctrl_c(tmp_path):
     assert not fitted.module_.training
     assert fitted.predict(X).shape == (120,)
     copied = copy.deepcopy(fitted)
-    assert_same(fitted.fit(X, Y), whole)
+    assert_same(fitted.fit(X, Y), full)
     assert [row["epoch"] for row in fitted.history_] == [1, 2, 3, 4]
-    assert_same(copied.fit(X, Y), whole)
+    assert_same(copied.fit(X, Y), full)
 
 
 @pytest.mark.usefixtures("interruptible")

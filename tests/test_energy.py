@@ -12,7 +12,12 @@ from torch import nn
 
 from skgate import ComplexityLoss
 from skgate.training.energy._models import EnergyModel, ProductModel
-from skgate.training.energy._samplers import Flips, Langevin, flip, log_partition
+from skgate.training.energy._samplers import (
+    DiscreteLangevin,
+    Langevin,
+    ais_log_partition,
+    dmala_steps,
+)
 
 SHAPES = [(5,), (1,), (2, 3, 4), (1, 4, 4), (1, 5, 7), (3, 9, 5), (1, 1, 2)]
 N_LAYERS = 2
@@ -55,7 +60,7 @@ def test_rates_are_running_means_that_the_first_batch_sets():
     model = ProductModel(N_LAYERS, (3,), dtype=torch.double, generator=generator())
     assert not model.n_batches
     for i, batch in enumerate(batches):
-        model.observe(torch.from_numpy(batch).double())
+        model.update_rates(torch.from_numpy(batch).double())
         for layer in range(N_LAYERS):
             expected = reference.running_rates(batches[: i + 1, layer])
             np.testing.assert_allclose(model.rates[layer], expected)
@@ -126,14 +131,14 @@ def test_energy_is_zero_at_first_and_has_no_parameters_to_train():
     ("shape", "temperature", "n_chains", "n_steps"),
     [((5,), 1.0, 20000, 15), ((5,), 0.6, 20000, 15), ((1, 2, 2), 0.8, 2000, 5)],
 )
-def test_flips_leave_the_density_as_it_is(shape, temperature, n_chains, n_steps):
+def test_dmala_steps_leave_the_density_invariant(shape, temperature, n_chains, n_steps):
     model = random_model(shape, scale=2.0, dtype=torch.float32)
     states = enumerated(shape, dtype=torch.float32)
     p = log_density(model, states, temperature)[0].exp()
     rows = torch.multinomial(p, n_chains, replacement=True, generator=generator(1))
     chains = torch.stack([layer[r] for layer, r in zip(states, rows, strict=True)])
     step_size = torch.tensor([0.8, 2.0])
-    moved, f, acceptance = flip(model, chains, step_size, n_steps, generator(2), temperature)
+    moved, f, acceptance = dmala_steps(model, chains, step_size, n_steps, generator(2), temperature)
     assert ((acceptance > 0.2) & (acceptance < 0.95)).all()
     torch.testing.assert_close(f, model.f(moved))
     powers = 2 ** torch.arange(math.prod(shape) - 1, -1, -1)
@@ -143,13 +148,13 @@ def test_flips_leave_the_density_as_it_is(shape, temperature, n_chains, n_steps)
         expected = p[layer] * n_chains
         statistic = ((counts - expected) ** 2 / expected).sum()
         assert chi2.sf(statistic, p.shape[1] - 1) > 1e-3
-        # whoever stays where they are leaves any density as it is
+        # chains that never move leave any density invariant
         assert (found[layer] != rows[layer]).double().mean() > 0.3
 
 
-def test_chains_of_flips_start_at_the_data_and_go_on():
+def test_chains_start_at_the_data_and_persist():
     model = random_model((6,), dtype=torch.float32)
-    sampler = Flips(model, 1)
+    sampler = DiscreteLangevin(model, 1)
     gates = torch.zeros(N_LAYERS, 3, 6)
     gates[:, 1] = 1
     sampler.step_size.fill_(1e-3)  # too small to move
@@ -162,15 +167,15 @@ def test_chains_of_flips_start_at_the_data_and_go_on():
     assert torch.equal(sampler.chains, first.bool())
 
 
-def test_size_of_flips_follows_their_acceptance():
+def test_step_size_follows_the_acceptance():
     model = random_model((30,), scale=1.0)
     for first in (0.02, 50.0):
-        sampler = Flips(model, 5)
+        sampler = DiscreteLangevin(model, 5)
         sampler.step_size.fill_(first)
         gates, noise = model.draw_prior(20, generator()), generator(1)
         for _ in range(150):
             sampler.draw(model, gates, noise)
-        _, _, acceptance = flip(model, sampler.chains.double(), sampler.step_size, 50, noise)
+        _, _, acceptance = dmala_steps(model, sampler.chains.double(), sampler.step_size, 50, noise)
         np.testing.assert_allclose(acceptance, 0.57, atol=0.1)
 
 
@@ -194,7 +199,7 @@ def test_langevin_steps_follow_the_gradient_of_the_density(shape, low):
 def test_log_partition_is_that_of_enumeration(shape, n_particles):
     model = random_model(shape, scale=1.5, dtype=torch.float32)
     expected = log_density(model, enumerated(shape, dtype=torch.float32))[1]
-    log_z, error = log_partition(model, n_particles, generator())
+    log_z, error = ais_log_partition(model, n_particles, generator())
     assert log_z.dtype == torch.double
     assert expected.abs().min() > 0.1
     assert (error < 0.05).all()
@@ -203,10 +208,10 @@ def test_log_partition_is_that_of_enumeration(shape, n_particles):
 
 def test_error_of_log_partition_is_its_spread():
     model = random_model((6,), scale=1.5, dtype=torch.float32)
-    runs = [log_partition(model, 50, generator(seed)) for seed in range(100)]
+    runs = [ais_log_partition(model, 50, generator(seed)) for seed in range(100)]
     found = torch.stack([log_z for log_z, _ in runs]).std(0)
-    told = torch.stack([error for _, error in runs]).mean(0)
-    assert ((found / told > 0.7) & (found / told < 1.5)).all()
+    reported = torch.stack([error for _, error in runs]).mean(0)
+    assert ((found / reported > 0.7) & (found / reported < 1.5)).all()
 
 
 # Learning ------------------------------------------------------------------------------------
@@ -262,21 +267,21 @@ def test_energy_model_learns_a_tree(tree, record_property):
     bits, error = loss.complexity(2 * states[0, rows] - 1, n_particles=40_000)
     assert abs(bits[0] - exact.mean()) < 0.05
     assert abs(bits[0] - exact.mean()) < 3 * error[0]
-    estimate, log_z_error = log_partition(model, 40_000, generator(7))
+    estimate, log_z_error = ais_log_partition(model, 40_000, generator(7))
     assert abs(estimate - log_z) < 0.05 * math.log(2)
     assert abs(estimate - log_z) < 3 * log_z_error
     spread = exact.var() / 400 + (log_z_error / math.log(2)) ** 2
     np.testing.assert_allclose(error[0], math.sqrt(spread), rtol=0.3)
 
 
-def test_contrast_pulls_energies_of_data_and_samples_towards_zero():
+def test_contrastive_loss_pulls_energies_of_data_and_samples_towards_zero():
     loss = ComplexityLoss(nn.ReLU(), random_state=0).find_layers(torch.randn(4, 3))
     (group,) = loss._densities.groups
     group.model = random_model((3,), n_layers=1)
     data = torch.randint(2, (1, 5, 3), generator=generator()).double()
     drawn = torch.randint(2, (1, 7, 3), generator=generator(1)).double()
     group.sampler.draw = lambda *_: drawn
-    found = group.contrast(data, None)
+    found = group.contrastive_loss(data, None)
     f, g = group.model.f(data)[0].tolist(), group.model.f(drawn)[0].tolist()
     squares = sum(v * v for v in f) / 5 + sum(v * v for v in g) / 7
     expected = sum(g) / 7 - sum(f) / 5 + 0.5 / 3 * squares

@@ -1,4 +1,4 @@
-"""The monitor records what the measures say of the network, and training does not notice it."""
+"""The monitor records the measures of a network, and training is unaffected."""
 
 import copy
 import io
@@ -31,21 +31,26 @@ from skgate import (
     GateExtractor,
     GatingEntropy,
     GatingMI,
+    GatingStates,
     GibbsLayerMI,
     KDELayerMI,
     SaturationWarning,
     TotalCorrelation,
 )
+from skgate.densities import Kernel
+from skgate.gates import GatingEstimator
+from skgate.monitoring import records_of
+from skgate.monitoring._records import to_lines
 
 ALL = [
-    GatingEntropy(alpha=1.0),
-    GatingMI(alpha=1.0),
-    TotalCorrelation(alpha=1.0),
+    GatingEntropy(density=Kernel(alpha=1.0)),
+    GatingMI(density=Kernel(alpha=1.0)),
+    TotalCorrelation(density=Kernel(alpha=1.0)),
     GibbsLayerMI(),
-    BinnedLayerMI(bin_size=5.0),
+    BinnedLayerMI(bin_size=0.5),
     KDELayerMI(noise_variance=20.0),
 ]
-SMALL = GatingEntropy(alpha=1.0)
+SMALL = GatingEntropy(density=Kernel(alpha=1.0))
 
 pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 
@@ -112,7 +117,7 @@ class Draws(Dataset):
         return X[i] + np.float32(1e-3 * noise), Y[i]
 
 
-# Training does not notice it -------------------------------------------------------------------
+# Training is unaffected -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inputs", [(X, Y), (Draws(), None)], ids=["arrays", "dataset that draws"])
@@ -240,71 +245,81 @@ def test_records_are_the_attributes_of_the_fitted_measures():
         rows = table.loc[type(measure).__name__]
         layers = [layer for layer in rows.index if layer is not None and layer == layer]
         assert layers == fitted.layer_names_
-        for column, attribute in COLUMNS[type(measure)].items():
-            values = rows.loc[layers, column].to_numpy()
-            np.testing.assert_array_equal(values, getattr(fitted, attribute), column)
-        whole = [r for r in records if r["measure"] == type(measure).__name__ and not r["layer"]]
-        wanted = {c: getattr(fitted, a) for c, a in WHOLE.get(type(measure), {}).items()}
-        assert len(whole) == bool(wanted)
-        for column, value in wanted.items():
-            assert whole[0][column] == (value[0] if np.ndim(value) else value)
+        for key in LAYER_KEYS[type(measure)]:
+            values = rows.loc[layers, key].to_numpy()
+            np.testing.assert_array_equal(values, getattr(fitted, attribute(key, "layer_")), key)
+        network = [r for r in records if r["measure"] == type(measure).__name__ and not r["layer"]]
+        keys = NETWORK_KEYS.get(type(measure), ())
+        assert len(network) == bool(keys)
+        for key in keys:
+            assert network[0][key] == getattr(fitted, attribute(key, ""))
 
 
-COLUMNS = {
+GATES = {
     GatingEntropy: {
-        "entropy": "layer_entropies_",
-        "entropy_se": "layer_entropies_se_",
-        "prefix_entropy": "prefix_entropies_",
-        "suffix_entropy": "suffix_entropies_",
-        "ceiling": "ceilings_",
-        "saturated": "saturated_",
-        "suffix_saturated": "suffix_saturated_",
-        "bandwidth": "bandwidths_",
+        "entropy",
+        "entropy_se",
+        "prefix_entropy",
+        "suffix_entropy",
+        "suffix_saturated",
     },
     GatingMI: {
-        "mi_x": "layer_mi_x_",
-        "mi_x_se": "layer_mi_x_se_",
-        "mi_xy": "layer_mi_xy_",
-        "null_mi_xy": "layer_null_mi_xy_",
-        "suffix_null_mi_xy": "suffix_null_mi_xy_",
-        "conditional_entropy": "layer_conditional_entropies_",
-        "saturated": "saturated_",
+        *("mi_x", "mi_x_se", "mi_xy", "conditional_entropy"),
+        *("shuffled_mi_xy", "suffix_mi_xy", "shuffled_suffix_mi_xy"),
     },
     TotalCorrelation: {
-        "total_correlation": "layer_total_correlations_",
-        "independent_entropy": "independent_entropies_",
-        "entropy": "layer_entropies_",
-        "conditional_total_correlation": "conditional_total_correlations_",
-        "conditional_independent_entropy": "conditional_independent_entropies_",
-        "conditional_entropy": "conditional_entropies_",
+        *("total_correlation", "independent_entropy", "entropy", "conditional_entropy"),
+        *("conditional_total_correlation", "conditional_independent_entropy"),
     },
-    GibbsLayerMI: {"mi_x": "layer_mi_x_", "mi_y": "layer_mi_y_", "mi_xbar": "layer_mi_xbar_"},
-    BinnedLayerMI: {
-        "mi_x": "layer_mi_x_",
-        "shuffled_mi_y": "shuffled_layer_mi_y_",
-        "saturated": "layer_saturated_",
-    },
-    KDELayerMI: {"mi_y": "layer_mi_y_", "ceiling": "layer_ceiling_"},
 }
-WHOLE = {
-    GatingEntropy: {
-        "entropy": "entropy_",
-        "entropy_se": "entropy_se_",
-        "saturated": "suffix_saturated_",
-        "bandwidth": "bandwidth_",
-    },
-    GatingMI: {
-        "mi_x": "mi_x_",
-        "mi_xy": "mi_xy_",
-        "null_mi_xy": "null_mi_xy_",
-        "saturated": "suffix_saturated_",
-    },
-    TotalCorrelation: {
-        "entropy": "entropy_",
-        "total_correlation": "total_correlation_",
-        "saturated": "network_saturated_",
-    },
-    GibbsLayerMI: {"mi_x": "mi_x_", "mi_y": "mi_y_"},
+LAYERS = {
+    GibbsLayerMI: {"mi_x", "mi_y", "mi_xbar"},
+    BinnedLayerMI: {"mi_x", "mi_y", "shuffled_mi_y", "ceiling", "saturated"},
+    KDELayerMI: {"mi_x", "mi_y", "shuffled_mi_y", "ceiling", "saturated"},
+}
+#: Keys of the records of each layer.
+LAYER_KEYS = {m: keys | {"ceiling", "saturated"} for m, keys in GATES.items()} | LAYERS
+#: Keys of the record of the whole network, where a measure has one.
+NETWORK_KEYS = {
+    GatingEntropy: {"entropy", "entropy_se", "saturated"},
+    GatingMI: {"mi_x", "mi_xy", "shuffled_mi_xy", "conditional_entropy", "saturated"},
+    TotalCorrelation: {"entropy", "total_correlation", "independent_entropy", "saturated"},
+    GibbsLayerMI: {"mi_x", "mi_y"},
+}
+
+
+def attribute(key, prefix):
+    """Return the fitted attribute of a key, by the rule that names of quantities follow."""
+    shuffled = "shuffled_" * key.startswith("shuffled_")
+    name = key.removeprefix("shuffled_")
+    return f"{shuffled}{'' if name.startswith(('prefix_', 'suffix_')) else prefix}{name}_"
+
+
+def test_every_quantity_of_a_measure_is_recorded():
+    states = GatingStates.from_arrays({"a": X > 0.5, "b": X[:, :9] > 0.2})
+    for measure in ALL:
+        fitted = measure.fit(states if isinstance(measure, GatingEstimator) else {"a": X}, Y)
+        records = records_of(fitted)
+        names = {name for name in vars(fitted) if name.endswith("_")} - NO_QUANTITIES
+        arrays = {n for n in names if isinstance(getattr(fitted, n), np.ndarray)}
+        assert {len(getattr(fitted, n)) for n in arrays} == {len(fitted.layer_names_)}
+        base = {"step", "measure", "layer", "base"}
+        assert len(arrays) == len(records[0].keys() - base)
+        found = records[-1].keys() - base if records[-1]["layer"] is None else ()
+        assert {f"{key}_" for key in found} == names - arrays
+
+
+#: Fitted attributes that are no quantities.
+NO_QUANTITIES = {
+    *(
+        "n_features_in_",
+        "layer_names_",
+        "states_",
+        "extractor_",
+        "classes_",
+        "density_",
+        "n_units_",
+    ),
 }
 
 
@@ -361,7 +376,9 @@ def test_default_measures_the_entropies_of_250_samples():
 def test_each_step_draws_the_same_samples():
     net = mixed()
     for random_state in (None, np.random.RandomState(3)):
-        measure = GatingEntropy(alpha=1.0, max_samples=30, random_state=random_state)
+        measure = GatingEntropy(
+            density=Kernel(alpha=1.0), max_samples=30, random_state=random_state
+        )
         monitor = ComplexityMonitor(measure, X)
         one, two = (monitor.record(net, step) for step in (0, 1))
         assert [{**r, "step": 1} for r in one] == two
@@ -369,7 +386,10 @@ def test_each_step_draws_the_same_samples():
 
 
 def test_measures_are_named_by_class_or_by_the_user():
-    measures = {"narrow": GatingEntropy(alpha=0.5), "wide": GatingEntropy(alpha=2.0)}
+    measures = {
+        "narrow": GatingEntropy(density=Kernel(alpha=0.5)),
+        "wide": GatingEntropy(density=Kernel(alpha=2.0)),
+    }
     records = ComplexityMonitor(measures, X).record(mixed(), 0)
     assert list(dict.fromkeys(r["measure"] for r in records)) == ["narrow", "wide"]
     assert not hasattr(measures["wide"], "entropy_")
@@ -377,12 +397,12 @@ def test_measures_are_named_by_class_or_by_the_user():
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "message"),
     [
         ({}, "X is None"),
         ({"X": X, "every": 0}, "every=0; need a number of epochs, 1 or more"),
         ({"X": X, "every": 1.5}, "every=1.5"),
-        ({"X": X, "measures": []}, "holds none"),
+        ({"X": X, "measures": []}, "is empty"),
         ({"X": X, "measures": [SMALL, SMALL]}, "Several measures have the name 'GatingEntropy'"),
         ({"X": X, "measures": GatingEntropy}, "need an estimator such as GatingEntropy"),
         ({"X": X, "measures": "entropy"}, "need an estimator"),
@@ -390,8 +410,8 @@ def test_measures_are_named_by_class_or_by_the_user():
         ({"X": X, "measures": [SMALL, GatingMI()]}, "'GatingMI' needs class labels, and y is None"),
     ],
 )
-def test_what_does_not_fit_together_is_told_at_once(params, told):
-    with pytest.raises(ValueError, match=told):
+def test_parameters_that_do_not_fit_together_are_an_error_at_once(params, message):
+    with pytest.raises(ValueError, match=message):
         ComplexityMonitor(**params)
 
 
@@ -406,7 +426,7 @@ def test_steps_go_up():
     monitor = ComplexityMonitor(SMALL, X)
     monitor.record(mixed(), 3)
     for step in (3, 1):
-        with pytest.raises(ValueError, match=f"step={step} came after step 3; steps go up"):
+        with pytest.raises(ValueError, match=f"step={step} came after step 3; steps must increase"):
             monitor.record(mixed(), step)
     for step in (4.0, True, None):
         with pytest.raises(ValueError, match="need an integer"):
@@ -416,8 +436,11 @@ def test_steps_go_up():
 # Warnings --------------------------------------------------------------------------------------
 
 
-def test_saturation_is_told_once_for_a_measure_and_its_layers():
-    measures = {"one": GatingEntropy(alpha=50.0), "two": GatingEntropy(alpha=90.0)}
+def test_saturation_warns_once_for_a_measure_and_its_layers():
+    measures = {
+        "one": GatingEntropy(density=Kernel(alpha=50.0)),
+        "two": GatingEntropy(density=Kernel(alpha=90.0)),
+    }
     monitor = ComplexityMonitor(measures, X)
     net = mixed()
     with warnings.catch_warnings(record=True) as caught:
@@ -425,7 +448,7 @@ def test_saturation_is_told_once_for_a_measure_and_its_layers():
         for step in range(3):
             monitor.record(loop(net, 1), step)
     assert [str(w.message).split(" at ")[0] for w in caught] == ["one", "two"]
-    assert "This is said once" in str(caught[0].message)
+    assert "This warning is given once" in str(caught[0].message)
     assert "within 1% of the ceiling" in str(caught[0].message)
     assert all(os.path.basename(w.filename) == "test_monitor.py" for w in caught)
     assert all(r["saturated"] for r in monitor.history_)
@@ -436,7 +459,7 @@ def test_saturation_is_told_once_for_a_measure_and_its_layers():
     assert len(caught) == 2
 
 
-def test_other_warnings_are_told_once_too():
+def test_other_warnings_are_given_once_too():
     class Hidden(nn.Module):
         def __init__(self):
             super().__init__()
@@ -455,7 +478,7 @@ def test_other_warnings_are_told_once_too():
 
 
 def test_a_warning_that_is_an_error_loses_no_record():
-    monitor = ComplexityMonitor(GatingEntropy(alpha=50.0), X)
+    monitor = ComplexityMonitor(GatingEntropy(density=Kernel(alpha=50.0)), X)
     with warnings.catch_warnings():
         warnings.simplefilter("error", SaturationWarning)
         with pytest.raises(SaturationWarning):
@@ -507,7 +530,7 @@ def test_a_new_fit_begins_a_new_history():
     assert monitor.history_ is not first
 
 
-def test_warm_start_goes_on(tmp_path):
+def test_warm_start_resumes_the_history(tmp_path):
     path = tmp_path / "curve"
     monitor = ComplexityMonitor(SMALL, X, every=1, path=path)
     net = skorch_net(callbacks=[monitor], max_epochs=2).fit(X, Y)
@@ -526,23 +549,23 @@ def test_resumed_training_has_the_history_of_one_that_was_not_interrupted(has_pa
         options = {"callbacks": [monitor], "max_epochs": epochs, **params}
         return monitor, classifier(Net, checkpoint=tmp_path / f"{name}.pt", **options).fit(X, Y)
 
-    whole, a = run("whole", 4)
+    full, a = run("full", 4)
     stopped, _ = run("stopped", 2)
     if has_path:  # it was killed in its next epoch
         with open(tmp_path / "stopped.jsonl", "a") as file:
-            file.write(json.dumps({**whole.history_[-1], "step": 3}) + '\n{"step": 3, "mea')
+            file.write(json.dumps({**full.history_[-1], "step": 3}) + '\n{"step": 3, "mea')
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         resumed, b = run("stopped", 4, warm_start=True)
-    assert resumed.history_ == whole.history_
+    assert resumed.history_ == full.history_
     assert_same(a, b)
     assert steps(stopped) == [0, 1, 2]
     if has_path:
-        assert (tmp_path / "stopped.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
-        assert resumed.read(tmp_path / "stopped.jsonl") == whole.history_
+        assert (tmp_path / "stopped.jsonl").read_text() == (tmp_path / "full.jsonl").read_text()
+        assert resumed.read(tmp_path / "stopped.jsonl") == full.history_
 
 
-def test_a_monitor_of_another_training_can_follow_one_that_goes_on(tmp_path):
+def test_a_monitor_of_another_training_can_follow_a_resumed_one(tmp_path):
     def run(monitor, epochs, **params):
         options = {"callbacks": [monitor], "max_epochs": epochs, **params}
         classifier(checkpoint=tmp_path / "state.pt", **options).fit(X, Y)
@@ -576,7 +599,7 @@ def test_the_file_of_another_training_is_an_error_before_training(tmp_path):
 
 def test_a_file_of_another_training_is_no_past_of_this_one(tmp_path):
     path = tmp_path / "curve"
-    other = ComplexityMonitor(GatingEntropy(alpha=2.0), X, path=path)
+    other = ComplexityMonitor(GatingEntropy(density=Kernel(alpha=2.0)), X, path=path)
     other.record(mixed(), 0)
     monitor = ComplexityMonitor(SMALL, X)
     net = skorch_net(callbacks=[monitor], max_epochs=1).fit(X, Y)
@@ -586,14 +609,14 @@ def test_a_file_of_another_training_is_no_past_of_this_one(tmp_path):
     assert other.read(path) == other.history_
 
 
-def test_a_folder_that_is_not_there_is_told_before_training(tmp_path):
+def test_a_folder_that_is_not_there_is_an_error_before_training(tmp_path):
     monitor = ComplexityMonitor(SMALL, X, path=tmp_path / "none" / "curve")
     with pytest.raises(FileNotFoundError):
         skorch_net(callbacks=[monitor]).fit(X, Y)
     assert monitor.history_ == []
 
 
-def test_a_plain_loop_goes_on_from_its_file(tmp_path):
+def test_a_plain_loop_resumes_from_its_file(tmp_path):
     path = tmp_path / "curve"
     first = ComplexityMonitor(SMALL, X, path=path)
     loop(mixed(), 3, first.record)
@@ -612,7 +635,8 @@ def test_each_step_is_in_the_file_when_it_is_done(tmp_path):
     monitor = ComplexityMonitor(ALL, X, Y, path=path)
     for step in (0, 5):
         monitor.record(mixed(), step)
-        assert ComplexityMonitor.read(path) == monitor.history_
+        read = ComplexityMonitor.read(path)
+        assert to_lines(read) == to_lines(monitor.history_)  # in which NaN equals NaN
         table = pd.read_json(path, lines=True)
         assert list(table["step"]) == [r["step"] for r in monitor.history_]
 
@@ -622,8 +646,10 @@ import os, sys
 import torch
 from torch import nn
 from skgate import ComplexityMonitor, GatingEntropy
+from skgate.densities import Kernel
 torch.manual_seed(0)
-monitor = ComplexityMonitor(GatingEntropy(alpha=1.0), torch.randn(50, 4), path=sys.argv[1])
+measure = GatingEntropy(density=Kernel(alpha=1.0))
+monitor = ComplexityMonitor(measure, torch.randn(50, 4), path=sys.argv[1])
 for step in range(10):
     monitor.record(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), step)
     if step == 3:
@@ -657,7 +683,7 @@ def test_a_torn_line_is_left_out_with_a_warning(tmp_path):
 @pytest.mark.parametrize(
     "text", ["no json\n", "[1, 2]\n", "3\n", '{"step": 1}\n', '{"step": 0, "layer"\n{}\n', "\xff\n"]
 )
-def test_other_files_are_told(text, tmp_path):
+def test_other_files_are_refused(text, tmp_path):
     path = tmp_path / "notes"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"Line 1 of .* is no record of a ComplexityMonitor"):
@@ -713,10 +739,12 @@ def test_an_extractor_gives_the_layers_and_the_sampling_of_any_network():
     ]
     samples = torch.randn(100, 6)
     extractor = GateExtractor(nets[0], layers=["1", "2"])
-    monitor = ComplexityMonitor(GatingEntropy(extractor, alpha=0.5), samples)
+    monitor = ComplexityMonitor(GatingEntropy(extractor, density=Kernel(alpha=0.5)), samples)
     monitor.record(nets[1], 0)
-    expected = GatingEntropy(GateExtractor(nets[1], layers=["1", "2"]), alpha=0.5).fit(samples)
+    expected = GatingEntropy(
+        GateExtractor(nets[1], layers=["1", "2"]), density=Kernel(alpha=0.5)
+    ).fit(samples)
     assert [r["layer"] for r in monitor.history_] == ["1", "2", None]
-    assert [r["entropy"] for r in monitor.history_[:2]] == expected.layer_entropies_.tolist()
+    assert [r["entropy"] for r in monitor.history_[:2]] == expected.layer_entropy_.tolist()
     assert monitor.history_[1]["entropy"] == 0.0  # dropout, with sampling off
     assert extractor.module is nets[0]

@@ -138,7 +138,7 @@ def test_gradient_of_the_penalty_is_that_of_differences(net, penalty):
         np.testing.assert_allclose((parameter.grad * direction).sum(), slope, rtol=1e-5)
 
 
-def test_rates_are_running_means_of_whole_gates():
+def test_rates_are_running_means_of_hard_gates():
     net, batches = mlp((3, 6, 2)), [data(20, 3, seed=s) for s in range(4)]
     loss = ComplexityLoss(net, penalty="product", random_state=0)
     for x in batches:
@@ -161,7 +161,7 @@ def test_complexity_of_independent_gates_is_their_cross_entropy():
         np.testing.assert_allclose(errors[i], np.std(values, ddof=1) / math.sqrt(17))
 
 
-def test_complexity_takes_whole_gates_in_evaluation_mode():
+def test_complexity_takes_hard_gates_in_evaluation_mode():
     net, x = mlp((3, 6, 2)), data(30, 3)
     net.insert(0, nn.Dropout(0.5))
     loss = taught(net.eval(), x, penalty="product")
@@ -288,7 +288,7 @@ def test_energy_model_stays_out_after_an_interrupted_step(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Group, "contrast", lambda g, *_: interrupt(g.model.requires_grad_()))
+        patch.setattr(Group, "contrastive_loss", lambda g, *_: interrupt(g.model.requires_grad_()))
         with pytest.raises(KeyboardInterrupt):
             loss.energy_step(x)
     assert not any(p.requires_grad for g in loss._densities.groups for p in g.model.parameters())
@@ -298,7 +298,7 @@ def test_energy_model_stays_out_after_an_interrupted_step(monkeypatch):
 
 
 @pytest.mark.parametrize("params", [{}, {"sampler": "langevin"}, {"penalty": "product"}], ids=str)
-def test_state_goes_on_bit_for_bit(params, tmp_path):
+def test_state_resumes_bit_for_bit(params, tmp_path):
     net, x = mlp(), data(9, 3)
     first = taught(net, x, 3, **params)
     torch.save(first.state_dict(), tmp_path / "state")
@@ -315,7 +315,7 @@ def test_state_goes_on_bit_for_bit(params, tmp_path):
     assert values[0] == values[1] == values[2]
 
 
-def test_random_state_tells_all():
+def test_random_state_determines_everything():
     net, x = mlp(), data(9, 3)
     values = []
     for seed in (0, 0, 1, np.random.RandomState(0)):
@@ -386,11 +386,11 @@ def test_transformer_gates_have_the_samples_first():
         if loss is None:
             net = Swapped(net)
             loss = taught(net, x, 2)
-        gates = loss.run(x)[1].groups
+        gates = loss.run(x)[1]
         assert [tuple(g.shape) for g in gates] == [(2, 7, 30)]
         assert [n.split("layers.")[1] for n in loss.layer_names_] == ["0.relu", "1.relu"]
         assert np.isfinite(loss.complexity(x)[0]).all()
-        alone = loss.run(x[:1])[1].groups[0]
+        alone = loss.run(x[:1])[1][0]
         torch.testing.assert_close(alone[:, 0], gates[0][:, 0])
 
 
@@ -429,7 +429,7 @@ class Moody(nn.Module):
         return x if len(x) > 5 else x.clamp(max=0.3)
 
 
-def test_what_cannot_be_penalised_is_told():
+def test_layers_that_cannot_be_penalised_are_an_error():
     x = data(9, 3)
     with pytest.raises(ValueError, match=r"have seen no gates yet\. Call energy_step"):
         ComplexityLoss(mlp())(x)
@@ -469,7 +469,7 @@ def test_parameters_out_of_range_are_named(params):
         ComplexityLoss(mlp(), **params)
 
 
-def test_energies_that_are_not_finite_are_told():
+def test_energies_that_are_not_finite_are_an_error():
     net, x = mlp(), data(9, 3)
     loss = taught(net, x, 2)
     loss._densities.groups[0].model.biases[-1].fill_(float("nan"))

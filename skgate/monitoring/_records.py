@@ -1,51 +1,76 @@
-"""Flat records of what a fitted measure found, for tables, files and plots."""
+"""Flat records of what a measure found, and the lines of files that hold them."""
 
-import re
+import json
+import math
+from pathlib import Path
 
-import numpy as np
+from ..exceptions import warn_user
+from ._quantities import COLUMNS
 
-__all__ = ["records_of"]
+__all__ = ["parse_lines", "read_records", "records_of", "to_lines"]
 
 
 def records_of(fitted, *, step=0, name=None):
-    """Return the records of a fitted measure: what it has of each layer, and of all of them.
+    """Return the records of a fitted measure, one for each layer and one for the whole network.
 
-    Parameters
-    ----------
-    fitted : GatingEstimator or LayerEstimator
-    step : int, default=0
-    name : str, default=None
-        Of the measure; that of its class by default.
-
-    Returns
-    -------
-    records : list of dict
-        ``step``, ``measure``, ``layer``, ``base``, and fitted attributes that are a float or a
-        flag, or an array of one a layer. The last one has ``layer`` None, if there is one.
+    A record is a dict of ``step``, ``measure`` (``name``, or that of the class), ``layer``,
+    ``base``, and the quantities that the measure has. The last one, with ``layer`` None, is left
+    out if the measure has no values of the whole network.
     """
-    layers, name = fitted.layer_names_, name or type(fitted).__name__
-    whole, rows = {}, [{} for _ in layers]
-    for attribute, value in vars(fitted).items():
-        if not attribute.endswith("_") or attribute == "classes_":  # there may be one a layer
-            continue
-        per_layer = isinstance(value, np.ndarray) and value.shape == (len(layers),)
-        if isinstance(value, bool | float):
-            whole[_column(attribute)] = value
-        elif per_layer and value.dtype in (bool, float):
-            for row, number in zip(rows, value.tolist(), strict=True):
-                row[_column(attribute)] = number
-    for key, value in rows[0].items():
-        if key.startswith("suffix_"):  # the first of which is the whole network
-            whole.setdefault(key.removeprefix("suffix_"), value)
+    names = [*fitted.layer_names_, None]
+    rows = [{} for _ in names]
+    for key, column in COLUMNS.items():
+        values = getattr(fitted, column.layers, None)
+        if values is not None:
+            for row, value in zip(rows[:-1], values.tolist(), strict=True):
+                row[key] = value
+        value = column.network and getattr(fitted, column.network, None)
+        if value is not None:
+            rows[-1][key] = value
+    measure, base = name or type(fitted).__name__, float(fitted.base)
     return [
-        {"step": step, "measure": name, "layer": layer, "base": float(fitted.base), **values}
-        for layer, values in [*zip(layers, rows, strict=True), (None, whole)]
-        if values
+        {"step": step, "measure": measure, "layer": layer, "base": base, **row}
+        for layer, row in zip(names, rows, strict=True)
+        if row
     ]
 
 
-def _column(attribute):
-    """Return the name of a quantity: ``layer_entropies_se_`` has ``entropy_se``."""
-    name = attribute.removesuffix("_").removeprefix("layer_").removeprefix("network_")
-    name = name.replace("shuffled_layer_", "shuffled_")
-    return re.sub(r"(?<!s)s(_se)?$", r"\1", re.sub(r"ies(_se)?$", r"y\1", name))
+def to_lines(records):
+    """Return records as lines of JSON, which has no NaN (null) and no infinity (1e999)."""
+
+    def encoded(value):
+        if isinstance(value, float) and not math.isfinite(value):
+            return "null" if math.isnan(value) else f"{value:+}".replace("inf", "1e999").lstrip("+")
+        return json.dumps(value)
+
+    return "".join(
+        "{" + ", ".join(f'"{key}": {encoded(value)}' for key, value in record.items()) + "}\n"
+        for record in records
+    )
+
+
+def parse_lines(lines):
+    """Return the records in lines that `to_lines` made."""
+    return [
+        {k: math.nan if v is None and k != "layer" else v for k, v in json.loads(line).items()}
+        for line in lines
+    ]
+
+
+def read_records(path):
+    """Return the records in a file; see `ComplexityMonitor.read`."""
+    *lines, torn = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            (record,) = parse_lines([line])
+            record["step"], record["measure"], record["layer"]
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ValueError(
+                f"Line {number} of {str(path)!r} is no record of a ComplexityMonitor: "
+                f"{line[:60]!r}."
+            ) from error
+        records.append(record)
+    if torn:
+        warn_user(f"The last line of {str(path)!r} is cut short and was left out: {torn[:60]!r}.")
+    return records

@@ -1,15 +1,18 @@
-"""The skorch net inside `ComplexityRegularizedClassifier`: a training step with the penalty."""
+"""The skorch net inside `ComplexityRegularizedClassifier`, and everything that it resumes from."""
 
 import contextlib
+import json
 import math
+from functools import partial
 
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
+from skorch.callbacks import EpochTimer, PassthroughScoring
 from skorch.dataset import unpack_data
 
 from ..capture import eval_mode_without_side_effects
 from ..monitoring import ComplexityMonitor
+from ._callbacks import EpochMeans, callback_state, load_callback_state
 
 __all__ = ["PenalizedNet"]
 
@@ -17,19 +20,8 @@ __all__ = ["PenalizedNet"]
 class PenalizedNet(NeuralNetClassifier):
     """skorch net that trains with ``task loss + lam * penalty``.
 
-    Each batch teaches the densities of the gates first, then the network. Without a penalty it
-    does what its base class does.
-
-    Parameters
-    ----------
-    module : nn.Module
-        An instance, which is trained itself.
-    complexity : ComplexityLoss or None
-    lam : float
-    penalty_interval : int
-        Every which batch has the penalty.
-    **kwargs
-        Of skorch's `NeuralNetClassifier`.
+    Each batch updates the densities of the gates first, then the network. With ``complexity=None``
+    the net trains as its base class does. ``module`` is an instance, which is itself trained.
     """
 
     def __init__(self, module, *, complexity=None, lam=0.0, penalty_interval=1, **kwargs):
@@ -50,6 +42,7 @@ class PenalizedNet(NeuralNetClassifier):
 
     def initialize(self):
         self.n_steps_ = self.n_epochs_ = 0
+        self._interrupted, self._resume_state = False, None
         return super().initialize()
 
     def __setstate__(self, state):
@@ -57,29 +50,80 @@ class PenalizedNet(NeuralNetClassifier):
         if self.complexity is not None:  # skorch pickles its module apart
             self.complexity.module = self.module_
 
-    def train(self, X, y, epochs, *, before, after_epoch):
-        """Train for some epochs; unlike ``fit``, leave an interruption to the caller.
+    def state_dict(self):
+        """Return everything needed to resume training: tensors, numbers and text."""
+        if self._after_epoch is not None:
+            self._resume_state = self._current_resume_state()
+        return {
+            **self.outcome(),
+            "optimizer": self.optimizer_.state_dict(),
+            "complexity": self.complexity.state_dict() if self.complexity else {},
+            "n_steps": self.n_steps_,
+            "resume": self._resume_state,
+        }
 
-        Parameters
-        ----------
-        X, y : tensors
-        epochs : int
-        before : callable
-            Called when callbacks have been set up, before the first epoch.
-        after_epoch : callable
-            Called after each epoch that no callback ends the training in.
+    def outcome(self):
+        """Return the part of `state_dict` that early stopping replaces when training ends.
+
+        It restores the best epoch; a longer training would resume from the last one.
         """
+        history = json.dumps(self.history.to_list(), default=float)
+        return {"module": self.module_.state_dict(), "history": history}
+
+    def load_state_dict(self, state):
+        """Restore what `state_dict` returned into an initialised net."""
+        try:
+            self.module_.load_state_dict(state["module"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"The file holds the parameters of another module than "
+                f"{type(self.module_).__name__} with these settings: {error}"
+            ) from error
+        self.optimizer_.load_state_dict(state["optimizer"])
+        if self.complexity and state["complexity"]:
+            self.complexity.load_state_dict(state["complexity"])
+        self.history = type(self.history)(json.loads(state["history"]))
+        self.n_steps_, self.n_epochs_ = state["n_steps"], len(self.history)
+        self._resume_state = state["resume"]
+
+    def _current_resume_state(self):
+        devices = {p.device for p in self.module_.parameters() if p.device.type == "cuda"}
+        return {
+            "callbacks": {name: callback_state(callback) for name, callback in self.callbacks_},
+            "rng": torch.get_rng_state(),
+            "cuda_rng": {str(device): torch.cuda.get_rng_state(device) for device in devices},
+        }
+
+    def _resume(self):
+        """Restore the state of callbacks and of torch's random numbers."""
+        for name, callback in self.callbacks_:
+            if name in self._resume_state["callbacks"]:
+                load_callback_state(callback, self._resume_state["callbacks"][name])
+        torch.set_rng_state(self._resume_state["rng"])
+        for device, rng in self._resume_state["cuda_rng"].items():
+            torch.cuda.set_rng_state(rng, device)
+
+    def train(self, X, y, epochs, *, after_epoch):
+        """Train from the last state; unlike ``fit``, leave an interruption to the caller.
+
+        ``after_epoch()`` is called after each epoch unless a callback has stopped training.
+        """
+        self._interrupted, n_steps = True, self.n_steps_
         self.notify("on_train_begin", X=X, y=y)
-        before()
+        if self._resume_state is not None:
+            self._resume()
         self._after_epoch = after_epoch
         try:
             with contextlib.suppress(_TrainingEnded):
                 self.fit_loop(X, y, epochs)
             self.notify("on_train_end", X=X, y=y)
+            self._interrupted = False
         finally:
             self._after_epoch = None
             self._set_training(False)
-            del self.history[self.n_epochs_ :]  # of an epoch that did not come to its end
+            del self.history[self.n_epochs_ :]  # of an unfinished epoch
+            if self.n_steps_ > n_steps:
+                self._resume_state = self._current_resume_state()
 
     def notify(self, method_name, **kwargs):
         getattr(self, method_name)(self, **kwargs)
@@ -87,7 +131,7 @@ class PenalizedNet(NeuralNetClassifier):
             try:
                 getattr(callback, method_name)(self, **kwargs)
             except KeyboardInterrupt:
-                # how callbacks of skorch end a training; the user's interruption is another matter
+                # skorch's callbacks stop training so; in our own callbacks, it is the user's Ctrl-C
                 ours = name in dict(self._default_callbacks)
                 ours = ours or isinstance(callback, ComplexityMonitor)
                 if not ours and method_name.startswith(("on_epoch", "on_batch")):
@@ -98,11 +142,11 @@ class PenalizedNet(NeuralNetClassifier):
 
     def train_step(self, batch, **fit_params):
         self.n_steps_ += 1
-        self._taught = False
+        self._is_first_evaluation = True  # an optimizer may evaluate the loss several times
         buffers = [(buffer, buffer.clone()) for buffer in self.module_.buffers()]
         try:
             step = super().train_step(batch, **fit_params)
-        except FloatingPointError:  # running statistics would stay what the loss is
+        except FloatingPointError:  # running statistics would stay infinite
             for buffer, before in buffers:
                 buffer.copy_(before)
             raise
@@ -113,27 +157,22 @@ class PenalizedNet(NeuralNetClassifier):
     def train_step_single(self, batch, **fit_params):
         self._set_training(True)
         X, y = unpack_data(batch)
-        gates = None
-        if self.complexity is None:
+        relaxed = self.complexity.relaxed() if self.complexity else contextlib.nullcontext()
+        with relaxed as gates:
             y_pred = self.infer(X, **fit_params)
-        else:
-            with self.complexity.relaxed() as found:
-                y_pred = self.infer(X, **fit_params)
-            gates = found[0]
         task_loss = loss = self.get_loss(y_pred, y, X=X, training=True)
-        if gates is not None:
-            loss = task_loss + self._penalty(gates, X)
+        if gates:
+            loss = task_loss + self._penalty(gates[0], X)
         if not torch.isfinite(loss):
             self._raise_not_finite(X, task_loss)
         loss.backward()
         return {"loss": loss, "task_loss": task_loss, "y_pred": y_pred}
 
     def _penalty(self, gates, X):
-        """Teach the densities, and return the penalty as it goes into the loss."""
-        record = self.history.record_batch
-        first = not self._taught  # an optimizer may evaluate the loss several times
+        """Update the densities, and return the penalty times its weight."""
+        record, first = self.history.record_batch, self._is_first_evaluation
         if first:
-            self._taught = True
+            self._is_first_evaluation = False
             try:
                 record("energy_loss", self.complexity.energy_step(gates))
             except FloatingPointError as error:
@@ -162,7 +201,7 @@ class PenalizedNet(NeuralNetClassifier):
         where = self._where()
         if torch.isfinite(task_loss):
             values = dict(zip(self.complexity.layer_names_, self._penalties, strict=True))
-            # of finite penalties, the largest made their sum or its product with lam overflow
+            # where all are finite, the largest made their sum, or its product with lam, overflow
             bad = next((n for n, v in values.items() if not math.isfinite(v)), None)
             bad = bad or max(values, key=lambda name: abs(values[name]))
             raise FloatingPointError(
@@ -171,8 +210,8 @@ class PenalizedNet(NeuralNetClassifier):
             )
         raise FloatingPointError(
             f"{where}the loss is {task_loss.item()}; the first output that is not finite is that "
-            f"of layer {_first_not_finite(self.module_, X, self)!r}. Lower lr (now {self.lr}) or "
-            f"scale X; a module must give logits, not their exponentials."
+            f"of layer {_first_not_finite(self, X)!r}. Lower lr (now {self.lr}) or scale X; a "
+            "module must return logits, not their exponentials."
         )
 
 
@@ -181,56 +220,23 @@ def _accuracy(y_pred, y):
 
 
 class _TrainingEnded(KeyboardInterrupt):
-    """A callback has ended the training."""
+    """A callback has stopped training."""
 
 
-def _first_not_finite(module, X, net):
-    """Return the name of the first part of a module whose output is not finite."""
+def _first_not_finite(net, X):
+    """Return the name of the first leaf of the module whose output is not finite."""
     names = []
 
-    def look(name):
-        def hook(part, _, output):
-            if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
-                names.append(name)
+    def check(name, _leaf, _inputs, output):
+        if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+            names.append(name)
 
-        return hook
-
-    parts = [(name, part) for name, part in module.named_modules() if not list(part.children())]
-    handles = [part.register_forward_hook(look(name)) for name, part in parts]
+    leaves = [(name, m) for name, m in net.module_.named_modules() if not list(m.children())]
+    handles = [leaf.register_forward_hook(partial(check, name)) for name, leaf in leaves]
     try:
-        with eval_mode_without_side_effects(module, train=False, seed=0):
+        with eval_mode_without_side_effects(net.module_, train=False, seed=0):
             net.infer(X)
     finally:
         for handle in handles:
             handle.remove()
     return names[0] if names else "output"
-
-
-class EpochMeans(Callback):
-    """Write what an epoch came to into the history: means over batches, and complexities."""
-
-    def on_epoch_end(self, net, **kwargs):
-        batches = net.history[-1]["batches"]
-        for key in dict.fromkeys(k for b in batches for k in b):
-            if key in ("train_loss", "valid_loss") or key.endswith("_batch_size"):
-                continue
-            sizes = "valid_batch_size" if key == "valid_acc" else "train_batch_size"
-            pairs = [(b[key], b[sizes]) for b in batches if key in b]
-            mean = sum(v * n for v, n in pairs) / sum(n for _, n in pairs)
-            net.history.record(key, mean)
-        row = net.history[-1]
-        if "valid_loss" in row:
-            net.history.record("loss_gap", float(row["valid_loss"] - row["train_loss"]))
-        if net.complexity is not None:
-            self._record_complexity(net, row)
-        net.n_epochs_ = len(net.history)
-
-    def _record_complexity(self, net, row):
-        names = net.complexity.layer_names_
-        if f"penalty_{names[0]}" in row:
-            net.history.record("penalty", sum(row[f"penalty_{name}"] for name in names))
-        entropies, errors = net.complexity.complexity(net.probe_)
-        for name, entropy, error in zip(names, entropies.tolist(), errors.tolist(), strict=True):
-            net.history.record(f"complexity_{name}", entropy)
-            net.history.record(f"complexity_{name}_se", error)
-        net.history.record("complexity", float(entropies.sum()))

@@ -1,4 +1,4 @@
-"""What a classifier trains, set up from its parameters and checked before training."""
+"""The net that a classifier trains, built from plain parameters and checked before training."""
 
 import inspect
 import math
@@ -22,159 +22,113 @@ from ..exceptions import warn_user
 from ._loss import PENALTY_CONSTRAINTS, ComplexityLoss
 from ._net import PenalizedNet
 
-__all__ = ["OPTIMIZERS", "batch_size", "cast", "new_net"]
+__all__ = ["OPTIMIZERS", "batch_size_for", "new_net"]
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 BATCH_SIZE = 128
 PATIENCE = 10
-#: What the classifier decides of its skorch net.
-DECIDED = {
+#: Parameters of the skorch net that ``net_params`` must leave to the classifier.
+RESERVED_NET_PARAMS = {
     *("batch_size", "callbacks", "complexity", "criterion", "device", "lam", "lr", "max_epochs"),
     *("module", "optimizer", "penalty_interval", "train_split", "verbose", "warm_start"),
 }
 
 
-def new_net(classifier, X, seed, choose_batch_size):
-    """Return an initialised net for a classifier, tried on some samples; nothing is trained.
-
-    Parameters
-    ----------
-    classifier : ComplexityRegularizedClassifier
-        With ``classes_``.
-    X : ndarray
-    seed : int
-    choose_batch_size : callable
-        Of the module and the split into training and validation samples.
-    """
-    arguments, options = _net_params(classifier.net_params or {})
-    n_classes = len(classifier.classes_)
-    module = _build_module(
-        classifier.module,
-        X,
-        n_classes,
-        hidden_layer_sizes=classifier.hidden_layer_sizes,
-        device=classifier.device,
-        **arguments,
-    )
-    split = complexity = None
-    if classifier.validation_fraction is not None:
-        split = ValidSplit(classifier.validation_fraction, stratified=True, random_state=seed)
-    if classifier.lam:
-        names = PENALTY_CONSTRAINTS.keys() - {"random_state"}
-        penalty = {name: getattr(classifier, name) for name in names}
-        complexity = ComplexityLoss(module, **penalty, random_state=seed).find_layers(X[:10])
+def new_net(params, X, n_classes, seed):
+    """Return an untrained net for the parameters of a classifier, all but ``batch_size``."""
+    fraction = params["validation_fraction"]
+    arguments, options = _split_net_params(params["net_params"] or {})
+    module = _build_module(params["module"], X, n_classes, params["hidden_layer_sizes"], arguments)
+    module = prepare_module(module, X[:1], params["device"], 0)
+    complexity = None
+    if params["lam"]:
+        penalty = {name: params[name] for name in PENALTY_CONSTRAINTS} | {"random_state": seed}
+        complexity = ComplexityLoss(module, **penalty).find_layers(X[:10])
     net = PenalizedNet(
         module,
         complexity=complexity,
-        lam=classifier.lam,
-        penalty_interval=classifier.penalty_interval,
+        lam=params["lam"],
+        penalty_interval=params["penalty_interval"],
         criterion=nn.CrossEntropyLoss,
-        optimizer=OPTIMIZERS.get(classifier.optimizer, classifier.optimizer),
-        lr=classifier.lr,
-        max_epochs=classifier.max_epochs,
-        batch_size=choose_batch_size(module, split),
-        train_split=split,
-        callbacks=_callbacks(classifier),
+        optimizer=OPTIMIZERS.get(params["optimizer"], params["optimizer"]),
+        lr=params["lr"],
+        max_epochs=params["max_epochs"],
+        train_split=fraction and ValidSplit(fraction, stratified=True, random_state=seed),
+        callbacks=_callbacks(params["callbacks"], params["early_stopping"], fraction),
         device=str(InputCaster(module).device),
         verbose=0,
         **options,
     ).initialize()
-    _check_output(net, cast(module, X[:10]), n_classes)
+    _check_output(net, InputCaster(module, device="cpu")(X[:10]), n_classes)
     return net
 
 
-def cast(module, X):
-    """Return an array as the tensor that a module takes, in memory of the CPU."""
-    return InputCaster(module, device="cpu")(X)
-
-
-def _net_params(net_params):
-    """Return arguments of ``module``, and those of the skorch net."""
+def _split_net_params(net_params):
+    """Return the arguments of ``module``, and the parameters of the skorch net."""
     options = {"iterator_train__shuffle": True, **net_params}
-    if odd := [name for name in options if not isinstance(name, str)]:
-        raise ValueError(f"net_params holds {odd}; its keys are names of parameters.")
-    if taken := sorted(DECIDED & set(options)):
+    if bad := [name for name in options if not isinstance(name, str)]:
+        raise ValueError(f"net_params holds {bad}; its keys must be names of parameters.")
+    if reserved := sorted(RESERVED_NET_PARAMS & set(options)):
         raise ValueError(
-            f"net_params holds {taken}, which the classifier decides. Set its own parameters "
+            f"net_params holds {reserved}, which the classifier sets. Use its own parameters "
             "(validation_fraction for train_split), or write a loop with ComplexityLoss."
         )
-    arguments = {
-        name.removeprefix("module__"): options.pop(name)
-        for name in list(options)
-        if name.startswith("module__")
-    }
-    return arguments, options
+    arguments = {name: options.pop(name) for name in list(options) if name.startswith("module__")}
+    return {name.removeprefix("module__"): value for name, value in arguments.items()}, options
 
 
-def batch_size(classifier, X, y, module, split):
-    """Return the size of a batch, so that the last one is no trouble."""
-    asked, automatic = classifier.batch_size, classifier.batch_size == "auto"
+def batch_size_for(net, X, y, batch_size):
+    """Return the size of a batch, chosen or checked so that a net can train on the last one."""
+    split, automatic = net.train_split, batch_size == "auto"
     try:
         n_samples = len(y) if split is None else len(split(X, y)[0])
     except ValueError as error:
         raise ValueError(
-            f"validation_fraction={split.cv} of {len(y)} samples leaves no sample of each class "
-            f"on both sides: {error}"
+            f"validation_fraction={split.cv} of {len(y)} samples leaves no sample of some class "
+            f"on one of the two sides: {error}"
         ) from None
-    size = min(BATCH_SIZE, n_samples) if automatic else asked
+    size = min(BATCH_SIZE, n_samples) if automatic else batch_size
     if size > n_samples:
         raise ValueError(
             f"batch_size={size} exceeds the {n_samples} samples to train on. Lower it, or set "
             'batch_size="auto".'
         )
-    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
-    drops = (classifier.net_params or {}).get("iterator_train__drop_last", False)
+    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.module_.modules())
+    drops = getattr(net, "iterator_train__drop_last", False)
     while normed and not drops and (size == 1 or n_samples % size == 1):
         if not automatic or size < 3:
             raise ValueError(
                 f"With batch_size={size} and {n_samples} samples, the last batch has 1 sample, "
-                "which batch normalisation cannot train on. Take another batch_size, or "
+                "which batch normalisation cannot train on. Set another batch_size, or "
                 'net_params={"iterator_train__drop_last": True}.'
             )
         size -= 1
     return size
 
 
-def _callbacks(classifier):
-    callbacks = list(classifier.callbacks or [])
-    if not classifier.early_stopping:
-        return callbacks
-    if classifier.validation_fraction is None:
+def _callbacks(callbacks, early_stopping, validation_fraction):
+    if early_stopping and validation_fraction is None:
         raise ValueError(
-            "early_stopping=True needs samples to follow the loss on. Set a "
+            "early_stopping=True needs samples to compute a validation loss on. Set a "
             "validation_fraction, such as 0.1."
         )
-    return [*callbacks, ("early_stopping", EarlyStopping(patience=PATIENCE, load_best=True))]
+    stop = ("early_stopping", EarlyStopping(patience=PATIENCE, load_best=True))
+    return [*(callbacks or []), *([stop] if early_stopping else [])]
 
 
-def _build_module(module, X, n_classes, *, hidden_layer_sizes, device, **options):
-    """Return a new module on its device.
-
-    Parameters
-    ----------
-    module : None, nn.Module, or callable that returns one
-    X : ndarray
-        What it is to be trained on.
-    n_classes : int
-    hidden_layer_sizes : sequence of int
-        Of the network that ``None`` stands for.
-    device : str
-    **options
-        More arguments of the callable.
-    """
-    if options and (module is None or isinstance(module, nn.Module)):
-        what = "None" if module is None else "an instance"
+def _build_module(module, X, n_classes, hidden_layer_sizes, arguments):
+    """Return a new module, on the CPU; ``arguments`` are those of a callable ``module``."""
+    if arguments and (module is None or isinstance(module, nn.Module)):
+        kind = "None" if module is None else "an instance"
         raise ValueError(
-            f"net_params holds arguments of the module, {sorted(options)}, and module is {what}, "
+            f"net_params holds arguments of the module, {sorted(arguments)}, but module is {kind}, "
             "which takes none. Pass a class or function as module, or leave them out."
         )
     if module is None:
-        built = _perceptron(X, n_classes, hidden_layer_sizes)
-    elif isinstance(module, nn.Module):
-        built = copy_module(inner_module(module))
-    else:
-        built = _called(module, X.shape[1], n_classes, options)
-    return prepare_module(built, X[:1], device, 0)
+        return _perceptron(X, n_classes, hidden_layer_sizes)
+    if isinstance(module, nn.Module):
+        return copy_module(inner_module(module))
+    return _called(module, X.shape[1], n_classes, arguments)
 
 
 def _perceptron(X, n_classes, hidden_layer_sizes):
@@ -185,27 +139,27 @@ def _perceptron(X, n_classes, hidden_layer_sizes):
     return nn.Sequential(*layers, nn.Linear(hidden_layer_sizes[-1], n_classes, dtype=dtype))
 
 
-def _called(factory, n_features, n_classes, options):
-    """Call a class or function with as much of the two numbers as it takes."""
-    given = {"n_features": n_features, "n_classes": n_classes}
-    aliases = {**given, "num_classes": n_classes}  # as torchvision has it
+def _called(factory, n_features, n_classes, arguments):
+    """Call a class or function with those of the two numbers that it takes."""
+    # torchvision's name for the number of classes is accepted as well
+    numbers = {"n_features": n_features, "n_classes": n_classes, "num_classes": n_classes}
     parameters = list(inspect.signature(factory).parameters.values())
-    by_name = {p.name: aliases[p.name] for p in parameters if p.name in aliases}
+    by_name = {p.name: numbers[p.name] for p in parameters if p.name in numbers}
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     required = [
         p.name
         for p in parameters
-        if p.kind in positional and p.default is p.empty and p.name not in {*by_name, *options}
+        if p.kind in positional and p.default is p.empty and p.name not in {*by_name, *arguments}
     ]
-    if by_name and not required:
-        built = factory(**by_name, **options)
-    elif not by_name and len(required) in (0, 2):
-        built = factory(*given.values(), **options) if required else factory(**options)
+    if not required:
+        built = factory(**by_name, **arguments)
+    elif len(required) == 2 and not by_name:
+        built = factory(n_features, n_classes, **arguments)
     else:
         name = getattr(factory, "__name__", repr(factory))
         raise TypeError(
             f"module={name} takes {required}; need a class or function of (n_features, n_classes), "
-            "or of nothing. Give its other arguments defaults, or values by "
+            "or of no arguments. Give its other arguments defaults, or values by "
             'net_params={"module__name": value}.'
         )
     if not isinstance(built, nn.Module):
@@ -214,38 +168,29 @@ def _called(factory, n_features, n_classes, options):
 
 
 def _check_output(net, X, n_classes):
-    """Raise unless a module gives one logit a class.
-
-    Parameters
-    ----------
-    net : skorch.NeuralNet
-    X : Tensor
-    n_classes : int
-    """
-    module, n_samples = net.module_, len(X)
-    with (
-        TORCH_LOCK,
-        with_shapes_in_errors(X),
-        eval_mode_without_side_effects(module, train=False, seed=0),
-    ):
-        output = net.infer(X)
+    """Raise unless a net returns one logit per class; warn if they look like probabilities."""
+    name, needed = type(net.module_).__name__, (len(X), n_classes)
+    output = _evaluate(net, X)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
-    if shape != (n_samples, n_classes):
+    if shape != needed:
         found = type(output).__name__ if shape is None else f"an output of shape {shape}"
         raise ValueError(
-            f"{type(module).__name__} gives {found} for {n_samples} samples; y has {n_classes} "
-            f"classes, so that a tensor of shape {(n_samples, n_classes)} is needed: one logit a "
-            "class."
+            f"{name} returns {found} for {len(X)} samples; y has {n_classes} classes, so it must "
+            f"return a tensor of shape {needed}: one logit per class."
         )
-    if not (_look_like_probabilities(output) and X.is_floating_point()):
-        return
-    with TORCH_LOCK, eval_mode_without_side_effects(module, train=False, seed=0):
-        large = net.infer(1e3 * X)  # of which logits are large, where they were not by chance
-    if _look_like_probabilities(large):
+    probable = _look_like_probabilities(output) and X.is_floating_point()
+    # logits that are between 0 and 1 by chance leave that range for large inputs
+    if probable and _look_like_probabilities(_evaluate(net, 1e3 * X)):
         warn_user(
-            f"The outputs of {type(module).__name__} look like probabilities; need logits, to "
-            "which the loss applies softmax itself. Leave out the last softmax or sigmoid."
+            f"The outputs of {name} look like probabilities; need logits, to which the loss "
+            "applies softmax itself. Leave out the last softmax or sigmoid."
         )
+
+
+def _evaluate(net, X):
+    run = eval_mode_without_side_effects(net.module_, train=False, seed=0)
+    with TORCH_LOCK, with_shapes_in_errors(X), run:
+        return net.infer(X)
 
 
 def _look_like_probabilities(output):

@@ -1,4 +1,4 @@
-"""Energy models of gates: densities that learn while a network trains, and their samplers."""
+"""Energy models of gates, learned while a network trains, and their samplers."""
 
 from ._densities import GateDensities
 

@@ -1,8 +1,8 @@
-"""Densities of gates that learn while a network trains: `ProductModel` and `EnergyModel`.
+"""Densities of gates, learned while a network trains: `ProductModel` and `EnergyModel`.
 
-Layers of one shape share a model, so that small networks do not pay for each layer. Tensors of
-gates are (n_layers, n_samples, *shape), with a shape (n_gates,), or (channels, height, width)
-where gates have positions; what a model says of them is (n_layers, n_samples), in nats.
+All layers of one shape are batched in one model, so that small networks do not pay per layer. Gates
+are tensors (n_layers, n_samples, *shape), where the shape is (n_gates,), or (channels, height,
+width) if gates have positions; values of models are (n_layers, n_samples), in nats.
 """
 
 import math
@@ -16,25 +16,19 @@ leaky_relu_backward = torch.ops.aten.leaky_relu_backward
 
 __all__ = ["EnergyModel", "ProductModel"]
 
-#: Rates of gates are kept this far from 0 and 1: a mean over some batches can tell no more.
+#: Rates of gates are kept this far from 0 and 1: means over some batches are no more precise.
 MIN_RATE = 1e-3
-#: How much of its running mean a rate keeps when a batch comes.
+#: Weight of the past in the running mean of a rate.
 MOMENTUM = 0.9
 #: Channels within the network of an energy model, by the number of axes of a shape.
 CHANNELS = {1: 32, 3: 24}
-LEAK = 0.2
+NEGATIVE_SLOPE = 0.2
 
 
 class ProductModel(nn.Module):
-    """Independent gates, q of Eq. 31, with running means of their activation rates.
+    """Independent gates, q of Eq. 31, whose rates are running means over batches.
 
-    Parameters
-    ----------
-    n_layers : int
-    shape : tuple of int
-    dtype : torch.dtype
-    generator : torch.Generator
-        On the device of the gates.
+    ``shape`` is that of the gates of a sample; the generator is on the device of the gates.
     """
 
     def __init__(self, n_layers, shape, *, dtype, generator):
@@ -50,8 +44,8 @@ class ProductModel(nn.Module):
         return self.rates.clamp(MIN_RATE, 1 - MIN_RATE).unsqueeze(1)
 
     @torch.no_grad()
-    def observe(self, gates):
-        """Move the rates towards those of a batch; the first one sets them."""
+    def update_rates(self, gates):
+        """Move the rates towards those of a batch; the first batch sets them."""
         share = 1 - MOMENTUM if self.n_batches else 1
         self.rates += share * (gates.mean(1) - self.rates)
         self.n_batches += 1
@@ -67,16 +61,16 @@ class ProductModel(nn.Module):
         return torch.bernoulli(p, generator=generator)
 
     def f(self, gates):
-        """Return how the log of the density departs from that of independent gates: nowhere."""
+        """Return the log of the unnormalised density over that of independent gates: 0."""
         return gates.new_zeros(gates.shape[:2])
 
 
 class EnergyModel(ProductModel):
     """``exp f(gates) q(gates) / Z`` (Eq. 10), with a network of six convolutional layers as f.
 
-    Gates with positions go through convolutions of 3 x 3, which halve the positions while there
-    are more than four on an axis; others through convolutions of 1 x 1 on a single position,
-    which are matrix products. At first f is 0.
+    Gates with positions go through 3 x 3 convolutions, with stride 2 while an axis has more than
+    four positions; other gates through 1 x 1 convolutions on a single position, which are matrix
+    products. Initially f is 0.
     """
 
     def __init__(self, n_layers, shape, *, dtype, generator):
@@ -88,12 +82,12 @@ class EnergyModel(ProductModel):
             size = -(-size // self._strides[-1])
             extents = (n_in, n_out) if len(shape) == 1 else (n_out, n_in, 3, 3)
             n_inputs = n_in * math.prod(extents[2:])
-            scale = math.sqrt(2 / (1 + LEAK**2) / n_inputs) if n_out > 1 else 0.0
+            scale = math.sqrt(2 / (1 + NEGATIVE_SLOPE**2) / n_inputs) if n_out > 1 else 0.0
             weight = torch.randn(n_layers, *extents, generator=generator, **self._options) * scale
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(weight.new_zeros(n_layers, n_out)))
-        self.requires_grad_(False)  # but in its own training step
-        # small layers take less time than looking their parameters up
+        self.requires_grad_(False)  # except in its own training step
+        # looking parameters up takes longer than small layers do
         self._layers = list(zip(self.weights, self.biases, strict=True))
 
     def f(self, gates):
@@ -108,26 +102,28 @@ class EnergyModel(ProductModel):
                 gates = gates.detach().requires_grad_()
                 f = self._convolutions(gates)
                 return f.detach(), torch.autograd.grad(f.sum(), gates)[0]
-        # by hand, since autograd takes twice the time of these small products
+        # by hand, since autograd takes twice as long on these small products
         with torch.no_grad():
             hidden = self._products(gates)
             gradient = self._layers[-1][0].mT.expand(-1, gates.shape[1], -1)
             for (weight, _), h in zip(self._layers[-2::-1], hidden[-2::-1], strict=True):
-                gradient = torch.bmm(leaky_relu_backward(gradient, h, LEAK, False), weight.mT)
+                gradient = torch.bmm(
+                    leaky_relu_backward(gradient, h, NEGATIVE_SLOPE, False), weight.mT
+                )
             return hidden[-1].squeeze(-1), gradient
 
     def _products(self, x):
         """Return the output of each layer, before its activation function."""
         hidden = []
         for weight, bias in self._layers:
-            x = F.leaky_relu(hidden[-1], LEAK) if hidden else x
+            x = F.leaky_relu(hidden[-1], NEGATIVE_SLOPE) if hidden else x
             hidden.append(torch.baddbmm(bias.unsqueeze(1), x, weight))
         return hidden
 
     def _convolutions(self, x):
         x = x.transpose(0, 1).flatten(1, 2)  # (n_samples, n_layers * channels, height, width)
         for i, stride in enumerate(self._strides):
-            x = F.leaky_relu(x, LEAK) if i else x
+            x = F.leaky_relu(x, NEGATIVE_SLOPE) if i else x
             weight, bias = (parameter.flatten(0, 1) for parameter in self._layers[i])
             x = F.conv2d(x, weight, bias, stride, padding=1, groups=self.n_layers)
         return x.sum((-2, -1)).T

@@ -1,31 +1,25 @@
-"""Samples of energy models, Markov chains on gates, and what they tell of log Z."""
+"""Samplers of energy models: Markov chains on gates, and the estimate of log Z."""
 
 import math
 
 import torch
 from torch import nn
 
-__all__ = ["Flips", "Langevin", "log_partition"]
+__all__ = ["DiscreteLangevin", "Langevin", "ais_log_partition"]
 
-#: Chains, by the number of axes of a shape: positions are many samples of their filters.
+#: Number of chains, by the number of axes of a shape: each position is a sample of the filters.
 N_CHAINS = {1: 32, 3: 16}
-#: Acceptance that the size of a step is led to.
+#: Acceptance rate that the step size is adapted to.
 ACCEPTANCE = 0.57
 FIRST_STEP = 0.2
-#: Of a flip; beyond it a float32 takes the odds for certain.
-MOST_LOG_ODDS = 15.0
-#: Of the particles that estimate log Z.
+#: Largest log odds of a flip: beyond it, a float32 rounds the probability to 1.
+MAX_LOG_ODDS = 15.0
+#: Temperatures of the annealed importance sampling.
 N_TEMPERATURES = 16
 
 
 class Langevin(nn.Module):
-    """Langevin steps from the data (Eq. 36); they leave the corners of the cube of gates.
-
-    Parameters
-    ----------
-    n_steps : int
-    step_size : float
-    """
+    """Langevin steps from the data (Eq. 36), which leave the binary values 0 and 1."""
 
     def __init__(self, n_steps, step_size):
         super().__init__()
@@ -37,24 +31,19 @@ class Langevin(nn.Module):
         for _ in range(self.n_steps):
             _, gradient = model.f_and_gradient(gates)
             q = 1 - p + gates * (2 * p - 1)
-            # outside of the cube q may vanish or change its sign
+            # outside [0, 1] q may vanish or change its sign
             gradient = gradient + (2 * p - 1) / torch.maximum(q, torch.minimum(p, 1 - p))
             noise = torch.randn(gates.shape, generator=generator, **_like(gates))
             gates = gates + self.step_size / 2 * gradient + math.sqrt(self.step_size) * noise
         return gates
 
 
-class Flips(nn.Module):
-    """Chains on whole gates that go on from batch to batch.
+class DiscreteLangevin(nn.Module):
+    """Persistent chains on binary gates, which continue from batch to batch.
 
-    A step proposes to flip each gate with a probability that its gradient informs, all at once
-    (the discrete Langevin proposal of Zhang, Liu and Liu, 2022), and accepts or rejects by
-    Metropolis and Hastings. The size of the steps follows the acceptance.
-
-    Parameters
-    ----------
-    model : EnergyModel
-    n_steps : int
+    A step proposes to flip each gate with a probability that depends on the gradient, all at once
+    (DMALA, the discrete Langevin proposal of Zhang, Liu and Liu, 2022), and is accepted or rejected
+    by Metropolis and Hastings. The step size follows the acceptance rate.
     """
 
     def __init__(self, model, n_steps):
@@ -68,71 +57,63 @@ class Flips(nn.Module):
 
     @torch.no_grad()
     def draw(self, model, gates, generator):
-        """Return samples, (n_layers, n_chains, *shape), from chains that once started at gates."""
+        """Return samples, (n_layers, n_chains, *shape); chains start at the first ``gates``."""
         if not self.started:
             rows = torch.arange(self.chains.shape[1], device=gates.device) % gates.shape[1]
             self.chains.copy_(gates[:, rows] > 0)
             self.started.fill_(True)
         states = self.chains.to(gates.dtype)
-        states, _, acceptance = flip(model, states, self.step_size, self.n_steps, generator)
+        states, _, acceptance = dmala_steps(model, states, self.step_size, self.n_steps, generator)
         self.chains.copy_(states > 0)
         self.step_size *= torch.exp((acceptance - ACCEPTANCE) * 0.1 * self.n_steps)
         return states
 
 
-def flip(model, states, step_size, n_steps, generator, temperature=1.0):
+def dmala_steps(model, states, step_size, n_steps, generator, temperature=1.0):
     """Return states after some steps on ``exp(temperature * f) q``, their f, and the acceptance.
 
-    Parameters
-    ----------
-    model : EnergyModel
-    states : Tensor of shape (n_layers, n_chains, *shape)
-        Whole gates.
-    step_size : Tensor of shape (n_layers,)
-    n_steps : int
-    generator : torch.Generator
-    temperature : float, default=1
+    States are binary gates, (n_layers, n_chains, *shape); ``step_size`` is (n_layers,).
     """
     logit = model.p.logit()
     column = logit.flatten(1).unsqueeze(-1)  # (n_layers, n_gates, 1)
-    reluctance = 0.5 / step_size.reshape(-1, *[1] * (states.ndim - 1))
+    cost = 0.5 / step_size.reshape(-1, *[1] * (states.ndim - 1))  # of a flip, in log odds
 
-    def look(states):
+    def evaluate(states):
         """Return f, log density, log odds and odds of flips, and log P(no flip) of states."""
         f, gradient = model.f_and_gradient(states)
         value = temperature * f + torch.bmm(states.flatten(2), column).squeeze(-1)
         # in place, since fresh memory costs more than the arithmetic on it
         log_odds = gradient.mul_(temperature).add_(logit).mul_(0.5 - states)
-        log_odds.sub_(reluctance).clamp_(max=MOST_LOG_ODDS)
+        log_odds.sub_(cost).clamp_(max=MAX_LOG_ODDS)
         p = torch.sigmoid(log_odds)
         return f, value, log_odds, p, p.neg().log1p_().flatten(2).sum(-1)
 
-    now, accepted = look(states), 0
+    current, accepted = evaluate(states), 0
     for _ in range(n_steps):
-        flips = torch.rand(states.shape, generator=generator, **_like(states)).lt(now[3])
+        flips = torch.rand(states.shape, generator=generator, **_like(states)).lt(current[3])
         flips = flips.to(states.dtype)
         proposal = (states - flips).abs_()
-        new = look(proposal)
-        # of the way back over the way there: log P(no flip) + sum over flips of their log odds
-        log_ratio = new[1] - now[1] + new[4] - now[4]
-        log_ratio += (new[2] - now[2]).mul_(flips).flatten(2).sum(-1)
+        new = evaluate(proposal)
+        # backward over forward proposal: log P(no flip) + sum of the log odds of the flips made
+        log_ratio = new[1] - current[1] + new[4] - current[4]
+        log_ratio += (new[2] - current[2]).mul_(flips).flatten(2).sum(-1)
         uniform = torch.rand(log_ratio.shape, generator=generator, **_like(states))
         accept = uniform.log() < log_ratio
-        wide = accept.reshape(*accept.shape, *[1] * (states.ndim - 2))
-        states = torch.where(wide, proposal, states, out=proposal)
-        for a, b in zip(new, now, strict=True):
-            torch.where(accept if a.ndim == 2 else wide, a, b, out=a)
-        now = new
+        accept_gates = accept.reshape(*accept.shape, *[1] * (states.ndim - 2))
+        states = torch.where(accept_gates, proposal, states, out=proposal)
+        for a, b in zip(new, current, strict=True):
+            torch.where(accept if a.ndim == 2 else accept_gates, a, b, out=a)
+        current = new
         accepted = accepted + log_ratio.clamp(max=0).exp().mean(1)
-    return states, now[0], accepted / n_steps
+    return states, current[0], accepted / n_steps
 
 
 @torch.no_grad()
-def log_partition(model, n_particles, generator):
+def ais_log_partition(model, n_particles, generator):
     """Return estimates of log Z, (n_layers,), and their standard errors, in nats and float64.
 
-    Annealed importance sampling: particles go from q to the model in steps of temperature. As
-    of any estimate by importance sampling, its expectation is below log Z.
+    Annealed importance sampling: particles move from q to the model in steps of temperature. The
+    estimate is biased low, as is any by importance sampling.
     """
     step_size = model.rates.new_full((model.n_layers,), FIRST_STEP)
     states = model.draw_prior(n_particles, generator)
@@ -140,7 +121,8 @@ def log_partition(model, n_particles, generator):
     log_weights = torch.zeros_like(f, dtype=torch.float64)
     for i in range(1, N_TEMPERATURES):
         log_weights += f / N_TEMPERATURES
-        states, f, acceptance = flip(model, states, step_size, 1, generator, i / N_TEMPERATURES)
+        temperature = i / N_TEMPERATURES
+        states, f, acceptance = dmala_steps(model, states, step_size, 1, generator, temperature)
         step_size = step_size * torch.exp(acceptance - ACCEPTANCE)
     log_weights += f / N_TEMPERATURES
     log_z = torch.logsumexp(log_weights, 1) - math.log(n_particles)
