@@ -9,8 +9,6 @@ from sklearn.metrics import log_loss
 
 from skgate import GateExtractor, GatingEntropy, SaturationWarning
 
-__all__ = ["draw", "report", "summarize"]
-
 #: Points of accuracy that a lower test loss may cost.
 MOST_POINTS = 1.0
 

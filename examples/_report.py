@@ -2,8 +2,6 @@
 
 import numpy as np
 
-__all__ = ["Claims", "standard_error", "table"]
-
 WORDS = {True: "yes", False: "NO", None: "open"}
 
 

@@ -2,8 +2,6 @@
 
 import torch
 
-__all__ = ["measured_epochs", "train"]
-
 
 def measured_epochs(n_epochs):
     """Return 0, 1, 2, 4, 8, ... and the last epoch."""

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import fetch_openml
 
-__all__ = ["load_images"]
-
 OPENML = {"mnist": "mnist_784", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR_10"}
 SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
 

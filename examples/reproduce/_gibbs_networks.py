@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from skgate.datasets import make_oriented_images
 
-__all__ = ["EPOCHS", "MLPS", "cache", "fits", "oriented_images", "train", "train_oriented"]
-
 cache = joblib.Memory(HERE / ".cache", verbose=0).cache
 
 MLPS = {  # Table 1

@@ -17,8 +17,6 @@ import joblib
 import numpy as np
 from PIL import Image
 
-__all__ = ["Reproduction", "at_least", "below", "near", "show", "standard_error"]
-
 HERE = Path(__file__).parent
 #: Where records and figures go unless ``--output`` says else.
 RECORDS = HERE.parents[1] / "doc" / "reproduction"
