@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from _complexity_training import train
 from _data import load_images
+from _lambda_networks import Residual
 from _reproduction import Reproduction, below, show
 from matplotlib.figure import Figure
 from torch import nn
@@ -60,17 +61,6 @@ else:
 
 # %%
 # Stacked and residual networks
-
-
-class Residual(nn.Module):
-    """Fully connected layer with a skip-connection around it and its ReLU."""
-
-    def __init__(self, linear):
-        super().__init__()
-        self.linear, self.relu = linear, nn.ReLU()
-
-    def forward(self, x):
-        return x + self.relu(self.linear(x))
 
 
 def stacked(depth, width):
