@@ -3,8 +3,8 @@ Complexity and overfitting over λ
 =================================
 
 Fig. 7 of the Complexity paper trains CIFAR-10 networks with a penalty: the entropy of the gates of
-their last four gating layers, weighted by λ. As λ rises, the complexity H(Σ_l) usually falls, and so
-do I(X; Σ; Y) and the gap between test loss and train loss.
+their last four gating layers, weighted by λ. As λ rises, the complexity H(Σ_l) usually falls, and
+so do I(X; Σ; Y) and the gap between test loss and train loss.
 
 The networks are the residual MLP, ten fully connected layers that are as wide as the input, and a
 pre-activation ResNet-20. The small version has 1000 images, of 8 x 8 pixels for the MLP (192 units
@@ -59,17 +59,13 @@ paper = Reproduction(
 # The networks, their training, and the weights λ.
 mlp = RESIDUAL_MLP[paper.full]
 if paper.full:
-    n_test, n_measured, width, depths, lams = (
-        10_000,
-        2000,
-        16,
-        (20, 32),
-        [0, 1e-3, 1e-2, 3e-2, 1e-1],
-    )
+    n_test, n_measured, width, depths = 10_000, 2000, 16, (20, 32)
     training = {"size": 32, "n_images": 50_000, "epochs": 100, "lr": 1e-3, "penalty": "ebm"}
+    lams = [0, 1e-3, 1e-2, 3e-2, 1e-1]
 else:
-    n_test, n_measured, width, depths, lams = 2000, 1000, 8, (20,), [0, 1e-3, 1e-2, 3e-2]
+    n_test, n_measured, width, depths = 2000, 1000, 8, (20,)
     training = {"size": 16, "n_images": 1000, "epochs": 20, "lr": 3e-3, "penalty": "product"}
+    lams = [0, 1e-3, 1e-2, 3e-2]
 networks = {"residual MLP": (mlp["lams"], {"size": mlp["sizes"]["cifar10"], **mlp["training"]})}
 networks |= {f"ResNet-{depth}": (lams, training) for depth in depths}
 

@@ -46,8 +46,11 @@ def measure(lam, seed, n_test, size, n_images, **training):
     return test_loss, 100 * classifier.score(X_test, y_test)
 
 
-size = 10_000 if paper.full else 2000, settings["sizes"]["cifar10"]
-found = [[measure(lam, s, *size, **settings["training"]) for s in paper.seeds] for lam in lams]
+n_test, size = 10_000 if paper.full else 2000, settings["sizes"]["cifar10"]
+found = [
+    [measure(lam, seed, n_test, size, **settings["training"]) for seed in paper.seeds]
+    for lam in lams
+]
 losses, accuracies = np.moveaxis(np.array(found), 2, 0)
 
 # %%
