@@ -35,8 +35,8 @@ def plane(layers, y, estimator="Gibbs", setting=None):
         # narrow bins and little noise saturate: that is what Fig. 8 to 11 show
         warnings.simplefilter("ignore", SaturationWarning)
         results = [measure([t[s] for t in layers], y, **keywords) for s in range(len(layers[0]))]
-    mi_x = np.array([r.mi_x for r in results]).T
-    mi_y = np.array([r.mi_y for r in results]).T
+    mi_x = np.array([r.layer_mi_x for r in results]).T
+    mi_y = np.array([r.layer_mi_y for r in results]).T
     x_bar = mi_x - mi_y
     return {"x": mi_x, "y": mi_y, "x_bar": x_bar, "net_x": x_bar[0] + mi_y[-1], "net_y": mi_y[-1]}
 

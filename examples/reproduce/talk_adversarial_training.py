@@ -101,7 +101,7 @@ def measure(name, adversarial, seed, dataset, size, n_images, epochs, lr, eps, w
         warnings.simplefilter("ignore", SaturationWarning)
         kernel = gating_entropy(states)
     product = gating_entropy(states, density="product", random_state=0)
-    return accuracies, kernel.layer_entropies, kernel.saturated, product.layer_entropies
+    return accuracies, kernel.layer_entropy, kernel.layer_saturated, product.layer_entropy
 
 
 found = {}  # network → normal and adversarial → list of measurements

@@ -60,7 +60,7 @@ def measure(dataset, lam, seed, size, n_images, **training):
     found = DeepFool(target, max_iter=50, batch_size=200, verbose=False).generate(clean)
     norms = np.linalg.norm((found - clean).reshape(len(clean), -1), axis=1)
     states = GateExtractor(net, layers=last_layers(net)).fit_transform(X[:2000])
-    bits = gating_entropy(states, density="product", random_state=0).layer_entropies.sum()
+    bits = gating_entropy(states, density="product", random_state=0).layer_entropy.sum()
     return norms.mean(), 100 * classifier.score(X_test, y_test), bits
 
 
