@@ -36,8 +36,8 @@ def history_of(activation):
 
 
 # %%
-# The Gibbs estimator: a path for each layer, in two networks. Layers of tanh cannot exceed 0.68 bits
-# (:doc:`/layers`).
+# The Gibbs estimator: a path for each layer, in two networks. Layers of tanh cannot exceed 0.68
+# bits (:doc:`/layers`).
 histories = {"ReLU": history_of(nn.ReLU), "tanh": history_of(nn.Tanh)}
 display = InformationPlaneDisplay.from_history(histories, measure="GibbsLayerMI")
 

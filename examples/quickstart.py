@@ -120,9 +120,7 @@ def main():
     print(
         f"{len(X)} samples, alpha 0.01, all values in bits; no H can exceed {np.log2(len(X)):.2f}"
     )
-    print(
-        "H_lower is the lower bound; all else is from the upper. shuffled: with shuffled labels\n"
-    )
+    print("H_lower is the lower bound, all else from the upper; shuffled: with shuffled labels\n")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SaturationWarning)
         table = measure(net, X, y)
