@@ -161,7 +161,7 @@ def benchmark_figure(number):
 
 
 def compare_estimators(paper, mlp):
-    """Print and return what three estimators find in an MLP, at the settings of Fig. 12 and 13."""
+    """Print and return the results of three estimators, at the settings of Fig. 12 and 13."""
     n_starts = len(paper.seeds)
     planes = {name: information(mlp, n_starts, name, 2.0, noise=0.1) for name in ("bins", "KDE")}
     planes["Gibbs"] = information(mlp, n_starts, noise=0.1)
@@ -181,7 +181,7 @@ def benchmark(dataset, widths, activation, n_starts, *, n_images, batch_size, n_
 
 
 def claim_benchmark(paper, name, planes, h_y):
-    """State what Appendix H says of each MLP."""
+    """Check the statements of Appendix H about an MLP."""
     claim_chains(paper, name, planes)
     falls = planes.x[-1, 0] - planes.x[-1, -1]
     text = f"{name}: I(X;T_1) < I(X;Y_hat), against Equation 2, by {show(-falls)} bits"
@@ -194,7 +194,7 @@ def claim_benchmark(paper, name, planes, h_y):
 
 
 def report_settings(paper, setting, curves, gibbs):
-    """Print what each setting of Table 3 gives after training, and where that is above H(X)."""
+    """Print the estimates after training for each setting of Table 3, and which exceed H(X)."""
     rows = []
     for value, x in (curves | {"Gibbs": gibbs}).items():
         above = (x.mean(axis=2) > H_X + 0.005).sum(axis=0)
@@ -221,7 +221,7 @@ def draw_settings(curves, symbol):
 
 
 def report_estimators(paper, planes):
-    """Print what the three estimators give before, early in and after training."""
+    """Print the results of the three estimators before, early in and after training."""
     chosen = [EPOCHS.index(epoch) for epoch in (0, 1, 16, 1000)]
     rows = [
         [name, str(EPOCHS[e]), *map(show, p.x[e]), *map(show, p.y[e])]

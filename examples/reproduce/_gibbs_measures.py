@@ -1,4 +1,4 @@
-"""What the scripts on the Gibbs paper measure, state and draw."""
+"""Measures, statements and plots that the scripts on the Gibbs paper share."""
 
 import warnings
 from itertools import pairwise
@@ -21,10 +21,10 @@ MARKERS = "osd^"
 
 
 def plane(layers, y, estimator="Gibbs", setting=None):
-    """Return what an estimator finds at one epoch in each start.
+    """Return an estimator's results for each start at one epoch, in bits.
 
-    ``x``, ``y`` and ``x_bar`` are arrays (n_layers, n_starts), in bits; ``net_x`` and ``net_y``, of
-    the whole network, (n_starts,).
+    ``x``, ``y`` and ``x_bar`` are arrays (n_layers, n_starts); ``net_x`` and ``net_y``, of the
+    whole network, have the shape (n_starts,).
     """
     measure, keywords = {
         "Gibbs": (gibbs_layer_mi, {}),
@@ -32,7 +32,7 @@ def plane(layers, y, estimator="Gibbs", setting=None):
         "KDE": (kde_layer_mi, {"noise_variance": setting}),
     }[estimator]
     with warnings.catch_warnings():
-        # narrow bins and little noise saturate: that is what Fig. 8 to 11 show
+        # narrow bins and little noise saturate, as Fig. 8 to 11 show
         warnings.simplefilter("ignore", SaturationWarning)
         results = [measure([t[s] for t in layers], y, **keywords) for s in range(len(layers[0]))]
     mi_x = np.array([r.layer_mi_x for r in results]).T
@@ -77,9 +77,9 @@ def count(flags):
 
 
 def claim_chains(paper, name, planes):
-    """Hold Corollary 1 against the last epoch, and count the epochs at which it is true.
+    """Check Corollary 1 at the last epoch, and count the epochs at which it holds.
 
-    It is open where the mean is on the wrong side, but the starts are too few to tell.
+    It is open if the mean is on the wrong side, but the starts are too few to tell.
     """
     names = [*(f"T_{i + 1}" for i in range(planes.y.shape[1] - 1)), "Y_hat"]
     for (i, a), (j, b) in pairwise(enumerate(names)):
@@ -93,7 +93,7 @@ def claim_chains(paper, name, planes):
 
 
 def draw_planes(columns, lines):
-    """Return a figure with a column for each MLP: (epochs, planes) by name.
+    """Return a figure with a column for each MLP, of (epochs, planes) by name.
 
     The rows are I(X;T_i), I(X_bar;T_i), I(Y;T_i) and the network; ``lines`` has the entropies.
     """

@@ -1,8 +1,8 @@
-"""The classifiers of the Complexity paper, their training, and the gates that are measured.
+"""Classifiers of the Complexity paper, their training, and the gates that are measured.
 
-The paper gives widths, and no optimizer. Ours is that of the code that its authors released later:
+The paper gives widths, but no optimizer. Ours follows the code that its authors released later:
 stochastic gradient descent with momentum 0.9 and weight decay 5e-4, batches of 128, pixels in
-[-1, 1], weights drawn by the rule of He.
+[-1, 1], and He's initialisation.
 """
 
 from itertools import pairwise
@@ -54,7 +54,7 @@ def lenet(n_channels, size):
 
 
 def lenet5(n_channels):
-    """Return LeNet-5 by the rule of He, for grey 28 x 28 or coloured 32 x 32 images."""
+    """Return LeNet-5 with He's initialisation, for grey 28 x 28 or coloured 32 x 32 images."""
     return _he_normal(lenet(n_channels, 28 if n_channels == 1 else 32))
 
 
@@ -106,7 +106,7 @@ def resnet(depth, n_channels, width=16):
 
 
 def resnet20(n_channels, width=16):
-    """Return a ResNet-20 by the rule of He."""
+    """Return a ResNet-20 with He's initialisation."""
     return _he_normal(resnet(20, n_channels, width))
 
 
@@ -142,5 +142,5 @@ def accuracy(net, X, y):
 
 
 def relu_states(net, X):
-    """Return the gates of all ReLU layers, which are what the paper analyses."""
+    """Return the gates of all ReLU layers, which the paper analyses."""
     return GateExtractor(net, layers=nn.ReLU).fit_transform(X)
