@@ -74,7 +74,7 @@ class ComplexityMonitor(Callback):
 
     See Also
     --------
-    ComplexityDisplay, InformationPlaneDisplay, EntanglementDisplay : Draw the history.
+    ComplexityDisplay, InformationPlaneDisplay : Draw the history.
     ComplexityRegularizedClassifier : Trains with the complexity as a penalty.
 
     Notes
