@@ -20,8 +20,6 @@ from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
 from ._substitutes import DETERMINISTIC
 from ._tracer import Tracer, tensors_in
 
-__all__ = ["ActivationReader", "layer_activations"]
-
 
 @dataclass(eq=False)
 class LinearEvent:

@@ -25,8 +25,6 @@ from ._recorder import GateRecorder
 from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
 from ._store import Store
 
-__all__ = ["GateExtractor", "as_extractor"]
-
 
 class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     """Transformer from raw inputs of a torch module to its gating states.

@@ -13,20 +13,6 @@ from ..states import GatingStates
 from ..utils.arrays import sample_rows, to_numpy
 from ..utils.sklearn import validate_data
 
-__all__ = [
-    "Batches",
-    "InputCaster",
-    "call",
-    "check_inputs",
-    "first_samples",
-    "is_stream",
-    "n_samples_in",
-    "refuse_shuffling",
-    "sampled_batches",
-    "tree_map",
-]
-
-
 _LABEL_KEYS = ("labels", "label")  # of datasets that yield mappings
 
 

@@ -5,8 +5,6 @@ import torch.nn.functional as F
 
 from ._operations import by_name
 
-__all__ = ["POOLING", "max_pool"]
-
 #: Operation -> number of pooled axes.
 POOLING = {
     f"{prefix}max_pool{n}d{suffix}": n

@@ -11,8 +11,6 @@ from ._pooling import POOLING, max_pool
 from ._substitutes import DETERMINISTIC, MEANS, WITHOUT_SIDE_EFFECTS, dropout_mask
 from ._tracer import Tracer, has_floats
 
-__all__ = ["Event", "GateRecorder"]
-
 
 @dataclass
 class Event:

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-__all__ = ["Store"]
-
 
 class Store:
     """Packed rows and labels that grow by a batch.

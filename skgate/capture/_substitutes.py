@@ -8,8 +8,6 @@ import torch.nn.functional as F
 
 from ._operations import ATTENTION, DROPOUT, by_name
 
-__all__ = ["DETERMINISTIC", "MEANS", "WITHOUT_SIDE_EFFECTS", "dropout_mask"]
-
 #: Embedding -> names of its positional arguments, as far as its norm.
 _EMBEDDING = {
     "embedding": ("input", "weight", "padding_idx", "max_norm", "norm_type"),

@@ -16,8 +16,6 @@ from sklearn.model_selection import KFold
 from ._cross_fitting import FittedDensity, choose_shrinkage
 from ._product import Product
 
-__all__ = ["Autoregressive"]
-
 _RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
 _SLOPES = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
 _FOLDS = 5

@@ -11,8 +11,6 @@ import numpy as np
 
 from ._cross_fitting import FittedDensity, choose_shrinkage
 
-__all__ = ["ForestDensity"]
-
 _BLOCK_BYTES = 1 << 21
 #: Samples that the classes are shrunk by, from hardly to entirely.
 _SHRINKAGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, np.inf)

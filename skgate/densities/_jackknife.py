@@ -10,8 +10,6 @@ import numpy as np
 from ..pairwise import N_BLOCKS, block_masses, block_slices, kernel_masses
 from ._surprisals import conditional_entropy
 
-__all__ = ["jackknife", "subsample_entropies"]
-
 _SLOPE_SAMPLES = 512
 _STEP = 1e-4
 

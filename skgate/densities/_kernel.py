@@ -18,8 +18,6 @@ from ._independent_kernel import independent_log_masses
 from ._jackknife import jackknife, subsample_entropies
 from ._surprisals import Surprisals, given_label, marginal
 
-__all__ = ["Kernel", "kernel_weights"]
-
 #: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}
 _BOUND_SCALE = {"upper": 0.5, "lower": 0.125}

@@ -9,8 +9,6 @@ from ..states import as_states
 from ..utils.sklearn import StrOptions, validate_params
 from ._base import MEASURE_CONSTRAINTS
 
-__all__ = ["entropy_curve"]
-
 _NAMES = ("threshold", "base", "device", "n_jobs", "verbose")
 
 

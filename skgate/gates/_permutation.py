@@ -12,8 +12,6 @@ from ..utils.labels import check_labels
 from ..utils.sklearn import Interval, validate_params
 from ._base import MEASURE_CONSTRAINTS, draw_seed
 
-__all__ = ["permutation_test"]
-
 # What the masses of a pass may take; distances are computed once for as many permutations.
 _MASS_BYTES = 1 << 26
 

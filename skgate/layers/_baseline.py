@@ -12,8 +12,6 @@ from ..exceptions import SaturationWarning, warn_user
 from ..utils.labels import check_labels
 from ._base import LayerEstimator, as_samples
 
-__all__ = ["BaselineLayerMI"]
-
 _SATURATED = (
     "Saturated: within 1% of the ceiling of the estimator (n = {n} samples):\n  {lines}\n"
     "At log n, or given Y at that of the classes, each sample has a cell or a kernel of its own, "

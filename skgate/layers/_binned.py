@@ -9,8 +9,6 @@ from ._base import LAYER_CONSTRAINTS, as_result
 from ._baseline import BaselineLayerMI
 from ._inputs import name_layers
 
-__all__ = ["BinnedLayerMI", "binned_layer_mi"]
-
 _BLOCK = 1 << 18  # activations that are binned at once
 
 

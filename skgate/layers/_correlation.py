@@ -8,8 +8,6 @@ from ..utils.labels import check_labels
 from ..utils.sklearn import validate_params
 from ._inputs import as_layers
 
-__all__ = ["sample_correlation"]
-
 _CHUNK = 1024
 
 

@@ -12,8 +12,6 @@ from ._base import LAYER_CONSTRAINTS, LayerEstimator, as_result, as_samples
 from ._gibbs_sums import GibbsSums, information_plane
 from ._inputs import name_layers
 
-__all__ = ["GibbsLayerMI", "gibbs_layer_mi"]
-
 
 class GibbsLayerMI(LayerEstimator):
     r"""Information of layers about input and label, in the Gibbs probability space of a layer.

@@ -6,8 +6,6 @@ from scipy.special import entr
 
 from ..utils.parallel import run, slices
 
-__all__ = ["GibbsSums", "information_plane"]
-
 _BLOCK = 1 << 18  # activations that are float64 at once
 _TASKS = 16
 

@@ -7,8 +7,6 @@ from ..states import GatingStates
 from ..utils.arrays import holds_layers, is_torch_data, to_numpy
 from ..utils.sklearn import validate_data
 
-__all__ = ["as_layers", "check_activations", "name_layers"]
-
 # float32 is kept, other types are converted to float64
 _FLOATS = [np.float64, np.float32]
 

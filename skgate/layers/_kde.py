@@ -11,8 +11,6 @@ from ._base import LAYER_CONSTRAINTS, as_result
 from ._baseline import BaselineLayerMI
 from ._inputs import name_layers
 
-__all__ = ["KDELayerMI", "kde_layer_mi"]
-
 
 class KDELayerMI(BaselineLayerMI):
     r"""Information of layers about input and label, from pairwise distances of activations.

@@ -12,8 +12,6 @@ from ..utils.parallel import slices
 from ._distances import Bits
 from ._tiles import block_slices, length, pair_bar
 
-__all__ = ["cross_masses", "symmetric_masses"]
-
 _MOST_ROWS = 16384
 _FEWEST_ROWS = 64
 # What a tile takes at the most; beyond, matrix products do not get faster.

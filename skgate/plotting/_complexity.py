@@ -18,8 +18,6 @@ from ._drawing import (
     unit,
 )
 
-__all__ = ["ComplexityDisplay"]
-
 WHOLE = "all layers"
 #: The flag for values of the same layers.
 FLAGS = {COLUMNS[key].scope: key for key in ("saturated", "prefix_saturated", "suffix_saturated")}

@@ -4,22 +4,6 @@ import contextlib
 
 import numpy as np
 
-__all__ = [
-    "COLORS",
-    "MARKERS",
-    "WIDTH",
-    "by_layer",
-    "check_records",
-    "choose_measure",
-    "column",
-    "drawing",
-    "hollow",
-    "points",
-    "steps_of",
-    "style",
-    "unit",
-]
-
 #: Okabe and Ito's colours without the yellow; colour-blind people can distinguish them.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = "osD^v<>"

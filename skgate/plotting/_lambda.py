@@ -4,8 +4,6 @@ import numpy as np
 
 from ._drawing import drawing, style
 
-__all__ = ["LambdaDisplay"]
-
 LABELS = {
     "complexity": "complexity [bits]",
     "gap": "test loss - train loss",

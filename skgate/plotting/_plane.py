@@ -19,8 +19,6 @@ from ._drawing import (
     unit,
 )
 
-__all__ = ["InformationPlaneDisplay"]
-
 #: Pairs of quantities, of which the first that the records have is drawn -> the layer's variable.
 PAIRS = {("mi_x", "mi_y"): "T", ("mi_x", "mi_xy"): "Σ"}
 
