@@ -2,24 +2,25 @@
 Entropy over training, under each density
 =========================================
 
-The entropy of a network's gates is followed through training.
+This example follows the entropy of a network's gates through training.
 
 ::
 
     SKGATE_DATA=folder python examples/densities_over_training.py
     SKGATE_DATA=folder python examples/densities_over_training.py --network resnet20
 
-The first trains the network 784-1024-256-128-64-10 on ``mnist.npz`` in the folder that SKGATE_DATA
-names, and measures 2000 training images. Without SKGATE_DATA, a smaller network learns
-scikit-learn's digits. The second trains a ResNet-20 of half the width on 10,000 images of
-``cifar10.npz`` and measures 1000 of them, in the stem and after each stage. ``--full`` takes more
-epochs, all images and the whole width; ``--plot FILE`` draws the held-out values (with matplotlib).
+The first command trains the network 784-1024-256-128-64-10 on ``mnist.npz`` in the folder that
+SKGATE_DATA names, and measures 2000 training images. Without SKGATE_DATA, a smaller network learns
+scikit-learn's digits. The second command trains a ResNet-20 of half the width on 10,000 images of
+``cifar10.npz`` and measures 1000 of them, in the stem and after each stage. ``--full`` uses more
+epochs, all images and the whole width; ``--plot FILE`` draws the held-out values with matplotlib.
 
-Held out is what each density says of samples it was not fitted to, by five-fold cross-fitting; in
-sample, of those it was. The first bounds the entropy from above, up to sampling; the second is too
-low. The kernel density's own entropy, Eq. 2, is neither: it is the row "kde, in sample", and "kde,
-held out" is the cross entropy of its normalised density. A last table says of each density whether
-the entropy falls and then rises, by more than two standard errors.
+"Held out" is the cross entropy of samples that the density was not fitted to, by five-fold
+cross-fitting; "in sample" is that of the samples it was fitted to. The first is an upper bound on
+the entropy, up to sampling error; the second is too low. The kernel density's own entropy, Eq. 2,
+is neither: it is the row "kde, in sample", and "kde, held out" is the cross entropy of its
+normalised density. A last table shows, for each density, whether the entropy falls and then rises
+by more than two standard errors.
 """
 
 # sphinx_gallery_thumbnail_path = "_static/densities_mnist.svg"
@@ -46,15 +47,15 @@ EPOCHS = {
     ("resnet20", False): [0, 1, 2, 4],
     ("resnet20", True): [0, 1, 2, 4, 8, 16, 32, 64],
 }
-# Work of the autoregressive density grows with the cube of the number of gates, and its memory
-# with the square: wider layers are left out.
+# The time of the autoregressive density grows with the cube of the number of gates, and its memory
+# with the square; wider layers are left out.
 MOST_GATES = {False: 2048, True: 4096}
 
 
 # %%
 # The networks and their data.
 class Block(nn.Module):
-    """Basic residual block, its shortcut without parameters."""
+    """Basic residual block; its shortcut has no parameters."""
 
     def __init__(self, n_in, n_out, stride):
         super().__init__()
@@ -123,11 +124,11 @@ def trained(net, X, y, epochs, lr):
 # %%
 # Each layer is measured under each density, at some epochs.
 def measure(states, density):
-    """Return in-sample and held-out values, the error of the one reported, if it is saturated."""
+    """Return in-sample and held-out bits, the error of the reported ones, and their flag."""
     fitted = GatingEntropy(density=density, n_jobs=2, random_state=0).fit(states)
     if density == "kde":
         held_out = -cross_val_score(fitted, states, cv=KFold(5, shuffle=True, random_state=0))
-        return fitted.entropy_, held_out.mean(), fitted.entropy_se_, fitted.saturated_[0]
+        return fitted.entropy_, held_out.mean(), fitted.entropy_se_, fitted.saturated_
     return -fitted.score(states), fitted.entropy_, fitted.entropy_se_, False
 
 
@@ -150,7 +151,7 @@ def follow(net, names, X, y, rows, epochs, lr, most_gates):
 
 
 def fall_and_rise(values, errors):
-    """Return how far a curve falls and then rises, and what is to be said of it."""
+    """Return how far a curve falls and then rises, and a verdict."""
     low = int(values.argmin())
     fall, rise = values[0] - values[low], values[-1] - values[low]
     fell, rose = (
@@ -198,7 +199,7 @@ def verdict_table(found):
 
 
 def draw(found, epochs, path):
-    """Draw the values of the second table over the epochs, a panel for each layer."""
+    """Draw the reported entropies over the epochs, with a panel for each layer."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -238,7 +239,7 @@ def main():
     parser.add_argument("--output", metavar="FILE", help="file to write the tables to")
     parser.add_argument("--plot", metavar="FILE", help="file to draw the entropies to")
     args = parser.parse_args()
-    warnings.simplefilter("ignore", SaturationWarning)  # that the kde saturates is the point
+    warnings.simplefilter("ignore", SaturationWarning)  # the kde saturates in wide layers
     torch.manual_seed(0)
     start = time.perf_counter()
     data, X, y = load(args.network)

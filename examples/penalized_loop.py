@@ -2,16 +2,17 @@
 The penalty in a plain torch loop
 =================================
 
-Training with the entropy of gates as a penalty, without skorch and without a classifier.
+This loop trains with the entropy of gates as a penalty, without skorch and without a classifier.
 
 ::
 
     python examples/penalized_loop.py
     python examples/penalized_loop.py --lam 0
 
-Each step runs the network once, teaches the densities the gates of the batch, and adds the penalty
-to the loss of the task. The complexity is that of the densities themselves, in bits, on digits that
-the network is not trained on; before training it is said after one batch has taught them.
+Each step runs the network once, fits the energy models further to the gates of the batch, and adds
+the penalty to the loss of the task. The complexity is the energy models' own entropy, in bits, on
+digits that the network is not trained on. The first value, before training, is measured after one
+batch has been fitted.
 """
 
 # sphinx_gallery_thumbnail_path = "_static/lambda_digits.svg"
@@ -39,10 +40,10 @@ penalty = ComplexityLoss(net, random_state=0)
 
 
 # %%
-# What the densities of the penalty say of digits that are not trained on.
+# The complexity of held-out digits under the energy models of the penalty.
 
 
-def tell(when):
+def report(when):
     bits, errors = penalty.complexity(X_test)
     accuracy = (net(X_test).argmax(1) == y_test).double().mean()
     layers = zip(penalty.layer_names_, bits, errors, strict=True)
@@ -53,7 +54,7 @@ def tell(when):
 # %%
 # The loop. ``run`` is the only pass through the network.
 penalty.energy_step(X[:128])
-tell("before")
+report("before")
 for _ in range(args.epochs):
     for rows in torch.randperm(len(X)).split(128):
         output, gates = penalty.run(X[rows])
@@ -62,4 +63,4 @@ for _ in range(args.epochs):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-tell("after")
+report("after")

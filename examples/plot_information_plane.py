@@ -2,8 +2,9 @@
 A network in the information plane
 ==================================
 
-What does each layer know of the input, and what of the label, while the network learns? The images
-show one pattern in four orientations under noise. The orientation has 2 bits, the label 1 bit.
+How much does each layer know about the input, and how much about the label, while the network
+learns? The images show one pattern in four orientations under noise. The orientation has 2 bits and
+the label 1 bit.
 """
 
 import torch
@@ -17,7 +18,7 @@ X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
 
 
 def history_of(activation):
-    """Train a network of 8, 6 and 2 units, and return what was measured on the way."""
+    """Train a network of 8, 6 and 2 units, and return the records of its training."""
     torch.manual_seed(2)
     net = nn.Sequential(
         *(nn.Linear(1024, 8), activation(), nn.Linear(8, 6), activation()),
@@ -35,11 +36,11 @@ def history_of(activation):
 
 
 # %%
-# By the Gibbs estimator: a path a layer, of two networks. Layers of tanh cannot have more than 0.68
-# bits, whatever they know (:doc:`/layers`).
+# The Gibbs estimator: a path for each layer, in two networks. Layers of tanh cannot exceed 0.68
+# bits (:doc:`/layers`).
 histories = {"ReLU": history_of(nn.ReLU), "tanh": history_of(nn.Tanh)}
 display = InformationPlaneDisplay.from_history(histories, measure="GibbsLayerMI")
 
 # %%
-# By binning. What is beyond 2 bits is information about the noise.
+# Binning. Information beyond 2 bits is about the noise.
 display = InformationPlaneDisplay.from_history(histories, measure="BinnedLayerMI")

@@ -3,7 +3,7 @@ Complexity of each layer of a network
 =====================================
 
 How many bits do the gates of each layer have, and is that a measurement or a ceiling? A network
-learns scikit-learn's digits, and the others of the digits are measured.
+learns some of scikit-learn's digits, and its gates are measured on the others.
 """
 
 import warnings
@@ -33,20 +33,20 @@ for _ in range(10):
 print(f"test accuracy {(net(X_test).argmax(1) == y_test).double().mean():.3f}")
 
 # %%
-# The gates are read once. Put your network and your inputs in their place.
+# The gates are read once. Put your own network and inputs here.
 states = GateExtractor(net).fit_transform(X_test)
 print(states)
 
 # %%
-# The kernel density, with the published bandwidth. The first layer, and all layers together, sit
-# at log n, which is marked: hollow points say nothing.
+# The kernel density, with the published bandwidth. The first layer, and all layers together, are at
+# their ceiling of log n, which is marked: hollow points are not informative.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", SaturationWarning)
     H = GatingEntropy().fit(states)
 display = ComplexityDisplay.from_estimator(H)
 
 # %%
-# A fitted density has no such ceiling, and tells them apart. ``suffix_entropy`` is that of the
-# layers from each one on: what happens from there to the output.
+# A fitted density has no such ceiling, and distinguishes the layers. ``suffix_entropy`` is the
+# entropy of the layers from each one on, to the output.
 H = GatingEntropy(density="chow-liu", random_state=0).fit(states)
 display = ComplexityDisplay.from_estimator(H, quantities=["entropy", "suffix_entropy"])

@@ -1,9 +1,9 @@
 """
-A network that is watched, and a simpler one
-============================================
+Monitor a network, and train a simpler one
+==========================================
 
 Two networks learn scikit-learn's digits, one of them with the entropy of its gates as a penalty.
-A monitor measures both on digits that they do not learn from.
+A monitor measures both on held-out digits.
 
 ``python examples/plot_simpler_network.py FILE`` saves the figure.
 """
@@ -27,7 +27,7 @@ X, y = load_digits(return_X_y=True)
 X, X_test, y, y_test = train_test_split((X / 16).astype("float32"), y, random_state=0)
 
 # %%
-# The weight of the penalty is ``lam``. Without it, this is an ordinary training.
+# ``lam`` is the weight of the penalty. With 0, training is the usual one.
 runs = {}
 for lam in [0, 1e-3]:
     measures = [GatingEntropy(density="chow-liu"), GibbsLayerMI()]
@@ -40,8 +40,8 @@ for lam in [0, 1e-3]:
     print(f"lam={lam}: test accuracy {runs[lam][1]:.3f}")
 
 # %%
-# The entropy of the gates of each layer over the epochs, and the path of the layers of the first
-# network in the information plane.
+# The entropy of each layer's gates over the epochs, and the paths of the first network's layers in
+# the information plane.
 plt.rcParams.update({"font.size": 8, "svg.fonttype": "none", "lines.markersize": 4})
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
 for ax, (lam, (history, accuracy)) in zip(axes, runs.items(), strict=False):

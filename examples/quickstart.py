@@ -1,15 +1,15 @@
 """
-Quickstart: what the gates of a network say
-===========================================
+Quickstart: measure the gates of a network
+==========================================
 
-A ReLU network is trained, and a table printed of what its gates say, layer by layer.
+This example trains a ReLU network and prints a table of all measures of its gates, layer by layer.
 
 ::
 
     python examples/quickstart.py                # scikit-learn's digits
     SKGATE_DATA=folder python examples/quickstart.py --data mnist
 
-``--data mnist`` reads ``mnist.npz`` (arrays x_train, y_train) in the folder that SKGATE_DATA
+``--data mnist`` reads ``mnist.npz`` (arrays x_train, y_train) from the folder that SKGATE_DATA
 names, trains the paper's network 784-1024-256-128-64-10 and measures 2000 training images.
 """
 
@@ -35,10 +35,11 @@ from skgate import (
     TotalCorrelation,
     gating_entropy,
 )
+from skgate.densities import Kernel
 
 COLUMNS = [
     *("layer", "gates", "kind", "H_lower", "H_upper", "suffix_H"),
-    *("I(X;S)", "I(X;S;Y)", "null", "TC", "C", "saturated"),
+    *("I(X;S)", "I(X;S;Y)", "shuffled", "TC", "C", "saturated"),
 ]
 
 
@@ -74,11 +75,11 @@ def train(X, y, widths, epochs):
 
 
 # %%
-# The gates are read once, and all measures take them.
+# The gates are read once, for all measures.
 def measure(net, X, y):
     """Return a row of the table for each gating layer."""
     states = GateExtractor(net).fit_transform(X)
-    lower = gating_entropy(states, bound="lower")
+    lower = gating_entropy(states, density=Kernel(bound="lower"))
     H = GatingEntropy(n_jobs=-1).fit(states)
     MI = GatingMI(n_jobs=-1, random_state=0).fit(states, y)
     TC = TotalCorrelation(n_jobs=-1).fit(states)
@@ -87,15 +88,15 @@ def measure(net, X, y):
             states.layer_names,
             states.n_gates,
             states.kinds,
-            lower.layer_entropies,
-            H.layer_entropies_,
-            H.suffix_entropies_,
+            lower.layer_entropy,
+            H.layer_entropy_,
+            H.suffix_entropy_,
             MI.layer_mi_x_,
             MI.layer_mi_xy_,
-            MI.layer_null_mi_xy_,
-            TC.layer_total_correlations_,
-            TC.independent_entropies_,
-            H.saturated_ | MI.saturated_,
+            MI.shuffled_layer_mi_xy_,
+            TC.layer_total_correlation_,
+            TC.layer_independent_entropy_,
+            H.layer_saturated_ | MI.layer_saturated_,
             strict=True,
         )
     )
@@ -119,7 +120,7 @@ def main():
     print(
         f"{len(X)} samples, alpha 0.01, all values in bits; no H can exceed {np.log2(len(X)):.2f}"
     )
-    print("H_lower is the lower bound, everything else made of the upper; null: labels shuffled\n")
+    print("H_lower is the lower bound, all else from the upper; shuffled: with shuffled labels\n")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SaturationWarning)
         table = measure(net, X, y)
@@ -127,7 +128,7 @@ def main():
     for row in table:
         cells = [f"{v:.2f}" if isinstance(v, float) else str(v) for v in row]
         print("".join(f"{cell:>10}" for cell in cells))
-    for warning in caught[1:2]:  # that of the entropy; the others speak of the same layers
+    for warning in caught[1:2]:  # that of the entropy; the others name the same layers
         print(f"\n{warning.message}")
     print(f"\n{time.perf_counter() - start:.1f} s")
 

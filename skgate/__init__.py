@@ -34,14 +34,11 @@ from .states import GateLayer, GatingStates
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActivationRateDisplay",
     "BinnedLayerMI",
     "ComplexityDisplay",
     "ComplexityLoss",
     "ComplexityMonitor",
     "ComplexityRegularizedClassifier",
-    "EntanglementDisplay",
-    "FeaturesDisplay",
     "GateCaptureWarning",
     "GateExtractor",
     "GateLayer",
@@ -68,13 +65,10 @@ __all__ = [
 
 #: Names that load torch, or that few need -> the module that they come from.
 _ON_USE = {
-    "ActivationRateDisplay": "plotting",
     "ComplexityDisplay": "plotting",
     "ComplexityLoss": "training",
     "ComplexityMonitor": "monitoring",
     "ComplexityRegularizedClassifier": "training",
-    "EntanglementDisplay": "plotting",
-    "FeaturesDisplay": "plotting",
     "GateExtractor": "capture",
     "InformationPlaneDisplay": "plotting",
     "LambdaDisplay": "plotting",

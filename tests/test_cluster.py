@@ -61,7 +61,7 @@ def test_tasks_run_on_the_workers(cluster):
 def test_masses_on_a_cluster_are_those_of_threads(cluster, states, labels):
     def masses():
         return (
-            kernel_masses(states, WEIGHTS, labelings=[labels]),
+            kernel_masses(states, WEIGHTS, label_sets=[labels]),
             kernel_masses(states[:2000], WEIGHTS, queries=states[2000:]),
             kernel_masses([np.asarray(states, float)[:, :40]], WEIGHTS[:1, :1]),
         )

@@ -18,6 +18,7 @@ from skgate import (
     GibbsLayerMI,
     KDELayerMI,
     TotalCorrelation,
+    densities,
 )
 
 
@@ -33,15 +34,21 @@ MEASURES = [
     BinnedLayerMI(),
     KDELayerMI(),
 ]
+DENSITIES = [
+    densities.Kernel(),
+    densities.Product(),
+    densities.ChowLiu(),
+    densities.Autoregressive(),
+]
 TRANSFORMERS = [*MEASURES, GateExtractor(lazy_network())]
-ESTIMATORS = [*TRANSFORMERS, ComplexityRegularizedClassifier()]
+ESTIMATORS = [*TRANSFORMERS, *DENSITIES, ComplexityRegularizedClassifier()]
 WITH_A_MODEL = [
     measure(lazy_network()) for measure in (GatingMI, GibbsLayerMI, BinnedLayerMI, KDELayerMI)
 ]
 WITH_A_DENSITY = [
     measure(density=density, cv=2, random_state=0)
     for measure in (GatingEntropy, GatingMI, TotalCorrelation)
-    for density in ("product", "chow-liu", "autoregressive")
+    for density in DENSITIES[1:]
 ]
 
 
@@ -59,14 +66,15 @@ pytestmark = [
 def test_no_public_estimator_is_left_out():
     public = {
         name
-        for name in skgate.__all__
-        if inspect.isclass(getattr(skgate, name))
-        and issubclass(getattr(skgate, name), BaseEstimator)
+        for module in (skgate, densities)
+        for name in module.__all__
+        if inspect.isclass(getattr(module, name))
+        and issubclass(getattr(module, name), BaseEstimator)
     }
     assert public == set(names(ESTIMATORS))
 
 
-@parametrize_with_checks(TRANSFORMERS + WITH_A_MODEL + WITH_A_DENSITY)
+@parametrize_with_checks(TRANSFORMERS + DENSITIES + WITH_A_MODEL + WITH_A_DENSITY)
 def test_estimator_checks(estimator, check):
     check(estimator)
 

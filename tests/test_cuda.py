@@ -20,7 +20,7 @@ from skgate import (
     gating_entropy,
 )
 from skgate.densities import Kernel
-from skgate.pairwise import Engine, _cuda, _cupy, kernel_masses, part_masses
+from skgate.pairwise import Engine, _cuda, _cupy, block_masses, kernel_masses
 from skgate.utils.arrays import on_device
 
 WEIGHTS = np.array([[0.3, 0], [0, 0.05], [0.1, 0.1], [0, 0]])
@@ -73,8 +73,8 @@ def test_kernel_in_c_is_that_in_numpy(rng, compiled, by_rows, dtype, shape):
 
 def test_parts_on_a_gpu_are_those_of_the_cpu(rng, gpu, states):
     y = rng.integers(0, 3, len(states))
-    ours, parts = part_masses(states, WEIGHTS, labelings=[y], engine=Engine("cuda"))
-    theirs, other_parts = part_masses(states, WEIGHTS, labelings=[y], engine=Engine("cpu"))
+    ours, parts = block_masses(states, WEIGHTS, label_sets=[y], engine=Engine("cuda"))
+    theirs, other_parts = block_masses(states, WEIGHTS, label_sets=[y], engine=Engine("cpu"))
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     np.testing.assert_array_equal(parts, other_parts)
 
@@ -83,9 +83,9 @@ def test_parts_on_a_gpu_are_those_of_the_cpu(rng, gpu, states):
 def test_tiles_halve_where_memory_runs_out(rng, gpu, states, limit):
     y, queries = rng.integers(0, 3, len(states)), states[:201]
     cases = [
-        {"labelings": [y]},
+        {"label_sets": [y]},
         {"queries": queries},
-        {"queries": states, "labelings": [y], "query_labelings": [y]},
+        {"queries": states, "label_sets": [y], "query_label_sets": [y]},
     ]
     for case in cases:
         expected = kernel_masses(states, WEIGHTS, **case)

@@ -83,9 +83,9 @@ def test_a_curve_makes_one_pass(states, monkeypatch):
     calls = []
     from skgate.densities import _jackknife
 
-    original = _jackknife.part_masses
+    original = _jackknife.block_masses
     monkeypatch.setattr(
-        _jackknife, "part_masses", lambda *a, **k: calls.append(a) or original(*a, **k)
+        _jackknife, "block_masses", lambda *a, **k: calls.append(a) or original(*a, **k)
     )
     gating_entropy(states, density=Kernel(alpha=[0.1, 0.2, 0.5], bound=["lower", "upper"]))
     assert len(calls) == 1

@@ -17,7 +17,7 @@ from skgate import (
     gating_mi,
 )
 from skgate.densities import Kernel
-from skgate.pairwise import kernel_masses, part_masses
+from skgate.pairwise import block_masses, kernel_masses
 
 pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 
@@ -260,11 +260,11 @@ def test_parts_add_up(n, widths, seed):
     states = GatingStates.from_arrays({str(i): rng.random((n, d)) < 0.4
                                        for i, d in enumerate(widths)})  # fmt: skip
     weights = rng.random((4, len(widths)))
-    labelings = [rng.integers(0, 3, n), rng.integers(0, 5, n)]
-    masses, parts = part_masses(states, weights, labelings=labelings)
+    label_sets = [rng.integers(0, 3, n), rng.integers(0, 5, n)]
+    masses, parts = block_masses(states, weights, label_sets=label_sets)
     assert masses.shape == (4, 3, parts.max() + 1, n)
     assert_array_equal(np.bincount(parts)[:16], max(1, n // 16))
-    whole = kernel_masses(states, weights, labelings=labelings)
+    whole = kernel_masses(states, weights, label_sets=label_sets)
     assert_allclose(np.log(masses.sum(axis=2)), whole, rtol=1e-12, atol=1e-12)
     gates = [np.asarray(states.select(i), int) for i in range(len(widths))]
     distances = np.stack([np.abs(g[:, None] - g).sum(axis=2) for g in gates])
@@ -272,13 +272,13 @@ def test_parts_add_up(n, widths, seed):
     for part in range(parts.max() + 1):
         own = parts == part
         assert_allclose(masses[:, 0, part], kernel[:, :, own].sum(axis=2), rtol=1e-12, atol=1e-13)
-        same = (labelings[1][:, None] == labelings[1]) & own
+        same = (label_sets[1][:, None] == label_sets[1]) & own
         assert_allclose(masses[:, 2, part], (kernel * same).sum(axis=2), rtol=1e-12, atol=1e-13)
 
 
 def test_parts_add_up_over_several_tasks(rng):
     states = GatingStates.from_arrays(rng.random((9001, 10)) < 0.3)
-    masses, parts = part_masses(states, np.array([[0.4]]))
+    masses, parts = block_masses(states, np.array([[0.4]]))
     assert len(parts) == 9001
     assert parts.max() == 16
     whole = kernel_masses(states, np.array([[0.4]]))

@@ -1,14 +1,20 @@
 """The module comes back as it was, and every way to hand in the data gives the same states."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, TensorDataset
 
 from skgate import GateExtractor
+from skgate.capture import TORCH_LOCK, ActivationReader
+from skgate.capture._inputs import Batches
+from skgate.capture._runner import each_batch
 
 
 def noise(*shape, seed=0):
@@ -331,6 +337,35 @@ def test_generators_are_left_alone_by_loading(wrap, method):
     before = torch.get_rng_state()
     getattr(GateExtractor(net, random_state=0), method)(wrap(ROWS))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("case", ["mixed", "own buffers"])
+def test_everything_is_restored_between_batches_and_after_an_early_stop(case):
+    net, _, X = build(case)
+    before = snapshot(net)
+    reader = ActivationReader(net, layers=None, spatial="flatten", batch_size=8)
+    batches = reader.read(BaseEstimator(), Rows(X), None, reset=True)
+    for _ in range(2):
+        next(batches)
+        assert_unchanged(net, before)
+        with ThreadPoolExecutor(1) as another_thread:
+            assert another_thread.submit(TORCH_LOCK.acquire, timeout=5).result()
+            another_thread.submit(TORCH_LOCK.release).result()
+    batches.close()
+    assert_unchanged(net, before)
+
+
+def test_random_numbers_of_the_caller_do_not_reach_the_loader():
+    class Noisy(Rows):
+        def __getitem__(self, i):
+            return torch.from_numpy(ROWS[i]) + torch.randn(6)
+
+    undisturbed = [inputs for inputs, _ in each_batch(Batches(Noisy(ROWS), 8), seed=0)]
+    for (inputs, _), expected in zip(
+        each_batch(Batches(Noisy(ROWS), 8), seed=0), undisturbed, strict=True
+    ):
+        assert torch.equal(inputs, expected)
+        torch.rand(1)
 
 
 # Ways to hand in the data --------------------------------------------------------------------

@@ -22,14 +22,14 @@ def random_states(rng, n, widths=(5, 70, 130)):
     return GatingStates.from_arrays({f"l{d}": rng.random((n, d)) < 0.4 for d in widths})
 
 
-def expected_masses(queries, states, weights, query_labelings, labelings):
+def expected_masses(queries, states, weights, query_label_sets, label_sets):
     exponents = 0
     for layer, name in enumerate(states.layer_names):
         a, b = (np.asarray(s.select(name)).astype(float) for s in (queries, states))
         distances = np.abs(a[:, None] - b[None]).sum(axis=2)
         exponents = exponents + weights[:, layer, None, None] * distances
     groups = [np.ones(exponents.shape[1:], bool)]
-    groups += [q[:, None] == c for q, c in zip(query_labelings, labelings, strict=True)]
+    groups += [q[:, None] == c for q, c in zip(query_label_sets, label_sets, strict=True)]
     with np.errstate(divide="ignore"):
         return np.stack(
             [np.log(np.where(group, np.exp(-exponents), 0).sum(axis=2)) for group in groups],
@@ -42,7 +42,7 @@ def expected_masses(queries, states, weights, query_labelings, labelings):
 def test_symmetric_masses_are_those_of_all_pairs(rng, device, n, n_jobs):
     states = random_states(rng, n)
     y, z = rng.integers(0, 4, n), rng.integers(0, 2, n)
-    masses = kernel_masses(states, WEIGHTS, labelings=[y, z], engine=Engine(device, n_jobs))
+    masses = kernel_masses(states, WEIGHTS, label_sets=[y, z], engine=Engine(device, n_jobs))
     expected = expected_masses(states, states, WEIGHTS, [y, z], [y, z])
     np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-12)
 
@@ -54,9 +54,9 @@ def test_cross_masses_are_those_of_all_pairs(rng, device, n_queries):
     masses = kernel_masses(
         states,
         WEIGHTS,
-        labelings=[y],
+        label_sets=[y],
         queries=queries,
-        query_labelings=[z],
+        query_label_sets=[z],
         engine=Engine(device, n_jobs=2),
     )
     expected = expected_masses(queries, states, WEIGHTS, [z], [y])
@@ -110,12 +110,12 @@ def test_masses_follow_a_permutation_of_the_rows(n, d, seed):
 def test_threads_and_memory_settings_give_the_same_bits(rng):
     states = random_states(rng, 1500)
     y = rng.integers(0, 3, 1500)
-    expected = kernel_masses(states, WEIGHTS, labelings=[y], engine=Engine(n_jobs=1))
+    expected = kernel_masses(states, WEIGHTS, label_sets=[y], engine=Engine(n_jobs=1))
     for n_jobs in (2, 4):
-        masses = kernel_masses(states, WEIGHTS, labelings=[y], engine=Engine(n_jobs=n_jobs))
+        masses = kernel_masses(states, WEIGHTS, label_sets=[y], engine=Engine(n_jobs=n_jobs))
         np.testing.assert_array_equal(masses, expected)
     with config_context(working_memory=1):
-        masses = kernel_masses(states, WEIGHTS, labelings=[y], engine=Engine(n_jobs=2))
+        masses = kernel_masses(states, WEIGHTS, label_sets=[y], engine=Engine(n_jobs=2))
         np.testing.assert_allclose(masses, expected, rtol=1e-13)
 
 
@@ -175,7 +175,7 @@ def random_layers(rng, n, widths=(1, 40, 16)):
     return [rng.normal(size=(n, d)) * rng.uniform(0.1, 3, d) for d in widths]
 
 
-def float_masses(queries, layers, weights, query_labelings, labelings):
+def float_masses(queries, layers, weights, query_label_sets, label_sets):
     """Log masses from differences of all pairs, in extended precision where there is one."""
     exponents = 0
     for index, (a, b) in enumerate(zip(queries, layers, strict=True)):
@@ -183,7 +183,7 @@ def float_masses(queries, layers, weights, query_labelings, labelings):
         distances = np.stack([((row - b) ** 2).sum(axis=1) for row in a])
         exponents = exponents + weights[:, index, None, None] * distances
     groups = [np.ones(exponents.shape[1:], bool)]
-    groups += [q[:, None] == c for q, c in zip(query_labelings, labelings, strict=True)]
+    groups += [q[:, None] == c for q, c in zip(query_label_sets, label_sets, strict=True)]
     masses = []
     for group in groups:
         own = np.where(group, exponents, np.inf)
@@ -199,7 +199,7 @@ def float_masses(queries, layers, weights, query_labelings, labelings):
 def test_masses_of_real_numbers_are_those_of_all_pairs(rng, device, n, n_jobs):
     layers = random_layers(rng, n)
     y, z = rng.integers(0, 4, n), rng.integers(0, 2, n)
-    masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y, z], engine=Engine(device, n_jobs))
+    masses = kernel_masses(layers, FLOAT_WEIGHTS, label_sets=[y, z], engine=Engine(device, n_jobs))
     expected = float_masses(layers, layers, FLOAT_WEIGHTS, [y, z], [y, z])
     np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-12)
 
@@ -211,9 +211,9 @@ def test_queries_of_real_numbers_are_those_of_all_pairs(rng, device, n_queries):
     masses = kernel_masses(
         layers,
         FLOAT_WEIGHTS,
-        labelings=[y],
+        label_sets=[y],
         queries=queries,
-        query_labelings=[z],
+        query_label_sets=[z],
         engine=Engine(device),
     )
     expected = float_masses(queries, layers, FLOAT_WEIGHTS, [z], [y])
@@ -274,7 +274,8 @@ def test_queries_far_from_the_columns_keep_their_digits(rng):
     queries = X[:20] + 1e4
     y = rng.integers(0, 2, 80)
     weights = np.array([[0.5]])
-    masses = kernel_masses([X], weights, labelings=[y], queries=[queries], query_labelings=[y[:20]])
+    labels = {"label_sets": [y], "query_label_sets": [y[:20]]}
+    masses = kernel_masses([X], weights, queries=[queries], **labels)
     expected = float_masses([queries], [X], weights, [y[:20]], [y])
     gains = np.diff(masses[0], axis=0), np.diff(expected[0], axis=0)
     np.testing.assert_allclose(*gains, rtol=1e-5, atol=1e-5)
@@ -285,8 +286,8 @@ def test_real_numbers_that_are_bits_have_the_masses_of_bits(rng):
     y = rng.integers(0, 3, 300)
     layers = [np.asarray(states.select(name), dtype=float) for name in states.layer_names]
     np.testing.assert_allclose(
-        kernel_masses(layers, WEIGHTS, labelings=[y]),
-        kernel_masses(states, WEIGHTS, labelings=[y]),
+        kernel_masses(layers, WEIGHTS, label_sets=[y]),
+        kernel_masses(states, WEIGHTS, label_sets=[y]),
         rtol=1e-12,
         atol=1e-12,
     )
@@ -311,25 +312,25 @@ def test_equal_rows_of_real_numbers_have_no_distance(rng):
 def test_threads_and_processes_give_the_same_bits_of_real_numbers(rng):
     layers = random_layers(rng, 1500)
     y = rng.integers(0, 3, 1500)
-    expected = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y], engine=Engine(n_jobs=1))
+    expected = kernel_masses(layers, FLOAT_WEIGHTS, label_sets=[y], engine=Engine(n_jobs=1))
     queries = [array[:400] for array in layers]
     cross = kernel_masses(layers, FLOAT_WEIGHTS, queries=queries, engine=Engine(n_jobs=1))
     for n_jobs in (2, 4):
-        masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y], engine=Engine(n_jobs=n_jobs))
+        masses = kernel_masses(layers, FLOAT_WEIGHTS, label_sets=[y], engine=Engine(n_jobs=n_jobs))
         np.testing.assert_array_equal(masses, expected)
         masses = kernel_masses(layers, FLOAT_WEIGHTS, queries=queries, engine=Engine(n_jobs=n_jobs))
         np.testing.assert_array_equal(masses, cross)
     with joblib.parallel_config(backend="loky", n_jobs=2):
-        masses = kernel_masses(layers, FLOAT_WEIGHTS, labelings=[y])
+        masses = kernel_masses(layers, FLOAT_WEIGHTS, label_sets=[y])
         np.testing.assert_array_equal(masses, expected)
 
 
 @pytest.mark.parametrize("megabytes", [0.1, 1, 1.6])
 def test_memory_settings_do_not_change_masses_of_real_numbers(rng, megabytes):
     X, y = rng.normal(size=(900, 20)), rng.integers(0, 3, 900)
-    expected = kernel_masses([X], np.array([[0.1]]), labelings=[y])
+    expected = kernel_masses([X], np.array([[0.1]]), label_sets=[y])
     with config_context(working_memory=megabytes):
-        masses = kernel_masses([X], np.array([[0.1]]), labelings=[y])
+        masses = kernel_masses([X], np.array([[0.1]]), label_sets=[y])
     np.testing.assert_allclose(masses, expected, rtol=1e-13)
 
 

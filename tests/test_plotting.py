@@ -11,13 +11,9 @@ import torch
 from torch import nn
 
 from skgate import (
-    ActivationRateDisplay,
     BinnedLayerMI,
     ComplexityDisplay,
     ComplexityMonitor,
-    EntanglementDisplay,
-    FeaturesDisplay,
-    GateExtractor,
     GatingEntropy,
     GatingMI,
     GatingStates,
@@ -27,6 +23,7 @@ from skgate import (
     LambdaDisplay,
     TotalCorrelation,
 )
+from skgate.densities import Kernel
 
 matplotlib.use("agg")
 
@@ -127,10 +124,8 @@ def marks(ax):
 
 def each_display(states, labels, rng):
     """Yield the name of each display, what draws it, and how many axes it has."""
-    H = GatingEntropy(alpha=1.0).fit(states)
-    TC = TotalCorrelation(alpha=1.0).fit(states)
+    H = GatingEntropy(density=Kernel(alpha=1.0)).fit(states)
     plane = GibbsLayerMI().fit(activations(rng), labels)
-    net = nn.Sequential(nn.Linear(16, 5), nn.ReLU())
     trained = [
         {"lam": lam, "seed": seed, "complexity": 9.0, "gap": 1.0, "test_loss": 2.0}
         for lam in (0, 0.1)
@@ -143,16 +138,11 @@ def each_display(states, labels, rng):
         "plane": (lambda ax: InformationPlaneDisplay.from_estimator(plane, ax=ax), 1),
         "paths": (lambda ax: InformationPlaneDisplay.from_history(curves(), ax=ax), 1),
         "two": (lambda ax: InformationPlaneDisplay.from_history(two, ax=ax), 2),
-        "entanglement": (lambda ax: EntanglementDisplay.from_estimator(TC, ax=ax), 1),
-        "entanglement of two": (lambda ax: EntanglementDisplay.from_history(two, ax=ax), 2),
         "lambda": (lambda ax: LambdaDisplay.from_records(trained, ax=ax), 3),
-        "rates": (lambda ax: ActivationRateDisplay.from_estimator(H, ax=ax), 1),
-        "features": (lambda ax: FeaturesDisplay.from_module(net, ax=ax), 1),
     }
 
 
-NAMES = ["complexity", "curves", "plane", "paths", "two", "entanglement", "entanglement of two"]
-NAMES += ["lambda", "rates", "features"]
+NAMES = ["complexity", "curves", "plane", "paths", "two", "lambda"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -184,21 +174,16 @@ def test_axes_that_are_given_are_drawn_in(name, states, labels, rng):
         draw(given)
 
 
-def test_an_error_leaves_no_figure(states, rng):
+def test_an_error_leaves_no_figure(states):
     for draw in (
         lambda: ComplexityDisplay.from_history([]),
         lambda: ComplexityDisplay.from_history(curves(), quantity="none"),
         lambda: ComplexityDisplay(curves()).plot(quantities=["entropy", "mi_x"]),
         lambda: InformationPlaneDisplay.from_history({"a": curves(), "b": []}),
         lambda: InformationPlaneDisplay.from_estimator(GatingEntropy().fit(states)),
-        lambda: EntanglementDisplay.from_estimator(GatingEntropy().fit(states)),
         lambda: LambdaDisplay.from_records([]),
-        lambda: ActivationRateDisplay.from_estimator(
-            GibbsLayerMI().fit(rng.random((9, 3)), [1] * 9)
-        ),
-        lambda: FeaturesDisplay.from_module(nn.ReLU()),
     ):
-        with pytest.raises(ValueError, match=r"need|Need|has|No record|none|choose"):
+        with pytest.raises(ValueError, match=r"Need|has|No record|choose"):
             draw()
     assert plt.get_fignums() == []
 
@@ -211,7 +196,7 @@ from skgate import *
 assert "matplotlib" not in sys.modules
 sys.modules["matplotlib"] = None
 try:
-    skgate.ActivationRateDisplay({"a": [0.5]}).plot()
+    skgate.LambdaDisplay([{"lam": 0, "seed": 0, "gap": 0.5}]).plot()
 except ImportError as error:
     assert 'pip install "skgate[plot]"' in str(error)
 else:
@@ -229,21 +214,21 @@ def test_plots_load_no_torch():
 
 
 def test_entropies_of_layers_with_errors_and_ceilings(states):
-    H = GatingEntropy(alpha=0.5).fit(states)
+    H = GatingEntropy(density=Kernel(alpha=0.5)).fit(states)
     display = ComplexityDisplay.from_estimator(H)
     ax = display.ax_
     values, rows = display.lines_["entropy"].get_data()
-    np.testing.assert_array_equal(values, [*H.layer_entropies_, H.entropy_])
+    np.testing.assert_array_equal(values, [*H.layer_entropy_, H.entropy_])
     np.testing.assert_array_equal(rows, range(4))
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b", "c", "all layers"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first layer is on top
     assert ax.get_xlabel() == "H [bits]"
     (bars,) = ax.containers
     segments = np.array([s[:, 0] for s in bars[2][0].get_segments()])
-    errors = np.array([*H.layer_entropies_se_, H.entropy_se_])
+    errors = np.array([*H.layer_entropy_se_, H.entropy_se_])
     np.testing.assert_allclose(np.diff(segments)[:, 0], 2 * errors)
     (ceilings,) = (line for line in ax.get_lines() if line.get_label() == "ceiling")
-    np.testing.assert_array_equal(ceilings.get_xdata()[:3], H.ceilings_)
+    np.testing.assert_array_equal(ceilings.get_xdata()[:3], H.layer_ceiling_)
 
 
 def test_fitted_density_has_no_ceiling(states):
@@ -254,11 +239,11 @@ def test_fitted_density_has_no_ceiling(states):
 
 
 def test_prefixes_and_suffixes_beside_each_other(states):
-    H = GatingEntropy(alpha=0.5, joint="product").fit(states)
+    H = GatingEntropy(density=Kernel(alpha=0.5, joint="product")).fit(states)
     wanted = {
-        "entropy": H.layer_entropies_,
-        "prefix_entropy": H.prefix_entropies_,
-        "suffix_entropy": H.suffix_entropies_,
+        "entropy": H.layer_entropy_,
+        "prefix_entropy": H.prefix_entropy_,
+        "suffix_entropy": H.suffix_entropy_,
     }
     display = ComplexityDisplay.from_estimator(H, quantities=list(wanted))
     for quantity, values in wanted.items():
@@ -272,8 +257,8 @@ def test_prefixes_and_suffixes_beside_each_other(states):
 
 def test_saturated_layers_are_hollow(rng):
     wide = {"wide": rng.random((80, 500)) < 0.5, LONG: rng.random((80, 3)) < 0.5}
-    H = GatingEntropy(alpha=0.1).fit(GatingStates.from_arrays(wide))
-    assert list(H.saturated_) == [True, False]
+    H = GatingEntropy(density=Kernel(alpha=0.1)).fit(GatingStates.from_arrays(wide))
+    assert list(H.layer_saturated_) == [True, False]
     assert list(H.suffix_saturated_) == [True, False]
     display = ComplexityDisplay.from_estimator(H)
     full, empty = marks(display.ax_)
@@ -284,7 +269,7 @@ def test_saturated_layers_are_hollow(rng):
     for quantity, rows in {"suffix_entropy": {0}, "prefix_entropy": {0, 1}}.items():
         display = ComplexityDisplay.from_estimator(H, quantities=quantity)
         assert {row for _, row in marks(display.ax_)[1]} == rows
-    TC = TotalCorrelation(alpha=0.1).fit(GatingStates.from_arrays(wide))
+    TC = TotalCorrelation(density=Kernel(alpha=0.1)).fit(GatingStates.from_arrays(wide))
     assert {row for _, row in marks(ComplexityDisplay.from_estimator(TC).ax_)[1]} == {0, 2}
 
 
@@ -334,7 +319,7 @@ def test_many_layers_with_long_names_are_readable(n_layers):
         inside(display.figure_)
 
 
-# InformationPlaneDisplay, EntanglementDisplay --------------------------------------------------
+# InformationPlaneDisplay -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -343,7 +328,11 @@ def test_many_layers_with_long_names_are_readable(n_layers):
         (GibbsLayerMI(), ("layer_mi_x_", "layer_mi_y_"), ("I(X;T)", "I(Y;T)")),
         (BinnedLayerMI(), ("layer_mi_x_", "layer_mi_y_"), ("I(X;T)", "I(Y;T)")),
         (KDELayerMI(base=np.e), ("layer_mi_x_", "layer_mi_y_"), ("I(X;T)", "I(Y;T)")),
-        (GatingMI(alpha=0.5), ("layer_mi_x_", "layer_mi_xy_"), ("I(X;Σ)", "I(X;Σ;Y)")),
+        (
+            GatingMI(density=Kernel(alpha=0.5)),
+            ("layer_mi_x_", "layer_mi_xy_"),
+            ("I(X;Σ)", "I(X;Σ;Y)"),
+        ),
     ],
     ids=lambda p: type(p).__name__ if hasattr(p, "fit") else "",
 )
@@ -381,10 +370,9 @@ def test_paths_have_the_colours_of_their_steps():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
-@pytest.mark.parametrize("display", [InformationPlaneDisplay, EntanglementDisplay])
-def test_a_panel_a_network(display, n):
+def test_a_panel_a_network(n):
     histories = {f"network {i}": curves(i + 2, ["a", LONG]) for i in range(n)}
-    shown = display.from_history(histories)
+    shown = InformationPlaneDisplay.from_history(histories)
     assert isinstance(shown.ax_, np.ndarray)
     assert [ax.get_title() for ax in shown.ax_] == list(histories)
     assert len(shown.figure_.axes) == n + 1
@@ -394,7 +382,6 @@ def test_a_panel_a_network(display, n):
     for ax, paths in zip(shown.ax_, shown.paths_.values(), strict=True):
         assert (np.vstack(list(paths.values())) <= [ax.get_xlim()[1], ax.get_ylim()[1]]).all()
         assert any(tick.label1.get_visible() for tick in ax.xaxis.get_major_ticks())
-        assert bool(ax.texts) == (display is EntanglementDisplay)
     inside(shown.figure_)
 
 
@@ -417,27 +404,6 @@ def test_measure_of_a_plane_is_chosen():
     for records in (gates[:0], [r for r in curves() if r["layer"] is None]):
         with pytest.raises(ValueError, match=r"Need records|No record has \['mi_x', 'mi_y'\]"):
             InformationPlaneDisplay.from_history(records)
-
-
-def test_entanglement_with_lines_of_equal_sum(states):
-    TC = TotalCorrelation(alpha=0.5).fit(states)
-    display = EntanglementDisplay.from_estimator(TC)
-    wanted = np.column_stack([TC.layer_entropies_, TC.layer_total_correlations_])
-    np.testing.assert_array_equal(np.vstack(list(display.paths_.values())), wanted)
-    ax = display.ax_
-    (_, right), (_, top) = ax.get_xlim(), ax.get_ylim()
-    assert (wanted < [right, top]).all()
-    assert ax.get_xlim()[0] == ax.get_ylim()[0] == 0
-    sums = [text for text in ax.texts if text.get_text()]
-    assert sums
-    for text in sums:
-        np.testing.assert_allclose(sum(text.xy), float(text.get_text()))
-        assert 0 <= text.xy[0] <= right
-        assert 0 <= text.xy[1] <= top + 1e-9
-    slopes = [line for line in ax.get_lines() if line.get_linestyle() == ":"]
-    assert [line.get_slope() for line in slopes] == [-1] * len(sums)
-    starts = [sum(line.get_xy1()) for line in slopes]
-    np.testing.assert_allclose(starts, [float(t.get_text()) for t in sums])
 
 
 # LambdaDisplay ---------------------------------------------------------------------------------
@@ -486,86 +452,16 @@ def test_lambda_with_one_seed_or_fewer_quantities(rng):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda records: records[4:], "λ = 0 is not among the records"),
-        (lambda records: records[:-1], r"missing are \(lam, seed\) \[\(0.001, 3\)\]"),
-        (lambda records: records + records[:1], "some are there twice"),
-        (lambda records: [{"lam": 0, "seed": 0}], "none of"),
+        (lambda records: records[4:], "No record has λ = 0"),
+        (lambda records: records[:-1], r"\(lam, seed\) \[\(0.001, 3\)\] are missing"),
+        (lambda records: records + records[:1], "some have several"),
+        (lambda records: [{"lam": 0, "seed": 0}], "Need records that all have one or more of"),
         (lambda records: [{"lam": 0}], 'Each record needs "lam" and "seed"'),
     ],
 )
 def test_lambda_tells_what_is_missing(change, told, rng):
     with pytest.raises(ValueError, match=told):
         LambdaDisplay.from_records(change(search(rng)))
-
-
-# ActivationRateDisplay, FeaturesDisplay --------------------------------------------------------
-
-
-def test_rates_are_histograms_a_layer(states):
-    rates = states.activation_rates()
-    H = GatingEntropy(alpha=0.5).fit(states)
-    for display in (
-        ActivationRateDisplay.from_states(states, bins=7),
-        ActivationRateDisplay.from_estimator(H, bins=7),
-        ActivationRateDisplay(dict(zip("abc", rates, strict=True))).plot(bins=7),
-    ):
-        wanted = [np.histogram(r, np.linspace(0, 1, 8))[0] / len(r) for r in rates]
-        np.testing.assert_allclose(display.shares_, wanted)
-        np.testing.assert_allclose(display.shares_.sum(axis=1), 1)
-        np.testing.assert_allclose(display.constant_, [np.mean((r == 0) | (r == 1)) for r in rates])
-        assert display.constant_[0] > 0
-        assert display.ax_.get_ylim() == (2.5, -0.5)  # the first layer is on top
-        (mesh,) = display.ax_.collections
-        np.testing.assert_array_equal(np.asarray(mesh.get_array()), display.shares_)
-        assert [t.get_text() for t in display.ax_.get_yticklabels()] == ["a", "b", "c"]
-        assert f"{display.constant_[0]:.0%}" in [t.get_text() for t in display.ax_.texts]
-
-
-def test_features_of_a_linear_layer():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
-    display = FeaturesDisplay.from_module(net, (3, 4), n_features=4)
-    weight = net[1].weight.detach().numpy()[:4].reshape(4, 3, 4)
-    assert display.image_.shape == (7, 9)
-    for i, (top, left) in enumerate([(0, 0), (0, 5), (4, 0), (4, 5)]):
-        tile = display.image_[top : top + 3, left : left + 4]
-        np.testing.assert_allclose(tile, weight[i] / abs(weight[i]).max(), rtol=1e-6)
-    assert np.isnan(display.image_[3]).all()
-    (image,) = display.ax_.get_images()
-    np.testing.assert_array_equal(np.asarray(image.get_array().filled(np.nan)), display.image_)
-    assert image.get_clim() == (-1, 1)
-
-
-def test_features_of_convolutions_and_of_estimators(states):
-    grey, colour = nn.Conv2d(1, 9, 5), nn.Conv2d(3, 4, 5)
-    assert FeaturesDisplay.from_module(grey).image_.shape == (17, 17)
-    image = FeaturesDisplay.from_module(colour).image_
-    assert image.shape == (11, 11, 3)
-    assert 0 <= image.min() <= image.max() <= 1
-    own = colour.weight.detach().numpy()[0].transpose(1, 2, 0)
-    np.testing.assert_allclose(image[:5, :5], (own / abs(own).max() + 1) / 2, rtol=1e-5)
-    net = nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 9))
-    wanted = FeaturesDisplay.from_module(net).image_
-    for estimator in (GibbsLayerMI(net), GatingEntropy(GateExtractor(net)), GateExtractor(net)):
-        np.testing.assert_array_equal(FeaturesDisplay.from_estimator(estimator).image_, wanted)
-    assert FeaturesDisplay.from_module(net, layer="2").image_.shape == (8, 8)
-    with torch.no_grad():
-        net[0].weight.zero_()
-    assert np.nanmax(abs(FeaturesDisplay.from_module(net).image_)) == 0
-
-
-@pytest.mark.parametrize(
-    ("module", "params", "told"),
-    [
-        (nn.ReLU(), {}, "none with a weight"),
-        (nn.Linear(16, 2), {"layer": "fc"}, r"layer='fc' is none .* these are \[''\]"),
-        (nn.Linear(15, 2), {}, r"has 15 inputs, which are no image of shape \(3, 3\)"),
-        (nn.Linear(16, 2), {"shape": (2, 2, 4)}, "Give shape="),
-        (nn.Conv2d(8, 2, 3), {}, "no image of 1 or 3 colours"),
-    ],
-)
-def test_features_that_are_no_images(module, params, told):
-    with pytest.raises(ValueError, match=told):
-        FeaturesDisplay.from_module(module, **params)
 
 
 # From a training -------------------------------------------------------------------------------
@@ -576,7 +472,7 @@ def test_history_of_a_monitor_is_drawn(tmp_path):
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
     X = torch.randn(60, 4)
     y = (X[:, 0] > 0).long().numpy()
-    measures = [TotalCorrelation(alpha=0.5), GibbsLayerMI()]
+    measures = [TotalCorrelation(density=Kernel(alpha=0.5)), GibbsLayerMI()]
     monitor = ComplexityMonitor(measures, X, y, path=tmp_path / "curve")
     for step in range(3):
         monitor.record(net, step)
@@ -585,4 +481,5 @@ def test_history_of_a_monitor_is_drawn(tmp_path):
     history = ComplexityMonitor.read(tmp_path / "curve")
     assert set(ComplexityDisplay.from_history(history).lines_) == {"1", "3", "all layers"}
     assert set(InformationPlaneDisplay.from_history(history).paths_) == {"0", "2", "4"}
-    assert set(EntanglementDisplay.from_history(history).paths_) == {"1", "3"}
+    TC = ComplexityDisplay.from_history(history, quantity="total_correlation")
+    assert set(TC.lines_) == {"1", "3", "all layers"}

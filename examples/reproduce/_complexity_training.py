@@ -1,8 +1,6 @@
-"""Training that the scripts about the Complexity paper share."""
+"""Training that scripts on the Complexity paper share."""
 
 import torch
-
-__all__ = ["measured_epochs", "train"]
 
 
 def measured_epochs(n_epochs):
@@ -11,9 +9,9 @@ def measured_epochs(n_epochs):
 
 
 def train(net, loss, tensors, *, epochs, lr, batch_size=100):
-    """Train by Adam and yield each epoch in ``epochs`` once it is done; 0 is before training.
+    """Train with Adam and yield after each epoch in ``epochs``; 0 is before training.
 
-    ``loss(net, *batch)`` is what is minimised, with ``batch`` some rows of all ``tensors``.
+    The objective is ``loss(net, *batch)``, where ``batch`` is some rows of all ``tensors``.
     """
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
     for epoch in range(max(epochs) + 1):

@@ -6,17 +6,15 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import fetch_openml
 
-__all__ = ["load_images"]
-
 OPENML = {"mnist": "mnist_784", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR_10"}
 SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
 
 
 def load_images(name, n_train=None, n_test=None, *, seed=0):
-    """Return training images and labels, test images and labels, in [0, 1] and float32.
+    """Return training images and labels, then test images and labels; float32, in [0, 1].
 
-    They come from the folder that SKGATE_DATA names, with files such as ``mnist.npz``, or else from
-    OpenML. Some of them are drawn at random; the draw depends on ``seed`` alone.
+    They come from the folder that SKGATE_DATA names, with files such as ``mnist.npz``, or from
+    OpenML. ``n_train`` and ``n_test`` of them are drawn at random, which depends only on ``seed``.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""What the scripts on the Gibbs paper train: one MLP from many random starts at once.
+"""Networks of the scripts on the Gibbs paper: one MLP is trained from many random starts at once.
 
-What is decorated with ``cache`` is kept on disk, and several scripts share it. A change to what it
-calls does not show there: delete the folder ``.cache`` after one.
+Results of functions decorated with ``cache`` are kept on disk and shared by several scripts. They
+do not notice changes to the functions that they call: delete the folder ``.cache`` after one.
 """
 
 from itertools import pairwise
@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from skgate.datasets import make_oriented_images
 
-__all__ = ["EPOCHS", "MLPS", "cache", "fits", "oriented_images", "train", "train_oriented"]
-
 cache = joblib.Memory(HERE / ".cache", verbose=0).cache
 
 MLPS = {  # Table 1
@@ -23,7 +21,7 @@ MLPS = {  # Table 1
     "MLP2": ([1024, 8, 6, 2], "tanh"),
     "MLP3": ([1024, 2, 6, 2], "relu"),
 }
-#: At which the MLPs of Table 1 are looked at; the last is the published one.
+#: Epochs at which the MLPs of Table 1 are measured; the last is the published one.
 EPOCHS = (0, 1, 4, 16, 64, 128, 300, 1000)
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
@@ -48,7 +46,7 @@ def train(
     Glorot uniform; hidden layers have no biases. The starts learn independently: each has its own
     weights, its own gradient and its own moments in Adam.
     """
-    # Adam's moments of a network that fits go to 1e-40, where arithmetic is 30 times slower
+    # Adam's moments fall to 1e-40 once a network fits, where arithmetic is 30 times slower
     torch.set_flush_denormal(True)
     X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
     generator = torch.Generator().manual_seed(seed)
@@ -91,10 +89,10 @@ def _forward(weights, bias, X, activation):
 
 
 def fits(logits, y):
-    """Return for each start whether every sample's own logit is above all others.
+    """Return for each start whether the logit of every sample's class is above all others.
 
-    A tie is no fit: without output bias, all logits are 0 where the last hidden layer is 0, and
-    argmax then calls every sample of class 0 correct.
+    A tie does not count: without output bias, all logits are 0 where the last hidden layer is 0,
+    and argmax would then call every sample of class 0 correct.
     """
     logits = logits.copy()
     own = np.take_along_axis(logits, y[None, :, None], axis=2)[..., 0]
@@ -114,8 +112,8 @@ def oriented_images(noise=1.0):
 def train_oriented(name, n_starts, *, epochs=EPOCHS, output_bias=True, noise=1.0):
     """Return (activations, features) of all starts of one MLP of Table 1, by epoch.
 
-    The output layer has biases, as in the released code: without them, a class that leaves the last
-    hidden layer at 0 is never fitted.
+    The output layer has biases, as in the released code: without them, a class for which the last
+    hidden layer is 0 is never fitted.
     """
     widths, activation = MLPS[name]
     settings = dict(n_starts=n_starts, record=epochs, learning_rate=0.03, output_bias=output_bias)

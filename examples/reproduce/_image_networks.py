@@ -1,8 +1,8 @@
-"""The classifiers of the Complexity paper, their training, and the gates that are measured.
+"""Classifiers of the Complexity paper, their training, and the gates that are measured.
 
-The paper gives widths, and no optimizer. Ours is that of the code that its authors released later:
+The paper gives widths, but no optimizer. Ours follows the code that its authors released later:
 stochastic gradient descent with momentum 0.9 and weight decay 5e-4, batches of 128, pixels in
-[-1, 1], weights drawn by the rule of He.
+[-1, 1], and He's initialisation.
 """
 
 from itertools import pairwise
@@ -13,22 +13,6 @@ from torch import nn
 
 from skgate import GateExtractor
 
-__all__ = [
-    "MLP_ALPHA",
-    "MLP_BETA",
-    "MLP_CIFAR10",
-    "MLP_MNIST",
-    "Block",
-    "accuracy",
-    "lenet5",
-    "load",
-    "mlp",
-    "relu_states",
-    "resnet20",
-    "train",
-    "vgg11",
-]
-
 # Section 4.4
 MLP_MNIST = (784, 1024, 256, 128, 64, 10)
 MLP_CIFAR10 = (3072, 1024, 256, 128, 64, 10)
@@ -37,7 +21,7 @@ MLP_BETA = (784, 1024, 256, 120, 84, 10)
 
 
 def load(name, n_train, *, seed):
-    """Return training images in [-1, 1], with a channel axis, and labels; and those of a test."""
+    """Return training and test images in [-1, 1], with a channel axis, and their labels."""
     X, y, X_test, y_test = load_images(name, n_train, 1000, seed=seed)
     images = [2 * A.reshape(len(A), -1, *A.shape[-2:]) - 1 for A in (X, X_test)]
     return images[0], y, images[1], y_test
@@ -51,24 +35,27 @@ def mlp(widths):
     return _he_normal(nn.Sequential(*layers[:-1]))
 
 
-def lenet5(n_channels):
-    """Return LeNet-5 with ReLU and max pooling, for grey 28 x 28 or coloured 32 x 32 images."""
-    return _he_normal(
-        nn.Sequential(
-            nn.Conv2d(n_channels, 6, 5, padding=2 if n_channels == 1 else 0),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(400, 120),
-            nn.ReLU(),
-            nn.Linear(120, 84),
-            nn.ReLU(),
-            nn.Linear(84, 10),
-        )
+def lenet(n_channels, size):
+    """Return LeNet-5 with ReLU and max pooling, for images of 28 or 32 pixels a side."""
+    return nn.Sequential(
+        nn.Conv2d(n_channels, 6, 5, padding=2 if size == 28 else 0),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
     )
+
+
+def lenet5(n_channels):
+    """Return LeNet-5 with He's initialisation, for grey 28 x 28 or coloured 32 x 32 images."""
+    return _he_normal(lenet(n_channels, 28 if n_channels == 1 else 32))
 
 
 def vgg11(n_channels):
@@ -85,7 +72,7 @@ def vgg11(n_channels):
 
 
 class Block(nn.Module):
-    """Residual block with pre-activation, its shortcut without parameters."""
+    """Residual block with pre-activation; its shortcut has no parameters."""
 
     def __init__(self, n_in, n_out, stride):
         super().__init__()
@@ -103,20 +90,24 @@ class Block(nn.Module):
         return x + y
 
 
-def resnet20(n_channels, width=16):
-    """Return ResNet-20 with pre-activation; its published width is 16."""
-    widths = [width] * 4 + [2 * width] * 3 + [4 * width] * 3
-    return _he_normal(
-        nn.Sequential(
-            nn.Conv2d(n_channels, width, 3, padding=1, bias=False),
-            *(Block(a, b, 1 + (a != b)) for a, b in pairwise(widths)),
-            nn.BatchNorm2d(4 * width),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(4 * width, 10),
-        )
+def resnet(depth, n_channels, width=16):
+    """Return a ResNet with pre-activation, of three stages; 16 is the published width."""
+    n = (depth - 2) // 6
+    widths = [width] * (n + 1) + [2 * width] * n + [4 * width] * n
+    return nn.Sequential(
+        nn.Conv2d(n_channels, width, 3, padding=1, bias=False),
+        *(Block(a, b, 1 + (a != b)) for a, b in pairwise(widths)),
+        nn.BatchNorm2d(4 * width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4 * width, 10),
     )
+
+
+def resnet20(n_channels, width=16):
+    """Return a ResNet-20 with He's initialisation."""
+    return _he_normal(resnet(20, n_channels, width))
 
 
 def _he_normal(net):
@@ -151,5 +142,5 @@ def accuracy(net, X, y):
 
 
 def relu_states(net, X):
-    """Return the gates of all ReLU layers, which are what the paper analyses."""
+    """Return the gates of all ReLU layers, which the paper analyses."""
     return GateExtractor(net, layers=nn.ReLU).fit_transform(X)

@@ -1,21 +1,37 @@
-"""Networks of the Complexity paper for images, of any width, and images of any size."""
+"""What the scripts that train with a weight λ share: settings, images, networks, statistics."""
 
 from itertools import pairwise
 
+import numpy as np
 import torch
 from _data import load_images
-from _image_networks import Block
+from scipy.stats import spearmanr
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["images", "last_layers", "lenet", "mlp", "residual_mlp", "resnet", "vgg11"]
+from skgate import ComplexityRegularizedClassifier
+
+#: Settings of the residual MLP in Fig. 7, Fig. 8 and the talk, by whether the size is the published
+#: one. ``sizes`` are in pixels a side.
+RESIDUAL_MLP = {
+    False: {
+        "training": {"n_images": 1000, "epochs": 15, "lr": 1e-3},
+        "sizes": {"mnist": 14, "cifar10": 8},
+        "lams": [0, 1e-4, 1e-3, 3e-3, 1e-2],
+    },
+    True: {
+        "training": {"n_images": 60_000, "epochs": 100, "lr": 1e-4},  # CIFAR-10 has 50,000
+        "sizes": {"mnist": 28, "cifar10": 32},
+        "lams": [0, 1e-5, 1e-4, 1e-3, 1e-2],
+    },
+}
 
 
 def images(name, n_train, n_test, *, size=None, standardize=True, seed=0):
-    """Return images (n, channels, size, size), standardised by channel or in [0, 1], and labels.
+    """Return training images and labels, then test images and labels.
 
-    Smaller images are averages over neighbouring pixels. In order: training images and labels,
-    test images and labels.
+    Images have the shape (n, channels, size, size); they are standardised by channel, or in [0, 1].
+    Smaller images are averages over neighbouring pixels.
     """
     X, y, X_test, y_test = load_images(name, n_train, n_test, seed=seed)
     X, X_test = (A.reshape(len(A), -1, *A.shape[-2:]) for A in (X, X_test))
@@ -41,58 +57,22 @@ def mlp(*widths):
 class Residual(nn.Module):
     """Fully connected layer with a skip-connection around it and its ReLU."""
 
-    def __init__(self, width):
+    def __init__(self, linear):
         super().__init__()
-        self.linear, self.relu = nn.Linear(width, width), nn.ReLU()
+        self.linear, self.relu = linear, nn.ReLU()
 
     def forward(self, x):
         return x + self.relu(self.linear(x))
 
 
 def residual_mlp(width):
-    """Return the residual MLP of Section 4.3: 10 fully connected layers, 9 ReLU layers.
-
-    Features are as many as inputs.
-    """
-    layers = [Residual(width) for _ in range(9)]
+    """Return the residual MLP of Section 4.3: 10 fully connected layers of one width, 9 ReLUs."""
+    layers = [Residual(nn.Linear(width, width)) for _ in range(9)]
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(width, 10))
 
 
-def resnet(depth, width=16, channels=3):
-    """Return a ResNet with pre-activation, of three stages; 16 is the published width."""
-    n = (depth - 2) // 6
-    widths = [width] * (n + 1) + [2 * width] * n + [4 * width] * n
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1, bias=False),
-        *(Block(a, b, 1 + (a != b)) for a, b in pairwise(widths)),
-        nn.BatchNorm2d(4 * width),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(4 * width, 10),
-    )
-
-
-def lenet(channels, size):
-    """Return LeNet-5 with ReLU and max pooling, for images of 28 or 32 pixels a side."""
-    return nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=2 if size == 28 else 0),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(400, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, 10),
-    )
-
-
 def last_layers(network, n=4):
-    """Return the names of the last ReLU layers, in the order of the network."""
+    """Return the names of the last ReLU layers, in network order."""
     return [k for k, module in network.named_modules() if isinstance(module, nn.ReLU)][-n:]
 
 
@@ -110,3 +90,30 @@ def vgg11(width=64, channels=3):
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
+
+
+def train(module, X, y, *, lam, epochs, lr, seed, penalty="ebm"):
+    """Return a fitted classifier, trained on the GPU if there is one."""
+    return ComplexityRegularizedClassifier(
+        module,
+        lam=lam,
+        penalty=penalty,
+        lr=lr,
+        max_epochs=epochs,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        random_state=seed,
+    ).fit(X, y)
+
+
+def rank_correlations(lams, values):
+    """Return Spearman's rank correlation of λ and values (n_lams, n_seeds) for each seed."""
+    return [spearmanr(lams, column).statistic for column in values.T]
+
+
+def records(lams, **quantities):
+    """Return a record for each training, as LambdaDisplay needs, of values (n_lams, n_seeds)."""
+    return [
+        {"lam": lam, "seed": seed, **{key: v[i, seed] for key, v in quantities.items()}}
+        for i, lam in enumerate(lams)
+        for seed in range(np.shape(next(iter(quantities.values())))[1])
+    ]

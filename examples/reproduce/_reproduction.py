@@ -1,8 +1,7 @@
-"""What the scripts of this folder share: arguments, statements, verdicts and records.
+"""Arguments, statements, verdicts and records that the scripts of this folder share.
 
-Each script reproduces one figure or table. It states what the paper found, each statement held
-against the numbers that it has just computed, and leaves a record from which
-``run_all.py`` writes the summary.
+Each script reproduces one figure or table. It checks each statement of the paper against the
+numbers that it has just computed, and writes a record, from which ``run_all.py`` makes the summary.
 """
 
 import argparse
@@ -17,10 +16,8 @@ import joblib
 import numpy as np
 from PIL import Image
 
-__all__ = ["Reproduction", "at_least", "below", "near", "show", "standard_error"]
-
 HERE = Path(__file__).parent
-#: Where records and figures go unless ``--output`` says else.
+#: Where records and figures go by default.
 RECORDS = HERE.parents[1] / "doc" / "reproduction"
 WORDS = {True: "yes", False: "NO", None: "open"}
 
@@ -31,11 +28,12 @@ class Reproduction:
     Parameters
     ----------
     item : str
-        What is reproduced, as "Complexity paper, Fig. 1". The script's own name names the record.
+        The figure or table, such as "Complexity paper, Fig. 1". The record is named after the
+        script.
     found : str
-        What the paper found, in a sentence.
+        The finding of the paper, in a sentence.
     n_seeds : int
-        How many seeds the small version takes.
+        Number of seeds of the small version.
 
     Attributes
     ----------
@@ -58,9 +56,9 @@ class Reproduction:
         print(f"{item}\n    {found}")
 
     def cache(self, function):
-        """Keep the values of a function on disk, so that a killed run goes on.
+        """Keep the results of a function on disk, so that a killed run can resume.
 
-        What a value took counts among the seconds of the record when it is found there.
+        The record counts the seconds that a result took even if it is found on disk.
         """
         kept = self._memory.cache(function)
 
@@ -75,7 +73,7 @@ class Reproduction:
         return call
 
     def claim(self, statement, holds):
-        """Keep a statement of the paper that is true, false, or None: the seeds cannot tell."""
+        """Keep a statement of the paper: True, False, or None if the seeds cannot tell."""
         holds = None if holds is None else bool(holds)
         self._claims.append({"statement": statement, "holds": holds})
         print(f"    {WORDS[holds]:4}  {statement}", flush=True)
@@ -99,8 +97,8 @@ class Reproduction:
         ----------
         figure : matplotlib Figure, default=None
         tried : str, default=None
-            What was tried where a statement does not hold, and why that may be. The summary has
-            it only then.
+            What was tried if a statement does not hold, and possible reasons. The summary shows it
+            only in that case.
         """
         failed = [claim["statement"] for claim in self._claims if claim["holds"] is False]
         held = [claim for claim in self._claims if claim["holds"]]
@@ -115,7 +113,7 @@ class Reproduction:
         if figure is not None:
             path = self._output / f"{self.name}.png"
             figure.savefig(path, dpi=120)
-            with Image.open(path) as picture:  # a palette takes a third of the room
+            with Image.open(path) as picture:  # a palette takes a third of the space
                 palette = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
             palette.save(path, optimize=True)
         record = {
@@ -147,14 +145,14 @@ def show(values, digits=2):
 
 
 def near(values, published, tolerance):
-    """Return whether a mean is within a tolerance of what was published."""
+    """Return whether a mean is within a tolerance of the published value."""
     return bool(abs(np.mean(values) - published) <= tolerance)
 
 
 def below(differences):
     """Return whether differences, one a seed, are below 0 by two standard errors.
 
-    None where their mean is, but the seeds are too few to tell.
+    None if their mean is, but the seeds are too few to tell.
     """
     mean, error = np.mean(differences), standard_error(differences)
     if mean >= 0:

@@ -2,14 +2,14 @@ r"""
 Three estimators of what the layers of MLP2 know
 ================================================
 
-Fig. 13 of the Gibbs paper compares binning (bins of 2.0), a kernel density (variance 2.0) and its
-own estimator on MLP2, whose activations are tanh. MLP2 learns all features of the images quickly,
-so that I(X;T_i) should rise, but by binning it falls; tanh keeps T_1 from telling features apart,
-but the kernel density gives I(X;T_1) > 1.5.
+Fig. 13 of the Gibbs paper compares binning (bins of 2.0), a kernel density (variance 2.0) and the
+paper's own estimator on MLP2, whose activations are tanh. MLP2 learns all features of the images
+quickly, so I(X;T_i) should rise, but it falls by binning. Tanh keeps T_1 from distinguishing the
+features, but the kernel density gives I(X;T_1) > 1.5.
 
-This is the published size: 50 starts, 1000 epochs; ``--full`` changes nothing. What the text does
-not say is as in the released scripts: the noise of the images has a tenth of the variance, and the
-logarithms of the binning are natural ones. All numbers here are in bits.
+The run has the published size, 50 starts and 1000 epochs, so ``--full`` changes nothing. The noise
+of the images has a tenth of the variance, as in the released scripts; the text does not say. The
+released scripts bin with natural logarithms; all numbers here are in bits.
 
 .. image:: /reproduction/gibbs_fig13_estimators_mlp2.png
    :alt: I(X;T_i) and I(Y;T_i) of MLP2 over training, by three estimators.
@@ -17,7 +17,7 @@ logarithms of the binning are natural ones. All numbers here are in bits.
 
 # sphinx_gallery_thumbnail_path = "reproduction/gibbs_fig13_estimators_mlp2.png"
 
-from _gibbs_measures import draw_estimators, information, report_estimators
+from _gibbs_figures import compare_estimators, draw_estimators
 from _reproduction import Reproduction, at_least, below, show
 
 paper = Reproduction(
@@ -26,16 +26,7 @@ paper = Reproduction(
     "more than 1.5; by the Gibbs estimator it does neither.",
     n_seeds=50,
 )
-
-# %%
-# The three estimators, at the settings that the paper takes.
-n_starts = len(paper.seeds)
-planes = {
-    "bins": information("MLP2", n_starts, "bins", 2.0, noise=0.1),
-    "KDE": information("MLP2", n_starts, "KDE", 2.0, noise=0.1),
-    "Gibbs": information("MLP2", n_starts, noise=0.1),
-}
-report_estimators(paper, planes)
+planes = compare_estimators(paper, "MLP2")
 
 # %%
 # The statements: I(X;T_1) before and after training.
@@ -47,7 +38,4 @@ paper.claim(text, at_least(last["KDE"], 1.5))
 change = last["Gibbs"] - first["Gibbs"]
 text = f"Gibbs: I(X;T_1) does not fall over training, but changes by {show(change)} bits"
 paper.claim(text, at_least(last["Gibbs"], first["Gibbs"]))
-
-# %%
-# A column for each estimator.
 paper.finish(draw_estimators(planes))

@@ -2,17 +2,19 @@ r"""
 Activations of two samples are correlated
 =========================================
 
-Fig. 14 of the Gibbs paper trains an MLP (784-96-32-10, tanh) on MNIST for 200 epochs of Adam with
-learning rate 0.0005, and correlates the activations of each two of 5000 samples. If activations
-were independent, as estimators without a model take them to be, correlations were 0. Those of the
-inputs are said to be very small; those of two samples of one class rise from layer to layer, to
-0.55, 0.79 and 0.84, and of different classes stay at 0.29, 0.27 and 0.33. These are means of
-absolute values; the signed ones of different classes cancel.
+Fig. 14 of the Gibbs paper trains an MLP (784-96-32-10, tanh) on MNIST for 200 epochs of Adam with a
+learning rate of 0.0005, and computes the correlation between the activations of every two of 5000
+samples. If the activations were independent, as estimators without a model assume, the correlations
+would be 0. According to the paper, the correlations of inputs are very small. Those of two samples
+of one class rise from layer to layer, to 0.55, 0.79 and 0.84; those of different classes stay at
+0.29, 0.27 and 0.33. These are means of absolute values; the signed ones of different classes
+cancel.
 
 The paper does not say how many images it trains on, in which batches, or how they are scaled. The
-small version trains on the 5000 images that it correlates, 500 a class, from 10 starts, each image
-with mean 0 and deviation 1 as in the released code, and the whole as one batch; other settings have
-3 starts. "Very small" is taken as below 0.1. ``--full`` adds trainings on 60,000 images.
+small version trains on the 5000 images that it correlates, 500 from each class, in a single batch
+and from 10 starts; each image has mean 0 and standard deviation 1, as in the released code. Other
+settings have 3 starts. "Very small" is taken to mean below 0.1. ``--full`` adds trainings on 60,000
+images.
 
 .. image:: /reproduction/gibbs_fig14_correlation.png
    :alt: Correlation matrices of input and layers, and mean correlations over training.
@@ -49,7 +51,7 @@ if paper.full:
     SETTINGS += [(60_000, 600, scale) for scale in ("standardised", "[0, 1]", "[-1, 1]")]
 
 # %%
-# One setting: the mean correlations of input and layers over training, and some of the matrices.
+# One setting: mean correlations of input and layers over training, and some of the matrices.
 
 
 def scaled(images, scale):
@@ -61,7 +63,7 @@ def scaled(images, scale):
 
 @paper.cache
 def correlations(n_images, batch_size, scale, n_starts):
-    """Return means by kind, (n_epochs, n_layers, n_starts), those of the inputs, and matrices."""
+    """Return means by kind (n_epochs, n_layers, n_starts), means for the inputs, and matrices."""
     images, y = load_images("mnist")[:2]
     X = scaled(images, scale)
     rows = np.concatenate([np.flatnonzero(y == m)[:500] for m in range(10)])
@@ -128,7 +130,7 @@ text = f"inputs are hardly correlated: mean |R| < 0.1 even of different classes:
 paper.claim(text, mean < 0.1)
 
 # %%
-# What the inputs have in common: the mean of all images, bright in the middle and dark around it.
+# All inputs share the mean of all images, which is bright in the middle and dark around it.
 images, y = load_images("mnist", 5000)[:2]
 X = standardised(images)
 mean = sample_correlation([X - X.mean(axis=0)], y)["abs_different"][0]

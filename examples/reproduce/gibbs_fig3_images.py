@@ -2,14 +2,14 @@ r"""
 The images of known entropy
 ===========================
 
-The Gibbs paper makes 512 images from one pattern in four orientations, and adds noise: Image0 is as
-it is, Image1 is turned along the secondary diagonal, Image2 along the vertical and Image3 along the
-horizontal direction. Orientation is all there is to know of an image, which makes H(X) = 2 bits;
-two labels divide them evenly, which makes H(Y) = 1 bit.
+The Gibbs paper makes 512 images from one pattern in four orientations, and adds noise: Image0 is
+the pattern itself, Image1 is flipped along the secondary diagonal, Image2 along the vertical and
+Image3 along the horizontal direction. Images differ only in their orientation, apart from the
+noise, so H(X) = 2 bits; two labels divide them evenly, so H(Y) = 1 bit.
 
-:func:`~skgate.datasets.make_oriented_images` is the authors' released recipe. Here the images are
-drawn with three seeds, and each statement is checked on the pixels. This is the published size:
-``--full`` changes nothing.
+:func:`~skgate.datasets.make_oriented_images` follows the authors' released recipe. The images are
+drawn with three seeds, and each statement is checked on the pixels. The run has the published size,
+so ``--full`` changes nothing.
 
 .. image:: /reproduction/gibbs_fig3_images.png
    :alt: The pattern, and one noisy image of each orientation.
@@ -32,7 +32,7 @@ paper = Reproduction(
 )
 
 # %%
-# Without noise: how the four orientations come from one pattern.
+# Without noise: the four orientations of one pattern.
 pattern, *turned = make_oriented_images(4, noise_variance=0)[0].reshape(-1, 32, 32)
 along_secondary_diagonal = pattern.T[::-1, ::-1]
 paper.claim(
@@ -47,18 +47,18 @@ paper.claim(
 )
 
 # %%
-# With noise: what can be told of an image is its orientation, by the pattern that it is most like.
+# With noise: the orientation of an image is inferred from the most similar pattern.
 patterns = np.stack([pattern, *turned]).reshape(4, -1)
 h_x, h_y, right, noise = [], [], [], []
 i, j = np.indices((32, 32))
-variance = (32 * np.minimum(i, j) / (32 - np.abs(i - j))).var()  # of the pattern, in its own units
+variance = (32 * np.minimum(i, j) / (32 - np.abs(i - j))).var()  # of the pattern, before scaling
 for seed in paper.seeds:
     X, y, orientation = make_oriented_images(random_state=seed)
     likeness = X @ patterns.T / 1024
-    told = likeness.argmax(axis=1)
-    h_x.append(entropy(np.bincount(told), base=2))
+    inferred = likeness.argmax(axis=1)
+    h_x.append(entropy(np.bincount(inferred), base=2))
     h_y.append(entropy(np.bincount(y), base=2))
-    right.append(np.mean(told == orientation))
+    right.append(np.mean(inferred == orientation))
     noise.append(variance * (1 / np.mean(likeness.max(axis=1)) ** 2 - 1))
 paper.claim(f"there are 512 images of 32 × 32: {X.shape}", X.shape == (512, 32 * 32))
 paper.claim(f"the orientation can be told of all: {np.mean(right):.0%}", np.min(right) == 1)

@@ -1,15 +1,15 @@
 r"""
-What the features of the first layer know of the input
-======================================================
+Information of the first layer's features about the input
+=========================================================
 
 The Gibbs paper trains MLP1 (1024-8-6-2, ReLU), MLP2 (the same, tanh) and MLP3 (1024-2-6-2, ReLU) on
 512 images in four orientations, from 50 random starts. The eight features of MLP1 soon show the
-orientations, and stay as they are after epoch 4. I(X;T_1) goes to 1.81 bits of 2 in MLP1, 0.44 in
-MLP2, whose tanh cannot tell features apart, and 0.79 in MLP3, which has two features only.
+orientations, and do not change after epoch 4. I(X;T_1) approaches 1.81 of 2 bits in MLP1, 0.44 in
+MLP2, whose tanh cannot distinguish the features, and 0.79 in MLP3, which has only two features.
 
-This is the published size: 50 starts, 1000 epochs of Adam with learning rate 0.03; ``--full``
-changes nothing. The text does not say all: the output layer has biases, as in the released code.
-What becomes of the MLPs without is a row of the table.
+The run has the published size, 50 starts and 1000 epochs of Adam with a learning rate of 0.03, so
+``--full`` changes nothing. The output layer has biases, as in the released code; the text does not
+say. A row of the table shows the MLPs without them.
 
 .. image:: /reproduction/gibbs_fig4_features.png
    :alt: Features of MLP1 over training, and I(X;T_1) of the three MLPs.
@@ -43,7 +43,7 @@ rows = [[str(epoch), *(show(x[name][i]) for name in MLPS)] for i, epoch in enume
 rows += [["paper", *map(str, PUBLISHED.values())]]
 
 # %%
-# The same without biases of the output layer, for 300 epochs: nothing moves after epoch 64.
+# The same without biases of the output layer, for 300 epochs: nothing changes after epoch 64.
 unbiased = {"epochs": (0, 300), "output_bias": False}
 rows += [["no output bias", *(show(information(m, n_starts, **unbiased).x[-1, 0]) for m in MLPS)]]
 y = oriented_images()[1]
@@ -53,8 +53,8 @@ for label, epoch, settings in [("fit", 1000, {}), ("no output bias, fit", 300, u
 paper.table(["epoch", *MLPS], rows)
 
 # %%
-# What the features show: an orientation, where one of them correlates with its pattern by more than
-# 0.5. (Each feature is most like some pattern, and so are random ones: that alone says nothing.)
+# Features show an orientation if one of them has a correlation above 0.5 with its pattern. (That a
+# feature is more similar to one pattern than to the others is not informative: so are random ones.)
 patterns = make_oriented_images(4, noise_variance=0)[0]
 states = train_oriented("MLP1", n_starts)
 
@@ -91,8 +91,8 @@ text = f"they show all four at epoch 4, in most starts: {all_four.sum()} of {n_s
 paper.claim(text, below(0.5 - all_four))
 
 # %%
-# Why the mean of MLP3 is uncertain. Two units can share out four orientations in few ways, and
-# which one it is the first steps decide: the mean counts starts.
+# Why the mean of MLP3 is uncertain. Two units can divide four orientations in few ways, and the
+# first steps decide in which: the mean depends on how many starts take each way.
 levels, counts = np.unique(last["MLP3"].round(1), return_counts=True)
 shares = ", ".join(f"{v:.1f} in {n}" for v, n in zip(levels, counts, strict=True))
 paper.note(f"I(X;T_1) of MLP3 takes few values: {shares} starts")

@@ -2,14 +2,14 @@ r"""
 The probability of each feature, through ReLU and tanh
 ======================================================
 
-Table 2 of the Gibbs paper takes one image and the eight features of MLP1. Three of the products of
-feature and image are positive. A softmax of them through ReLU gives the largest a probability of
-1.0; through tanh all three look the same, with 0.272 each, and 0.037 each of the five others: tanh
-hinders a layer from telling its features apart.
+Table 2 of the Gibbs paper uses one image and the eight features of MLP1. Three of the products of
+feature and image are positive. Their softmax through ReLU gives the largest one a probability of
+1.0. Through tanh all three are the same, with 0.272 each, and the five others have 0.037 each: tanh
+keeps a layer from distinguishing its features.
 
-Here MLP1 is trained from 50 starts for 1000 epochs, as in Fig. 4 (the published table is of one
-start), and the table is of the first start with three positive products. This is the published
-size: ``--full`` changes nothing.
+MLP1 is trained from 50 starts for 1000 epochs, as in Fig. 4, and the table shows the first start
+with three positive products; the published table shows one start. The run has the published size,
+so ``--full`` changes nothing.
 
 .. image:: /reproduction/gibbs_table2_probabilities.png
    :alt: Probabilities of the eight features of MLP1 for one image, through ReLU and tanh.
@@ -39,7 +39,7 @@ p_relu = softmax(np.maximum(products, 0), axis=1)
 p_tanh = softmax(np.tanh(products), axis=1)  # of the same products, as in the paper
 
 # %%
-# The start of the table has three positive products, as the paper's.
+# The start in the table has three positive products, like the paper's.
 own = np.argmax((products > 0).sum(axis=1) == 3)
 rows = [
     ["product with Image0", *(f"{v:.1f}" for v in products[own])],

@@ -2,16 +2,16 @@ r"""
 Binning and kernel density depend on their setting
 ==================================================
 
-Table 3 of the Gibbs paper lists eight widths of bins and eight variances of a kernel density's
-noise. Appendix G.1 finds with them that both estimators are sensitive to their setting, that
-settings below 1.0 give more than the 2 bits that there are of the input, and, since the truth is
-known here, takes 2.0 for the best of each.
+Table 3 of the Gibbs paper lists eight bin widths and eight variances of a kernel density's noise.
+Appendix G.1 finds with them that both estimators are sensitive to their setting and that settings
+below 1.0 give more than the 2 bits that the input has. Since the true value is known here, it
+chooses 2.0 as the best setting of both.
 
-Here each is applied to MLP1 and MLP2 at the published size (50 starts, 1000 epochs); ``--full``
-changes nothing. The noise of the images has a tenth of the variance, and the logarithms of the
-binning are natural ones, as in the released scripts. Whether 2.0 gives more than the 2 bits is
-asked of the numbers as the paper reads them, bins in nats, and a tenth above 2 is let pass, as
-everywhere; the note says what they are in bits. The best is known only where the truth is.
+Each setting is applied to MLP1 and MLP2 at the published size, 50 starts and 1000 epochs, so
+``--full`` changes nothing. As in the released scripts, the noise of the images has a tenth of the
+variance, and the binning uses natural logarithms. Whether 2.0 gives more than 2 bits is decided on
+the numbers as the paper reads them, with bins in nats and a tolerance of a tenth, as everywhere;
+the notes have the values in bits.
 
 .. image:: /reproduction/gibbs_table3_settings.png
    :alt: I(X;T_i) of MLP1 and MLP2 after training over the settings of binning and kernel density.
@@ -65,7 +65,7 @@ for (name, estimator), by_setting in x.items():
     paper.claim(f"{text}{smallest} to {greatest}", below(falls))
 
 # %%
-# Settings below 1.0, and the one that the paper takes, against the 2 bits that there are.
+# Settings below 1.0, and the one that the paper chooses, against the 2 bits of the input.
 for (name, estimator), by_setting in x.items():
     most = [largest(values) for value, values in by_setting.items() if value < 1]
     text = f"{name}, {estimator}: all settings below 1.0 exceed 2 bits at some epoch, by at least "

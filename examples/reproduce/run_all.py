@@ -1,12 +1,12 @@
 """Run every script of this folder, and write the summary of their verdicts.
 
-    SKGATE_DATA=folder python examples/reproduce/run_all.py            # what has no record yet
+    SKGATE_DATA=folder python examples/reproduce/run_all.py            # scripts without a record
     SKGATE_DATA=folder python examples/reproduce/run_all.py --again    # all
     SKGATE_DATA=folder python examples/reproduce/run_all.py --full     # at the published size
     python examples/reproduce/run_all.py --summary                     # only the summary
 
-Two scripts run at a time, on one core each. A run that was killed goes on: scripts that are done
-have their record, and the others find what they computed on disk.
+Two scripts run at a time, on one core each. A killed run can resume: finished scripts have their
+record, and the others find their intermediate results on disk.
 """
 
 import argparse
@@ -52,14 +52,14 @@ def run(script, *options):
             stderr=file,
         ).returncode
     if status == 0:
-        log.unlink()  # the record has it all
+        log.unlink()  # the record has everything
     seconds = time.perf_counter() - start
     print(f"{script.stem}: exit status {status}, {seconds:.0f} s", flush=True)
     return script.stem, status, seconds
 
 
 def summary():
-    """Return a table of verdicts for each paper, and what was missed, as reStructuredText."""
+    """Return a table of verdicts for each paper, and the failed statements, in reStructuredText."""
     records = {script.stem: record(script) for script in scripts()}
     records = {name: r for name, r in records.items() if r is not None}
     n_reproduced = sum(map(_reproduced, records.values()))
@@ -137,8 +137,10 @@ def _row(*cells):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--again", action="store_true", help="run also what has a record")
-    parser.add_argument("--full", action="store_true", help="what has no record of full size")
+    parser.add_argument("--again", action="store_true", help="run scripts that have a record, too")
+    parser.add_argument(
+        "--full", action="store_true", help="run scripts without a full-size record"
+    )
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--jobs", type=int, default=2, help="scripts at a time")
     args = parser.parse_args()

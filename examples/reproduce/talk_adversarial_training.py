@@ -3,22 +3,22 @@ Complexity of adversarially trained networks
 ============================================
 
 The talk about the Complexity paper has a table of H(Σ_l) in three layers of ResNet-20, ResNet-32,
-ResNet-44 and LeNet, trained normally and adversarially. Adversarial training has the lower value
-in all of them but the third layer of ResNet-44: robust networks are the simpler ones. The drop is
-large in the first two layers, and a few hundredths in the third.
+ResNet-44 and LeNet, trained normally and adversarially. Adversarial training gives the lower value
+in all of them except the third layer of ResNet-44: robust networks are simpler. The drop is large
+in the first two layers, and a few hundredths in the third.
 
 The small version trains LeNet-5 on 2000 images of MNIST, and a ResNet-20 of half the width on 1000
-CIFAR-10 images of 16 x 16 pixels, three seeds. Adversarial training is that of Madry, from the
+CIFAR-10 images of 16 x 16 pixels, with three seeds. Adversarial training is Madry's, from the
 Adversarial Robustness Toolbox, with projected gradient descent inside a ball of the maximum norm:
-0.2 for MNIST and 8/255 for CIFAR-10, 4 steps. The talk says neither data nor attack nor which
-layers; here they are the first three gating layers, which in LeNet are two convolutional ones and
-a fully connected one, whose kernel density is at its ceiling as in the talk.
+0.2 for MNIST and 8/255 for CIFAR-10, 4 steps. The talk gives neither the data, nor the attack, nor
+the layers. This script measures the first three gating layers; in LeNet these are two convolutional
+ones and a fully connected one, whose kernel density is at its ceiling, as in the talk.
 
-Gates are those of 1000 training images without perturbation. The kernel density is the paper's,
-with α = 0.04 after convolutions and 0.01 otherwise. It judges where it is below its ceiling; where
-it is not, in either training, the Chow-Liu density does.
+The gates are those of 1000 training images without perturbation. The kernel density is the paper's,
+with α = 0.04 after convolutions and 0.01 otherwise. A layer is judged by the kernel density if that
+is below its ceiling in both trainings, and by the density of independent gates otherwise.
 
-``--full`` trains all four networks, at the published widths, on all images for 100 epochs, and
+``--full`` trains all four networks at the published widths on all images for 100 epochs, and
 measures 2000 images.
 
 .. image:: /reproduction/talk_adversarial_training.png
@@ -31,7 +31,8 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from _lambda_networks import images, lenet, resnet
+from _image_networks import lenet, resnet
+from _lambda_networks import images
 from _reproduction import Reproduction, below, show, standard_error
 from art.attacks.evasion import ProjectedGradientDescentPyTorch
 from art.defences.trainer import AdversarialTrainerMadryPGD
@@ -62,14 +63,14 @@ steps = 4
 
 
 # %%
-# Train one network; return accuracies in per cent, and the entropies of its first gating layers.
+# Train one network; return accuracies in per cent, and entropies of the first gating layers.
 @paper.cache
 def measure(name, adversarial, seed, dataset, size, n_images, epochs, lr, eps, width, n_measured):
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the toolbox draws from it
     X, y, X_test, y_test = images(dataset, n_images, 500, size=size, standardize=False)
     channels = X.shape[1]
-    net = lenet(channels, size) if name == "LeNet-5" else resnet(int(name[7:]), width, channels)
+    net = lenet(channels, size) if name == "LeNet-5" else resnet(int(name[7:]), channels, width)
     classifier = PyTorchClassifier(
         net,
         nn.CrossEntropyLoss(),
@@ -96,11 +97,11 @@ def measure(name, adversarial, seed, dataset, size, n_images, epochs, lr, eps, w
     states = GateExtractor(net, layers=nn.ReLU).fit_transform(X[:n_measured])
     states = states.select(states.layer_names[:3])
     with warnings.catch_warnings():
-        # saturation is looked at below
+        # the flag is looked at below
         warnings.simplefilter("ignore", SaturationWarning)
         kernel = gating_entropy(states)
     product = gating_entropy(states, density="product", random_state=0)
-    return accuracies, kernel.layer_entropies, kernel.saturated, product.layer_entropies
+    return accuracies, kernel.layer_entropy, kernel.layer_saturated, product.layer_entropy
 
 
 found = {}  # network → normal and adversarial → list of measurements
@@ -111,7 +112,7 @@ for name, settings in (lenets | resnets).items():
     ]
 
 # %%
-# What the talk's table says. Differences are between networks of one seed.
+# The statements of the talk's table. Differences are between networks of one seed.
 judged = {}
 for name, trainings in found.items():
     accuracies, kernel, saturated, product = (

@@ -3,17 +3,17 @@ Least adversarial perturbation over λ
 =====================================
 
 The talk about the Complexity paper says that the least L2 norm of adversarial perturbations grows
-with the weight λ of the complexity penalty: simpler networks are the more robust ones.
+with the weight λ of the complexity penalty: simpler networks are more robust.
 
-It names neither network nor data. Here it is the residual MLP of the paper's Section 4.3, on 1000
-images of MNIST (14 x 14 pixels, 196 units a layer) and of CIFAR-10 (8 x 8 pixels, 192 units), 15
-epochs, three seeds, with the last four gating layers penalised and the values of λ of Fig. 7. The
-least perturbation of an image is that of DeepFool, from the Adversarial Robustness Toolbox; its
-norm is in standard deviations of a pixel, and its mean is over the first 200 test images that a
-network classifies correctly. Complexity is the entropy of independent gates of the training images,
-summed over the penalised layers.
+The talk names neither network nor data. This script uses the residual MLP of the paper's Section
+4.3, on 1000 images of MNIST (14 x 14 pixels, 196 units a layer) and of CIFAR-10 (8 x 8 pixels, 192
+units), with 15 epochs and three seeds; the last four gating layers are penalised, and the values of
+λ are those of Fig. 7. DeepFool, from the Adversarial Robustness Toolbox, finds the least
+perturbation of each image. Norms are in standard deviations of a pixel and are averaged over the
+first 200 test images that a network classifies correctly. Complexity is the entropy of the gates of
+the training images, taken as independent and summed over the penalised layers.
 
-``--full`` takes all images at their own size, the published width for CIFAR-10 and 100 epochs.
+``--full`` uses all images at their own size, the published width for CIFAR-10 and 100 epochs.
 
 .. image:: /reproduction/talk_least_perturbation.png
 """
@@ -24,67 +24,58 @@ from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from _lambda_networks import images, last_layers, residual_mlp
+from _lambda_networks import (
+    RESIDUAL_MLP,
+    images,
+    last_layers,
+    rank_correlations,
+    residual_mlp,
+    train,
+)
 from _reproduction import Reproduction, below, show, standard_error
 from art.attacks.evasion import DeepFool
 from art.estimators.classification import PyTorchClassifier
-from scipy.stats import spearmanr
 from torch import nn
 
-from skgate import ComplexityRegularizedClassifier, GateExtractor, gating_entropy
+from skgate import GateExtractor, gating_entropy
 
 paper = Reproduction(
     "Talk, least perturbation over λ",
     "the least L2 norm of adversarial perturbations grows with λ",
     n_seeds=3,
 )
-
-# %%
-# The sizes, and the weights λ.
-if paper.full:
-    n_images, sizes, epochs, lr = 60_000, {"mnist": 28, "cifar10": 32}, 100, 1e-4
-    lams = [0, 1e-5, 1e-4, 1e-3, 1e-2]
-else:
-    n_images, sizes, epochs, lr = 1000, {"mnist": 14, "cifar10": 8}, 15, 1e-3
-    lams = [0, 1e-4, 1e-3, 3e-3, 1e-2]
+settings = RESIDUAL_MLP[paper.full]
+lams = settings["lams"]
 
 
 # %%
 # Train one network and attack it; return norm, accuracy in per cent and complexity in bits.
 @paper.cache
-def measure(dataset, lam, seed, n_images, size, epochs, lr):
+def measure(dataset, lam, seed, size, n_images, **training):
     X, y, X_test, y_test = images(dataset, n_images, 2000, size=size)
-    classifier = ComplexityRegularizedClassifier(
-        partial(residual_mlp, X[0].size),
-        lam=lam,
-        lr=lr,
-        max_epochs=epochs,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        random_state=seed,
-    ).fit(X, y)
+    classifier = train(partial(residual_mlp, X[0].size), X, y, lam=lam, seed=seed, **training)
     net = classifier.module_
     clean = X_test[classifier.predict(X_test) == y_test][:200]
     target = PyTorchClassifier(net, nn.CrossEntropyLoss(), X.shape[1:], 10)
     found = DeepFool(target, max_iter=50, batch_size=200, verbose=False).generate(clean)
     norms = np.linalg.norm((found - clean).reshape(len(clean), -1), axis=1)
     states = GateExtractor(net, layers=last_layers(net)).fit_transform(X[:2000])
-    bits = gating_entropy(states, density="product", random_state=0).layer_entropies.sum()
+    bits = gating_entropy(states, density="product", random_state=0).layer_entropy.sum()
     return norms.mean(), 100 * classifier.score(X_test, y_test), bits
 
 
 found = {
     dataset: np.array(
         [
-            [measure(dataset, lam, seed, n_images, size, epochs, lr) for seed in paper.seeds]
+            [measure(dataset, lam, seed, size, **settings["training"]) for seed in paper.seeds]
             for lam in lams
         ]
     )
-    for dataset, size in sizes.items()
+    for dataset, size in settings["sizes"].items()
 }
 
 # %%
-# What the talk says. Rank correlations and differences are those of each seed.
+# The statements of the talk. Rank correlations and differences are those of each seed.
 for dataset, values in found.items():
     paper.note(f"{dataset}; norms in standard deviations of a pixel")
     rows = [
@@ -93,7 +84,7 @@ for dataset, values in found.items():
     ]
     paper.table(["λ", "least norm", "accuracy, %", "complexity, bits"], rows)
     norms = values[..., 0]
-    rho = [spearmanr(lams, norms[:, s]).statistic for s in range(norms.shape[1])]
+    rho = rank_correlations(lams, norms)
     text = f"{dataset}: the least norm grows with λ: rank correlation {show(rho)}, "
     text += f"{show(norms[0])} at 0, {show(norms[-1])} at {lams[-1]:g}"
     paper.claim(text, below(-np.array(rho)))

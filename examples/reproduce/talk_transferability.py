@@ -4,24 +4,25 @@ Transfer of adversarial perturbations
 
 The talk about the Complexity paper says that simple networks encode common knowledge: adversarial
 perturbations made for simple networks transfer to complex ones, and those made for complex networks
-hardly to simple ones.
+hardly transfer to simple ones.
 
-It names neither network, data nor attack. Here simple networks are those trained with a large
+The talk names neither network, data nor attack. Simple networks are here those trained with a large
 weight λ of the complexity penalty: the residual MLP of the paper's Section 4.3, on 1000 images of
-MNIST (14 x 14 pixels, 196 units a layer) and of CIFAR-10 (8 x 8 pixels, 192 units), 15 epochs, with
-the last four gating layers penalised and the values of λ of Fig. 7. The attack is projected
-gradient descent, from the Adversarial Robustness Toolbox, on 300 test images, within an L2 ball
-whose radius is a little above the least perturbation that fools a network with λ = 0.
+MNIST (14 x 14 pixels, 196 units a layer) and of CIFAR-10 (8 x 8 pixels, 192 units), with 15 epochs;
+the last four gating layers are penalised, and the values of λ are those of Fig. 7. The attack is
+projected gradient descent, from the Adversarial Robustness Toolbox, on 300 test images, within an
+L2 ball whose radius is slightly above the least perturbation that fools a network with λ = 0.
 
-Entry (i, j) of the matrix is the share of the images that the target, trained with λ_j, gets right,
-and wrong once they carry what was made for the source, trained with λ_i. Source and target start
-from different seeds. There are four pairs.
+Take the images that the target, trained with λ_j, classifies correctly. Entry (i, j) of the matrix
+is the share of them that it misclassifies once they carry the perturbation made for the source,
+trained with λ_i. Source and target start from different seeds. There are four pairs.
 
-Since a target with a large λ might resist whatever its source, two kinds of statement are judged:
-between two values of λ, more goes from the simple network to the complex one than the other way;
-and a complex target is fooled more by a simple source than by a complex source.
+A target with a large λ might resist perturbations from any source. Two kinds of statement are
+therefore judged: between two values of λ, more perturbations transfer from the simple network to
+the complex one than the other way; and a complex target is fooled more by a simple source than by a
+complex source.
 
-``--full`` takes all images at their own size, the published width for CIFAR-10 and 100 epochs.
+``--full`` uses all images at their own size, the published width for CIFAR-10 and 100 epochs.
 
 .. image:: /reproduction/talk_transferability.png
 """
@@ -34,13 +35,11 @@ from itertools import combinations
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from _lambda_networks import images, residual_mlp
+from _lambda_networks import RESIDUAL_MLP, images, residual_mlp, train
 from _reproduction import Reproduction, below, show
 from art.attacks.evasion import ProjectedGradientDescentPyTorch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
-
-from skgate import ComplexityRegularizedClassifier
 
 paper = Reproduction(
     "Talk, transfer matrix",
@@ -49,30 +48,18 @@ paper = Reproduction(
 )
 
 # %%
-# Size of the images and radius of the ball, in standard deviations of a pixel; and the weights λ.
-if paper.full:
-    n_images, epochs, lr = 60_000, 100, 1e-4
-    data = {"mnist": (28, 4), "cifar10": (32, 2.4)}
-    lams = [0, 1e-5, 1e-4, 1e-3, 1e-2]
-else:
-    n_images, epochs, lr = 1000, 15, 1e-3
-    data = {"mnist": (14, 2), "cifar10": (8, 0.6)}
-    lams = [0, 1e-4, 1e-3, 3e-3, 1e-2]
+# The settings, and the radius of the ball in standard deviations of a pixel.
+settings = RESIDUAL_MLP[paper.full]
+lams, training = settings["lams"], settings["training"]
+radii = {"mnist": 4, "cifar10": 2.4} if paper.full else {"mnist": 2, "cifar10": 0.6}
 
 
 # %%
 # Train one network and attack it; return the perturbed images, and the network's weights.
 @paper.cache
-def attack(dataset, lam, seed, n_images, size, epochs, lr, radius):
+def attack(dataset, lam, seed, size, radius, n_images, **training):
     X, y, X_test, y_test = images(dataset, n_images, 300, size=size)
-    classifier = ComplexityRegularizedClassifier(
-        partial(residual_mlp, X[0].size),
-        lam=lam,
-        lr=lr,
-        max_epochs=epochs,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        random_state=seed,
-    ).fit(X, y)
+    classifier = train(partial(residual_mlp, X[0].size), X, y, lam=lam, seed=seed, **training)
     source = PyTorchClassifier(classifier.module_, nn.CrossEntropyLoss(), X.shape[1:], 10)
     descent = ProjectedGradientDescentPyTorch(
         source, norm=2, eps=radius, eps_step=radius / 5, max_iter=10, batch_size=300, verbose=False
@@ -91,10 +78,10 @@ def predictions(weights, X):
 # %%
 # The matrix of each pair of seeds: λ of the source by λ of the target.
 found = {}
-for dataset, (size, radius) in data.items():
-    _, _, X_test, y_test = images(dataset, n_images, 300, size=size)
+for dataset, size in settings["sizes"].items():
+    _, _, X_test, y_test = images(dataset, training["n_images"], 300, size=size)
     made = {
-        (lam, seed): attack(dataset, lam, seed, n_images, size, epochs, lr, radius)
+        (lam, seed): attack(dataset, lam, seed, size, radii[dataset], **training)
         for lam in lams
         for seed in range(len(paper.seeds) + 1)
     }
@@ -108,7 +95,7 @@ for dataset, (size, radius) in data.items():
                 fooled[s, i, j] = 100 * wrong[right].mean()
 
 # %%
-# What the talk says.
+# The statements of the talk.
 pairs = list(combinations(range(len(lams)), 2))
 for dataset, fooled in found.items():
     paper.note(f"{dataset}: images fooled, in per cent, by λ of source (rows) and target (columns)")

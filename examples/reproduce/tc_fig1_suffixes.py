@@ -3,28 +3,28 @@ Complexity falls from layer to layer
 ====================================
 
 Fig. 1 of the Complexity paper follows the fully connected network MLP-α while it learns MNIST.
-:math:`H(\Sigma_l, \dots, \Sigma_L)` is the complexity of what happens from layer :math:`l` to the
-output. It falls with :math:`l` at every epoch: features nearer to the output need less
+:math:`H(\Sigma_l, \dots, \Sigma_L)` is the complexity of the transformations from layer :math:`l`
+to the output. It falls with :math:`l` at every epoch: features nearer to the output need less
 transformation.
 
-The network here has all eleven layers at the published widths, 784-1024-1024-512-512-256-256-
-128-128-64-16-10. It learns from 5000 images for 12 epochs, from three seeds; the paper takes
-60,000 images and 500 epochs. 2000 training images are measured, as in the paper. The learning rate
-is 0.001: at 0.01 the last layers close for good in the first epoch.
+The network has all eleven layers at the published widths, 784-1024-1024-512-512-256-256-128-128-
+64-16-10. It learns from 5000 images for 12 epochs, with three seeds; the paper uses 60,000 images
+and 500 epochs. As in the paper, 2000 training images are measured. The learning rate is 0.001: at
+0.01 the last layers close for good in the first epoch.
 
-Three estimators say what they find:
+Three estimators are compared:
 
-- that of the paper: the kernel density with one bandwidth for all layers, :math:`\sigma_0^2 = 0.01
-  d` for :math:`d` gates, as in the code that the authors released later. The inequality need not
-  hold: a further layer that is nearly constant widens the bandwidth;
-- the product of the layers' kernels, under which the inequality holds by construction; at α = 0.1,
+- the paper's kernel density with one bandwidth for all layers, :math:`\sigma_0^2 = 0.01 d` for
+  :math:`d` gates, as in the code that the authors released later. The inequality need not hold: an
+  additional layer that is nearly constant widens the bandwidth;
+- the product of the layers' kernels, for which the inequality holds by construction, at α = 0.1,
   where it does not saturate;
-- the Chow-Liu density, which has no ceiling of log n and does not hold it by construction. The
-  figure is judged on it too.
+- the Chow-Liu density, which has no ceiling of log n, and for which the inequality does not hold by
+  construction.
 
 .. image:: /reproduction/tc_fig1_suffixes.png
 
-``--full`` takes all images, and 500 epochs that are measured at each fifth.
+``--full`` uses all images and 500 epochs, and measures every fifth epoch.
 """
 
 # sphinx_gallery_thumbnail_path = "reproduction/tc_fig1_suffixes.png"
@@ -38,6 +38,7 @@ from _reproduction import Reproduction, show
 from matplotlib import pyplot as plt
 
 from skgate import SaturationWarning, gating_entropy
+from skgate.densities import Kernel
 
 paper = Reproduction(
     "Complexity paper, Fig. 1",
@@ -47,8 +48,8 @@ paper = Reproduction(
 )
 N_TRAIN, EPOCHS = (60_000, tuple(range(0, 501, 5))) if paper.full else (5000, (0, 1, 2, 4, 8, 12))
 ESTIMATORS = {
-    "one bandwidth (the paper)": dict(bandwidth="n_gates", alpha=0.01),
-    "product of kernels": dict(bandwidth="n_gates", alpha=0.1, joint="product"),
+    "one bandwidth (the paper)": dict(density=Kernel(0.01, "n_gates")),
+    "product of kernels": dict(density=Kernel(0.1, "n_gates", joint="product")),
     "Chow-Liu": dict(density="chow-liu", random_state=0),
 }
 
@@ -66,12 +67,12 @@ def follow(seed, n_train, epochs, lr=1e-3):
     for _ in train(net, X, y, epochs, lr=lr):
         states = relu_states(net, X[:2000])
         with warnings.catch_warnings():
-            # layers that the kernel saturates at are named here one by one; the claims say which
+            # narrow kernels saturate in wide layers
             warnings.simplefilter("ignore", SaturationWarning)
             found = [
                 gating_entropy(states, standard_errors=False, **e) for e in ESTIMATORS.values()
             ]
-        bits.append([f.suffix_entropies for f in found])
+        bits.append([f.suffix_entropy for f in found])
         accuracies.append(accuracy(net, X_test, y_test))
     return np.swapaxes(bits, 0, 1), np.array(accuracies)
 
@@ -81,7 +82,7 @@ bits = np.array([run[0] for run in runs])  # (n_seeds, n_estimators, n_epochs, n
 paper.note(f"accuracy after the last epoch: {show([run[1][-1] for run in runs], 1)} %")
 
 # %%
-# What is left from each layer on, at the first and the last epoch.
+# The complexity from each layer on, at the first and the last epoch.
 
 layers = [f"l={i + 1}" for i in range(bits.shape[-1])]
 paper.table(

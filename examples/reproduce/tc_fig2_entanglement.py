@@ -2,28 +2,30 @@ r"""
 Complexity and entanglement
 ===========================
 
-Fig. 2 of the Complexity paper: of networks with similar activation rates, those of larger
-:math:`H(\Sigma_l)` have the smaller :math:`TC(\Sigma_l)`. It trains 21 LeNet-5 and 21 MLP-β from
-different initial parameters on MNIST, and measures their third and fourth gating layers, of 120 and
-84 gates in both; and 21 ResNet-20, of which it measures the third layer.
+According to Fig. 2 of the Complexity paper, networks with similar activation rates have a smaller
+:math:`TC(\Sigma_l)` the larger their :math:`H(\Sigma_l)` is. The paper trains 21 LeNet-5 and 21
+MLP-β from different initial parameters on MNIST, and measures their third and fourth gating layers,
+of 120 and 84 gates in both; it also trains 21 ResNet-20 and measures their third layer.
 
-:math:`H + TC = C` holds for every network, with :math:`C` the entropy that independent gates of the
-same activation rates would have. The two correlate negatively where :math:`C` varies less than
-:math:`H` does: how similar the rates are decides. The paper says that those of its networks are
-similar, and not how it sees to that. Here the 21 networks of an architecture differ in the seed
-alone. The statement is held against the 11 whose :math:`C` is nearest to the median, which are more
-similar, so that it nearly follows from the equation; and against all of them, where it need not.
+:math:`H + TC = C` holds for every network, where :math:`C` is the entropy that independent gates
+with the same activation rates would have. :math:`H` and :math:`TC` correlate negatively if
+:math:`C` varies less than :math:`H`, that is, if the rates are similar enough. The paper says that
+the rates of its networks are similar, but not how it achieves that. Here the 21 networks of an
+architecture differ only in the seed. The statement is tested on the 11 networks whose :math:`C` is
+nearest to the median: their rates are more similar, so the statement nearly follows from the
+equation. It is also tested on all networks, where it need not hold.
 
-As many networks are trained as in the paper, on 2000 images in place of 60,000, for 6 epochs. The
-ResNet-20 has half the published width and sees images of 14 x 14, for 8 epochs. 2000 training
-images are measured. Two estimators are judged: the Chow-Liu density; and the kernel density of the
-paper with the exact expectation in place of draws, with :math:`\sigma_0^2 = \alpha d` for :math:`d`
-gates, as in the code that the authors released later, and the published α: 0.01, and 0.04 after
-convolutions.
+There are as many networks as in the paper. They are trained on 2000 images in place of 60,000, for
+6 epochs. The ResNet-20 has half the published width and sees images of 14 x 14, for 8 epochs. 2000
+training images are measured. Two estimators are judged: the Chow-Liu density, and the kernel
+density of the paper with :math:`\sigma_0^2 = \alpha d` for :math:`d` gates, as in the code that the
+authors released later, and the published α: 0.01, and 0.04 after convolutions. The paper's Eq. 28
+estimates the expectation over independent gates from random draws; here it is exact, because draws
+overestimate TC, as the last step shows.
 
 .. image:: /reproduction/tc_fig2_entanglement.png
 
-``--full`` trains on all images for 100 epochs, ResNet-20 of the published width and on images of
+``--full`` trains on all images for 100 epochs; ResNet-20 has the published width and sees images of
 28 x 28.
 """
 
@@ -34,17 +36,19 @@ import torch
 from _image_networks import MLP_BETA, accuracy, lenet5, load, mlp, relu_states, resnet20, train
 from _reproduction import Reproduction, show
 from matplotlib import pyplot as plt
+from scipy.special import logsumexp
 from scipy.stats import pearsonr
 from torch.nn.functional import avg_pool2d
 
-from skgate import TotalCorrelation
+from skgate import TotalCorrelation, total_correlation
+from skgate.densities import Kernel
 
 paper = Reproduction(
     "Complexity paper, Fig. 2",
     "of networks with similar activation rates, those of larger H(Σ_l) have smaller TC(Σ_l)",
     n_seeds=21,
 )
-#: How to build a network, its learning rate, and which of its gating layers are measured.
+#: How a network is built, its learning rate, and which of its gating layers are measured.
 NETWORKS = {
     "MLP-β": (lambda: mlp(MLP_BETA), 0.01, (2, 3)),
     "LeNet-5": (lambda: lenet5(1), 0.01, (2, 3)),
@@ -53,7 +57,7 @@ NETWORKS = {
 N_TRAIN, EPOCHS = (60_000, 100) if paper.full else (2000, 6)
 ESTIMATORS = {
     "Chow-Liu": dict(density="chow-liu", random_state=0),
-    "kernel": dict(bandwidth="n_gates"),
+    "kernel": dict(density=Kernel(bandwidth="n_gates")),
 }
 
 # %%
@@ -63,7 +67,7 @@ ESTIMATORS = {
 @paper.cache
 def measure(network, seed, n_train, n_epochs, small_images):
     """Return H, TC and C in bits (n_layers, n_estimators, 3), and the accuracy."""
-    X, y, X_test, y_test = load("mnist", n_train, seed=0)  # networks differ in nothing but the seed
+    X, y, X_test, y_test = load("mnist", n_train, seed=0)  # networks differ only in the seed
     if small_images:
         X, X_test = (avg_pool2d(torch.from_numpy(A), 2).numpy() for A in (X, X_test))
     build, lr, layers = NETWORKS[network]
@@ -93,9 +97,9 @@ for network, (_, _, layers) in NETWORKS.items():
 
 
 def correlation(values):
-    """Return Pearson's r of H and TC, the upper end of its 95% interval, and whether it is below 0.
+    """Return Pearson's r of H and TC, the upper end of its 95% interval, and a verdict on r < 0.
 
-    Below 0 and not known to be is None.
+    The verdict is None if r is below 0, but its interval is not.
     """
     result = pearsonr(values[:, 0], values[:, 1])
     high = result.confidence_interval().high
@@ -134,7 +138,7 @@ for e, estimator in enumerate(ESTIMATORS):
 paper.table(["mean ± deviation, bits", "layer", "networks", "H", "TC", "C", "r"], rows)
 
 # %%
-# The paper's figure: networks of both architectures with layers of like width share a panel.
+# The paper's figure: both architectures share a panel where their layers have the same width.
 
 PANELS = {"layer 3": 3, "layer 4": 4, "ResNet-20, layer 3": None}
 MARKERS = {"MLP-β": "o", "LeNet-5": "^", "ResNet-20": "s"}
@@ -158,3 +162,28 @@ paper.finish(
     "networks to tell. The paper does not say how it makes activation rates alike in each "
     "dimension; seeds alone do not.",
 )
+
+# %%
+# Why the expectation is exact. Eq. 28 takes a mean over as many states with independent gates as
+# there are samples. Hardly any of them is near a given state of many gates, so their density is
+# underestimated and TC overestimated. Eight fair gates, each present twice, share 8 bits.
+
+
+def sampled_total_correlation(gates, alpha):
+    """Return TC in bits by Eq. 28."""
+    gates, rates = gates.astype(float), gates.mean(axis=0)
+    drawn = (np.random.default_rng(0).random(gates.shape) < rates).astype(float)
+    bandwidth = alpha * np.sum(rates * (1 - rates))
+
+    def log_density(centres):
+        distances = gates @ (1 - centres.T) + (1 - gates) @ centres.T
+        return logsumexp(-distances / (2 * bandwidth), axis=1) - np.log(len(centres))
+
+    return np.mean(log_density(gates) - log_density(drawn)) / np.log(2)
+
+
+eight = np.random.default_rng(0).integers(0, 2, size=(4000, 8))
+pairs = np.hstack([eight, eight])
+exact = total_correlation(pairs, density=Kernel(alpha=0.01)).total_correlation
+sampled = sampled_total_correlation(pairs, alpha=0.01)
+print(f"    eight gates, each present twice: TC = {exact:.1f} bits; {sampled:.1f} bits by Eq. 28")

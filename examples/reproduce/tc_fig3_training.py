@@ -2,31 +2,31 @@ r"""
 Complexity falls, then rises
 ============================
 
-Fig. 3 of the Complexity paper follows networks without skip-connections through training. For most,
-like MLPs and LeNets, :math:`H(\Sigma)` (panel a) and :math:`I(X;\Sigma;Y)` (panel b) decrease first
-and increase later. Panel c has the activation rates of the neurons of an MLP before training, where
-the entropy is least, and at the end: first, gates open at random; training then removes noisy
-activations.
+Fig. 3 of the Complexity paper follows networks without skip-connections through training. In most
+of them, such as MLPs and LeNets, :math:`H(\Sigma)` (panel a) and :math:`I(X;\Sigma;Y)` (panel b)
+decrease first and increase later. Panel c shows the activation rates of the neurons of an MLP
+before training, where the entropy is least, and at the end: gates open at random at first, and
+training then removes noisy activations.
 
-The networks here are the MLP 784-1024-256-128-64-10 and LeNet-5, on MNIST and CIFAR-10, of the
-published size. They learn from 3000 images for 12 epochs, from three seeds; the paper takes all
-images and 500 epochs. 2000 training images are measured, as in the paper. VGG-11 trains with
-``--full`` alone. VGG-16, whose complexity does not fall, is trained on Pascal VOC and CelebA,
-which are not at hand.
+The networks are the MLP 784-1024-256-128-64-10 and LeNet-5, on MNIST and CIFAR-10, at the published
+size. They learn from 3000 images for 12 epochs, with three seeds; the paper uses all images and 500
+epochs. As in the paper, 2000 training images are measured. VGG-11 is trained only with ``--full``.
+The paper trains VGG-16, whose complexity does not fall, on Pascal VOC and CelebA, which are not at
+hand.
 
-The paper's kernel density, with α = 0.01 for fully connected networks and 0.04 for others, has the
-bandwidth :math:`\alpha d` for :math:`d` gates in the code that the authors released later. It comes
-near log n for MLPs. All networks are therefore judged at one larger bandwidth, α = 0.04, and MLPs
-are shown at 0.01 too. They are judged a second time by the Chow-Liu density, which has no ceiling:
-all gates of an MLP, and for time the last three layers of others, which leaves out the first 4704
-gates of LeNet-5.
+In the code that the authors released later, the paper's kernel density (α = 0.01 for fully
+connected networks and 0.04 for others) has the bandwidth :math:`\alpha d` for :math:`d` gates. Its
+entropy is close to log n for MLPs. All networks are therefore judged at one larger bandwidth,
+α = 0.04, and MLPs are also shown at 0.01. They are judged a second time by the Chow-Liu density,
+which has no ceiling: on all gates of an MLP and, to save time, on the last three layers of other
+networks, which leaves out the first 4704 gates of LeNet-5.
 
 A curve falls and then rises if its least mean over the seeds is at an epoch between the first and
 the last, and is below both by two standard errors of the difference.
 
 .. image:: /reproduction/tc_fig3_training.png
 
-``--full`` takes all images, and 500 epochs that are measured at each fifth.
+``--full`` uses all images and 500 epochs, and measures every fifth epoch.
 """
 
 # sphinx_gallery_thumbnail_path = "reproduction/tc_fig3_training.png"
@@ -50,6 +50,7 @@ from _reproduction import Reproduction, below, show
 from matplotlib import pyplot as plt
 
 from skgate import SaturationWarning, gating_entropy, gating_mi
+from skgate.densities import Kernel
 
 paper = Reproduction(
     "Complexity paper, Fig. 3a to 3c",
@@ -86,13 +87,14 @@ def follow(network, seed, n_train, epochs, lr=0.01):
     bits, rates = [], []
     for _ in train(net, X, y, epochs, lr=lr):
         states = relu_states(net, X[:2000])
-        gates = np.asarray(states)  # as one layer: parts of the network are not asked for
+        gates = np.asarray(states)  # one layer: only the whole network is measured
         with warnings.catch_warnings():
-            # that 0.01 may saturate is said above
+            # α = 0.01 may saturate
             warnings.simplefilter("ignore", SaturationWarning)
-            kernel = gating_entropy(gates, bandwidth="n_gates", alpha=ALPHAS, standard_errors=False)
-        # at the judged bandwidth a saturated value would be told
-        mi = gating_mi(gates, y[:2000], bandwidth="n_gates", alpha=ALPHAS[1], random_state=0)
+            kernels = Kernel(ALPHAS, "n_gates")
+            kernel = gating_entropy(gates, density=kernels, standard_errors=False)
+        # a saturated value at the judged bandwidth would raise a warning
+        mi = gating_mi(gates, y[:2000], density=Kernel(ALPHAS[1], "n_gates"), random_state=0)
         narrow = states if network.startswith("MLP") else states.select(slice(-3, None))
         forest = gating_entropy(np.asarray(narrow), density="chow-liu", random_state=0)
         bits.append([*kernel.entropy, mi.mi_xy, forest.entropy])

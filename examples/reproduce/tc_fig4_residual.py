@@ -2,27 +2,28 @@
 Complexity of residual networks over training
 =============================================
 
-Fig. 4 of the Complexity paper finds that both :math:`H(\\Sigma)` and :math:`I(X; \\Sigma; Y)`
-increase monotonously during the training of most residual networks. The talk says of the same
-networks that the complexity rises in the early stage and is saturated later.
+Fig. 4 of the Complexity paper shows that both :math:`H(\\Sigma)` and :math:`I(X; \\Sigma; Y)`
+increase monotonically during the training of most residual networks. According to the talk, the
+complexity of the same networks rises in the early stage and saturates later.
 
 The small version trains ResNet-20 and ResNet-32 with pre-activation, as published, on MNIST and
-on CIFAR-10: 2000 images of half the resolution, networks of a quarter of the width, 8 epochs, three
-seeds. The paper has all images, 500 epochs, and other networks on data that are not at hand.
+on CIFAR-10, with 2000 images of half the resolution, a quarter of the width, 8 epochs and three
+seeds. The paper uses all images, 500 epochs, and other networks on data that are not at hand.
 
-The paper's kernel density, with :math:`\\alpha = 0.04` after convolutions, is at its ceiling
+The paper's kernel density, with :math:`\\alpha = 0.04` after convolutions, is at its ceiling of
 :math:`\\log n` in wide layers. The statements are therefore judged by the Chow-Liu density, which
-has none, of 500 training images (2000 in the paper): :math:`H(\\Sigma)` of the last gating layers
-of the three stages taken together, and :math:`I(X; \\Sigma; Y)` of the last of these, which is a
-lower bound on that of all gates. The kernel's value, of all gating layers, is shown beside them.
+has no such ceiling, on 500 training images (2000 in the paper): :math:`H(\\Sigma)` of the last
+gating layers of the three stages together, and :math:`I(X; \\Sigma; Y)` of the last of them, which
+is a lower bound on that of all gates. The kernel's entropy of all gating layers is shown beside
+them.
 
-Before training, the running statistics of batch normalisation are 0 and 1, whatever the images
-are, and many gates are never open. The statistics are therefore taken once from the training
-images before the network of epoch 0 is measured; a step that they alone cause is not learning.
-What epoch 0 reads without that is in the notes of the record.
+Before training, the running statistics of batch normalisation are 0 and 1 for any images, and many
+gates are never open. The statistics are therefore estimated once from the training images before
+the network of epoch 0 is measured, since a step that they alone cause is not learning. The notes of
+the record have the entropy at epoch 0 without this estimate.
 
-``--full`` takes the published width and resolution, all images, 500 epochs and 2000 images to
-measure, of all of which the Chow-Liu density takes long.
+``--full`` uses the published width and resolution, all images and 500 epochs, and measures 2000
+images; the Chow-Liu density takes long on all of them.
 
 .. image:: /reproduction/tc_fig4_residual.png
 """
@@ -43,6 +44,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skgate import GateExtractor, SaturationWarning, gating_entropy, gating_mi
+from skgate.densities import Kernel
 
 paper = Reproduction(
     "Complexity paper, Fig. 4",
@@ -123,9 +125,9 @@ def measure(net, stages, X, y):
     entropy = gating_entropy(last, **chow_liu).entropy
     information = gating_mi(last.select(stages[-1]), y, **chow_liu).mi_xy
     with warnings.catch_warnings():
-        # that the kernel density saturates is why it is not what the statements are judged by
+        # the statements are not judged by the kernel density, because it saturates
         warnings.simplefilter("ignore", SaturationWarning)
-        kernel = gating_entropy(states, alpha=0.04, standard_errors=False).entropy
+        kernel = gating_entropy(states, density=Kernel(0.04), standard_errors=False).entropy
     return entropy, information, kernel
 
 

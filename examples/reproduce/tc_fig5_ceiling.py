@@ -4,26 +4,26 @@ The ceiling of complexity over the task's complexity
 
 In Fig. 5 of the Complexity paper, target MLPs of 6, 12, 18 and 24 ReLU layers learn to reconstruct
 the outputs of task MLPs of :math:`n = 0 \\dots 31` ReLU layers, on grey images of CIFAR-10. The
-paper finds of stacked targets that deep ones learn more complex transformations than shallow ones
-where the task is simple, and less complex ones where it is complex. Of residual targets, with a
-skip-connection around each layer, it finds that deep ones are always the more complex; that their
-complexity rises with :math:`n` in the beginning; and that it falls once the task exceeds a limit.
+paper finds that deep stacked targets learn more complex transformations than shallow ones if the
+task is simple, and less complex ones if it is complex. Of residual targets, which have a
+skip-connection around each layer, deep ones are always more complex than shallow ones; their
+complexity rises with :math:`n` at first, and falls once the task exceeds a limit.
 
 The small version has images of 8 × 8 and a width of 64 in place of 32 × 32 and 1024, five values
-of :math:`n`, 2000 images, 16 epochs and three seeds. Depths and loss (mean squared error) are
-those published. The paper does not say what the task MLPs' parameters are: here they are random, of
-He's scale without biases, and the outputs are standardised, or else those of a deep task would be
-nearly the same for all images. Nor does it say how the targets start: here like the task MLPs, and
-residual ones with weights divided by the depth, without which those of 24 layers explode and do
-not learn. Adam's learning rate is 1e-3.
+of :math:`n`, 2000 images, 16 epochs and three seeds. Depths and loss (mean squared error) are the
+published ones. The paper does not give the parameters of the task MLPs: here they are random, at
+He's scale without biases, and the outputs are standardised; otherwise those of a deep task would be
+nearly the same for all images. Nor does the paper say how the targets are initialised: here they
+start like the task MLPs, and residual ones with weights divided by the depth, since otherwise those
+of 24 layers explode and do not learn. Adam's learning rate is 1e-3.
 
 The measure is the paper's kernel density of all gates of a target, on 1000 training images (2000 in
-the paper). The published :math:`\\alpha = 0.01` may be saturated. The statements are judged at the
-smallest :math:`\\alpha` of 0.01, 0.03, 0.1, 0.3 and 1 at which no target of the figure is; that
-of :math:`\\alpha = 0.01` is shown beside it. Densities that are fitted would not do here: the
-entropy that they find in a network grows with the number of its gates, and so with the depth.
+the paper). At the published :math:`\\alpha = 0.01` the entropy may be saturated. The statements are
+judged at the smallest :math:`\\alpha` of 0.01, 0.03, 0.1, 0.3 and 1 at which no target of the
+figure is saturated; the entropy at :math:`\\alpha = 0.01` is shown beside it. Fitted densities are
+unsuitable here: the entropy that they find grows with the number of gates, and so with the depth.
 
-``--full`` takes the published sizes, all :math:`n`, all images and 100 epochs.
+``--full`` uses the published sizes, all :math:`n`, all images and 100 epochs.
 
 .. image:: /reproduction/tc_fig5_ceiling.png
 """
@@ -36,12 +36,14 @@ import numpy as np
 import torch
 from _complexity_training import train
 from _data import load_images
+from _lambda_networks import Residual
 from _reproduction import Reproduction, below, show
 from matplotlib.figure import Figure
 from torch import nn
 from torch.nn import functional as F
 
 from skgate import GateExtractor, SaturationWarning, gating_entropy
+from skgate.densities import Kernel
 
 paper = Reproduction(
     "Complexity paper, Fig. 5",
@@ -62,19 +64,8 @@ else:
 # Stacked and residual networks
 
 
-class Residual(nn.Module):
-    """Fully connected layer with a skip-connection around it and its ReLU."""
-
-    def __init__(self, linear):
-        super().__init__()
-        self.linear, self.relu = linear, nn.ReLU()
-
-    def forward(self, x):
-        return x + self.relu(self.linear(x))
-
-
 def stacked(depth, width):
-    """Return a network with as many ReLU layers, which keep the scale of what they pass on."""
+    """Return a network of ``depth`` ReLU layers that keep the scale of their inputs."""
     layers = []
     for _ in range(depth):
         layers += [nn.Linear(width, width), nn.ReLU()]
@@ -84,7 +75,7 @@ def stacked(depth, width):
 
 
 def residual(depth, width):
-    """Return a network with as many ReLU layers and a skip-connection around each."""
+    """Return a network of ``depth`` ReLU layers with a skip-connection around each."""
     net = stacked(depth, width)
     linears = [layer for layer in net[:-1] if isinstance(layer, nn.Linear)]
     with torch.no_grad():
@@ -110,7 +101,7 @@ def loss(net, X, T):
 
 @paper.cache
 def taught(kind, depth, n, seed, pool, n_train, n_measured, n_epochs):
-    """Return bits and whether they are saturated, one value an α, and the error that is left."""
+    """Return bits and whether they are saturated, one value for each α, and the final error."""
     X = grey_images(n_train, pool, seed)
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -122,10 +113,10 @@ def taught(kind, depth, n, seed, pool, n_train, n_measured, n_epochs):
             error = F.mse_loss(net(X), T).item()
     states = GateExtractor(net).fit_transform(X[:n_measured])
     with warnings.catch_warnings():
-        # which α are saturated is what is asked for
+        # the flags are returned
         warnings.simplefilter("ignore", SaturationWarning)
-        result = gating_entropy(states, alpha=ALPHAS, standard_errors=False)
-    return result.entropy, result.suffix_saturated[:, 0], error
+        result = gating_entropy(states, density=Kernel(ALPHAS), standard_errors=False)
+    return result.entropy, result.saturated, error
 
 
 # %%

@@ -4,23 +4,23 @@ The sampling of a variational autoencoder
 
 In Fig. 6 of the Complexity paper, a classifier sits on the encoder of a variational autoencoder
 (VAE). Its gates depend on the image and on the noise that the VAE samples, so that
-:math:`H(\\Sigma_l)` exceeds :math:`I(X; \\Sigma_l)`. The paper finds that the difference of the two
-gradually decreases during training, on MNIST and on CIFAR-10: the impact of the input on the
+:math:`H(\\Sigma_l)` exceeds :math:`I(X; \\Sigma_l)`. The paper finds that the difference between
+them gradually decreases during training, on MNIST and on CIFAR-10: the impact of the input on the
 transformations grows, and that of the noise shrinks.
 
 The small version trains on 2000 images of each dataset for 32 epochs, with five seeds. Encoder and
 decoder have two fully connected layers each, and the classifier has two hidden layers with ReLUs,
-as published, and then one for the logits. The paper gives neither widths nor learning rates nor
-how the losses are weighed; those here are ours. VAE and classifier are trained together, on the
-sum of their losses. The paper trains on all images, probably for 500 epochs.
+as published, and one for the logits. The paper gives neither the widths, nor the learning rates,
+nor the weights of the losses; the values used here are our own. VAE and classifier are trained
+together on the sum of their losses. The paper trains on all images, probably for 500 epochs.
 
 The entropies are those of 1000 training images (2000 in the paper). :math:`I(X; \\Sigma_l)` is the
-entropy of the gates with the sampling removed (Eq. 3). The paper's kernel density, with
-:math:`\\alpha = 0.01`, takes any two states for different ones, so that it says little more than
-how many of them there are, at most :math:`\\log n`. The statements are therefore judged by the
-Chow-Liu density, which has no such ceiling; both are shown.
+entropy of the gates with the sampling removed (Eq. 3). To the paper's kernel density, with
+:math:`\\alpha = 0.01`, any two states are different, so its entropy is little more than the log of
+their number, at most :math:`\\log n`. The statements are therefore judged by the Chow-Liu density,
+which has no such ceiling; both are shown.
 
-``--full`` takes 512 and 256 gates, all images, 500 epochs and 2000 images to measure.
+``--full`` has 512 and 256 gates, uses all images and 500 epochs, and measures 2000 images.
 
 .. image:: /reproduction/tc_fig6_vae.png
 """
@@ -40,6 +40,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skgate import GateExtractor, SaturationWarning, gating_entropy
+from skgate.densities import ChowLiu, Kernel
 
 paper = Reproduction(
     "Complexity paper, Fig. 6",
@@ -48,14 +49,14 @@ paper = Reproduction(
 )
 DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 LAYERS = ["classifier.1", "classifier.3"]
-DENSITIES = ["chow-liu", "kde"]
+DENSITIES = {"chow-liu": ChowLiu(), "kde": Kernel(alpha=0.01)}
 if paper.full:
     SIZE = {"n_train": None, "n_measured": 2000, "n_epochs": 500, "widths": (1024, 32, 512, 256)}
 else:
     SIZE = {"n_train": 2000, "n_measured": 1000, "n_epochs": 32, "widths": (256, 16, 128, 64)}
 
 # %%
-# The network: a VAE with a classifier that sees what the VAE samples
+# The network: a VAE with a classifier on the sampled latent variables
 
 
 class ClassifyingVAE(nn.Module):
@@ -113,7 +114,7 @@ def curves(dataset, seed, n_train, n_measured, n_epochs, widths):
             )
             for sampling in ("on", "off")
         ]
-        found.append([[entropies(s, density) for s in states] for density in DENSITIES])
+        found.append([[entropies(s, density) for s in states] for density in DENSITIES.values()])
     with torch.inference_mode():
         z = net.sample(torch.from_numpy(X_test))[1]
         accuracy = (net.classifier(z).argmax(1).numpy() == y_test).mean()
@@ -123,11 +124,10 @@ def curves(dataset, seed, n_train, n_measured, n_epochs, widths):
 def entropies(states, density):
     """Return bits of each layer."""
     with warnings.catch_warnings():
-        # that the kernel density saturates is why it is not what the statements are judged by
+        # the statements are not judged by the kernel density, because it saturates
         warnings.simplefilter("ignore", SaturationWarning)
-        return gating_entropy(
-            states, density=density, alpha=0.01, standard_errors=False, random_state=0
-        ).layer_entropies
+        options = {"density": density, "standard_errors": False, "random_state": 0}
+        return gating_entropy(states, **options).layer_entropy
 
 
 # %%

@@ -2,25 +2,27 @@
 Complexity and overfitting over λ
 =================================
 
-Fig. 7 of the Complexity paper trains CIFAR-10 networks with the entropy of the gates of their last
-four gating layers as a penalty, weighed by λ. With λ the complexity H(Σ_l) usually falls,
-I(X; Σ; Y) falls too, and so does the gap between test loss and train loss.
+Fig. 7 of the Complexity paper trains CIFAR-10 networks with a penalty: the entropy of the gates of
+their last four gating layers, weighted by λ. As λ rises, the complexity H(Σ_l) usually falls, and
+so do I(X; Σ; Y) and the gap between test loss and train loss.
 
-The networks are the residual MLP, with ten fully connected layers whose features are as many as its
-inputs, and a pre-activation ResNet-20. The small version has 1000 images, of 8 x 8 pixels for the
-MLP (192 units a layer, 15 epochs) and of 16 x 16 for the ResNet (half the width, 20 epochs), three
-seeds, and the product penalty for the ResNet, whose energy-based model takes four times as long.
-The paper has 32 x 32 pixels (3072 units a layer), all images, and ResNet-32 as well; it gives no
-learning rates, epochs or values of λ. Those here were chosen on seeds 100 and 101, which are not
-among those that are judged: λ goes up to where the network still learns. At the largest one the MLP
-is all but linear.
+The networks are the residual MLP, ten fully connected layers that are as wide as the input, and a
+pre-activation ResNet-20. The small version has 1000 images, of 8 x 8 pixels for the MLP (192 units
+a layer, 15 epochs) and of 16 x 16 for the ResNet (half the width, 20 epochs), three seeds, and the
+product penalty for the ResNet, whose energy-based model takes four times as long. The paper has
+32 x 32 pixels (3072 units a layer), all images, and ResNet-32 as well; it gives no learning rates,
+numbers of epochs or values of λ. Those used here were chosen on seeds 100 and 101, which are not
+among the judged seeds. The largest λ is one at which the network still learns; the MLP is then
+almost linear.
 
-As in the paper, gates are measured on training images, for λ = 0 in the same layers. The paper's
-kernel density is at its ceiling of log n unless λ is large, so that the Chow-Liu density judges: by
-five-fold cross-fitting, the sum of H(Σ_l) over the four layers, and I(X; Σ_l; Y) of the last one.
-A quantity falls where its rank correlation with λ is below 0 by two standard errors over seeds.
+As in the paper, gates are measured on training images, and in the same layers for λ = 0. The
+paper's kernel density is at its ceiling of log n unless λ is large, so the statements are judged by
+the Chow-Liu density with five-fold cross-fitting: the sum of H(Σ_l) over the four layers, and
+I(X; Σ_l; Y) of the last one. A quantity falls if its rank correlation with λ is below 0 by two
+standard errors over the seeds.
 
-``--full`` takes all images of 32 x 32 pixels, ResNet-32 too, the published widths and 100 epochs.
+``--full`` uses all images of 32 x 32 pixels, ResNet-32 as well, the published widths and 100
+epochs.
 
 .. image:: /reproduction/tc_fig7_lambda.png
 """
@@ -32,19 +34,20 @@ from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from _lambda_networks import images, last_layers, residual_mlp, resnet
-from _reproduction import Reproduction, below, show, standard_error
-from scipy.stats import spearmanr
+from _image_networks import resnet
+from _lambda_networks import (
+    RESIDUAL_MLP,
+    images,
+    last_layers,
+    rank_correlations,
+    records,
+    residual_mlp,
+    train,
+)
+from _reproduction import Reproduction, below, show
 from sklearn.metrics import log_loss
 
-from skgate import (
-    ComplexityRegularizedClassifier,
-    GateExtractor,
-    SaturationWarning,
-    gating_entropy,
-    gating_mi,
-)
+from skgate import GateExtractor, LambdaDisplay, SaturationWarning, gating_entropy, gating_mi
 
 paper = Reproduction(
     "Complexity paper, Fig. 7",
@@ -54,39 +57,28 @@ paper = Reproduction(
 
 # %%
 # The networks, their training, and the weights λ.
-small_mlp = {"size": 8, "epochs": 15, "lr": 1e-3, "penalty": "ebm"}
-small_resnet = {"size": 16, "epochs": 20, "lr": 3e-3, "penalty": "product"}
-full_mlp = {"size": 32, "epochs": 100, "lr": 1e-4, "penalty": "ebm"}
-full_resnet = {"size": 32, "epochs": 100, "lr": 1e-3, "penalty": "ebm"}
+mlp = RESIDUAL_MLP[paper.full]
 if paper.full:
-    n_images, n_test, n_measured, width = 50_000, 10_000, 2000, 16
-    networks = {"residual MLP": full_mlp, "ResNet-20": full_resnet, "ResNet-32": full_resnet}
-    weights = [0, 1e-5, 1e-4, 1e-3, 1e-2], [0, 1e-3, 1e-2, 3e-2, 1e-1], [0, 1e-3, 1e-2, 3e-2, 1e-1]
+    n_test, n_measured, width, depths = 10_000, 2000, 16, (20, 32)
+    training = {"size": 32, "n_images": 50_000, "epochs": 100, "lr": 1e-3, "penalty": "ebm"}
+    lams = [0, 1e-3, 1e-2, 3e-2, 1e-1]
 else:
-    n_images, n_test, n_measured, width = 1000, 2000, 1000, 8
-    networks = {"residual MLP": small_mlp, "ResNet-20": small_resnet}
-    weights = [0, 1e-4, 1e-3, 3e-3, 1e-2], [0, 1e-3, 1e-2, 3e-2]
-builders = {
-    "residual MLP": lambda size: partial(residual_mlp, 3 * size**2),
-    "ResNet-20": lambda size: partial(resnet, 20, width),
-    "ResNet-32": lambda size: partial(resnet, 32, width),
-}
+    n_test, n_measured, width, depths = 2000, 1000, 8, (20,)
+    training = {"size": 16, "n_images": 1000, "epochs": 20, "lr": 3e-3, "penalty": "product"}
+    lams = [0, 1e-3, 1e-2, 3e-2]
+networks = {"residual MLP": (mlp["lams"], {"size": mlp["sizes"]["cifar10"], **mlp["training"]})}
+networks |= {f"ResNet-{depth}": (lams, training) for depth in depths}
 
 
 # %%
 # Train one network and measure it: losses of the plain network, and gates of training images.
 @paper.cache
-def measure(name, lam, seed, n_images, n_test, n_measured, size, epochs, lr, penalty):
+def measure(name, lam, seed, n_test, n_measured, size, n_images, **training):
     X, y, X_test, y_test = images("cifar10", n_images, n_test, size=size)
-    classifier = ComplexityRegularizedClassifier(
-        builders[name](size),
-        lam=lam,
-        penalty=penalty,
-        lr=lr,
-        max_epochs=epochs,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        random_state=seed,
-    ).fit(X, y)
+    build = partial(residual_mlp, X[0].size)
+    if name != "residual MLP":
+        build = partial(resnet, int(name[7:]), 3, width)
+    classifier = train(build, X, y, lam=lam, seed=seed, **training)
     net = classifier.module_
     states = GateExtractor(net, layers=last_layers(net)).fit_transform(X[:n_measured])
     # layer by layer, since the joint terms of a fitted density take far longer
@@ -113,16 +105,17 @@ def measure(name, lam, seed, n_images, n_test, n_measured, size, epochs, lr, pen
 
 
 found = {}  # network → quantity → array of λ by seeds
-for (name, settings), lams in zip(networks.items(), weights, strict=True):
-    records = [
-        [measure(name, lam, seed, n_images, n_test, n_measured, **settings) for seed in paper.seeds]
+for name, (lams, training) in networks.items():
+    rows = [
+        [measure(name, lam, seed, n_test, n_measured, **training) for seed in paper.seeds]
         for lam in lams
     ]
-    found[name] = {k: np.array([[r[k] for r in row] for row in records]) for k in records[0][0]}
+    found[name] = {k: np.array([[r[k] for r in row] for row in rows]) for k in rows[0][0]}
 
 # %%
-# What the paper says, for each network.
-for (name, values), lams in zip(found.items(), weights, strict=True):
+# The statements of the paper, for each network.
+for name, values in found.items():
+    lams = networks[name][0]
     paper.note(f"{name}; entropy and information in bits, losses in nats")
     rows = [
         [f"{lam:g}", *(show(v[i], 1 if v.max() > 20 else 3) for v in values.values())]
@@ -135,23 +128,19 @@ for (name, values), lams in zip(found.items(), weights, strict=True):
         ("gap", "the gap between test loss and train loss falls with λ"),
     ]:
         v = values[key]
-        rho = [spearmanr(lams, v[:, s]).statistic for s in range(v.shape[1])]
+        rho = rank_correlations(lams, v)
         ends = f"{v[0].mean():.4g} at 0, {v[-1].mean():.4g} at {lams[-1]:g}"
         paper.claim(f"{name}: {text}: rank correlation {show(rho)}, {ends}", below(rho))
 
 # %%
 # Complexity and gap over λ, as in the paper's figure.
 figure, axes = plt.subplots(len(found), 2, figsize=(7, 2.6 * len(found)), layout="constrained")
-for row, (name, values), lams in zip(axes, found.items(), weights, strict=True):
-    for ax, key, label, colour in [
-        (row[0], "complexity", "complexity [bits]", "#0072B2"),
-        (row[1], "gap", "test − train loss [nats]", "#D55E00"),
-    ]:
-        v = values[key]
-        errors = [standard_error(differences) for differences in v - v[0]]
-        ax.errorbar(range(len(lams)), v.mean(1), errors, fmt="o-", color=colour, ms=4, capsize=2)
-        ax.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])
-        ax.set(title=name, xlabel="λ", ylabel=label, ylim=(0, 1.1 * v.max()))
+for row, (name, values) in zip(axes, found.items(), strict=True):
+    drawn = {key: values[key] for key in ("complexity", "gap")}
+    LambdaDisplay.from_records(records(networks[name][0], **drawn), ax=row)
+    for ax, v in zip(row, drawn.values(), strict=True):
+        ax.set(title=name, xlabel="λ", ylim=(0, 1.1 * v.max()))
+    row[1].set_ylabel("test − train loss [nats]")
 figure.supxlabel("bars: standard error of the difference from λ = 0", fontsize="small")
 
 # %%

@@ -2,16 +2,17 @@
 Test loss over λ
 ================
 
-Fig. 8 of the Complexity paper: as the weight λ of the complexity penalty rises, the test loss of
-the residual MLP on CIFAR-10 drops significantly below that at λ = 0. (It has ResNet-34 on ten
-classes of Tiny ImageNet too, which are not at hand.) The text says: in some cases.
+In Fig. 8 of the Complexity paper, the test loss of the residual MLP on CIFAR-10 drops significantly
+below that at λ = 0 as the weight λ of the complexity penalty rises; the text says "in some cases".
+(The figure also has ResNet-34 on ten classes of Tiny ImageNet, which is not at hand.)
 
 The small version has a residual MLP of 192 units a layer on 1000 images of 8 x 8 pixels, 15 epochs
 and five seeds, and penalises the last four of its nine gating layers. The paper has 3072 units and
-all images of 32 x 32, and gives no learning rate, epochs or values of λ. Those here are the ones of
-Fig. 7, chosen on other seeds. The loss is that of the plain network on 2000 test images.
+all images of 32 x 32, and gives no learning rate, number of epochs or values of λ. Those used here
+are the ones of Fig. 7, which were chosen on other seeds. The loss is that of the plain network on
+2000 test images.
 
-``--full`` takes all images, the published width and 100 epochs.
+``--full`` uses all images, the published width and 100 epochs.
 
 .. image:: /reproduction/tc_fig8_test_loss.png
 """
@@ -22,52 +23,38 @@ from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from _lambda_networks import images, residual_mlp
-from _reproduction import Reproduction, below, show, standard_error
-from scipy.stats import spearmanr
+from _lambda_networks import RESIDUAL_MLP, images, rank_correlations, records, residual_mlp, train
+from _reproduction import Reproduction, below, show
 from sklearn.metrics import log_loss
 
-from skgate import ComplexityRegularizedClassifier
+from skgate import LambdaDisplay
 
 paper = Reproduction(
     "Complexity paper, Fig. 8", "the test loss of the residual MLP drops with λ", n_seeds=5
 )
-
-# %%
-# The size, and the weights λ.
-if paper.full:
-    n_images, n_test, size, epochs, lr = 50_000, 10_000, 32, 100, 1e-4
-    lams = [0, 1e-5, 1e-4, 1e-3, 1e-2]
-else:
-    n_images, n_test, size, epochs, lr = 1000, 2000, 8, 15, 1e-3
-    lams = [0, 1e-4, 1e-3, 3e-3, 1e-2]
+settings = RESIDUAL_MLP[paper.full]
+lams = settings["lams"]
 
 
 # %%
 # Train one network; return its test loss, and its accuracy in per cent.
 @paper.cache
-def measure(lam, seed, n_images, n_test, size, epochs, lr):
+def measure(lam, seed, n_test, size, n_images, **training):
     X, y, X_test, y_test = images("cifar10", n_images, n_test, size=size)
-    classifier = ComplexityRegularizedClassifier(
-        partial(residual_mlp, 3 * size**2),
-        lam=lam,
-        lr=lr,
-        max_epochs=epochs,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        random_state=seed,
-    ).fit(X, y)
+    classifier = train(partial(residual_mlp, 3 * size**2), X, y, lam=lam, seed=seed, **training)
     test_loss = log_loss(y_test, classifier.predict_proba(X_test))
     return test_loss, 100 * classifier.score(X_test, y_test)
 
 
+n_test, size = 10_000 if paper.full else 2000, settings["sizes"]["cifar10"]
 found = [
-    [measure(lam, seed, n_images, n_test, size, epochs, lr) for seed in paper.seeds] for lam in lams
+    [measure(lam, seed, n_test, size, **settings["training"]) for seed in paper.seeds]
+    for lam in lams
 ]
 losses, accuracies = np.moveaxis(np.array(found), 2, 0)
 
 # %%
-# What the paper says. Differences are between networks of one seed.
+# The statements of the paper. Differences are between networks of one seed.
 differences = losses - losses[0]
 paper.table(
     ["λ", "test loss, nats", "less that at 0", "accuracy, %"],
@@ -76,7 +63,7 @@ paper.table(
         for i, lam in enumerate(lams)
     ],
 )
-rho = [spearmanr(lams, losses[:, s]).statistic for s in range(losses.shape[1])]
+rho = rank_correlations(lams, losses)
 paper.claim(f"the test loss drops with λ: rank correlation {show(rho)}", below(rho))
 paper.claim(
     f"at the largest λ, {lams[-1]:g}, the test loss is below that at 0, by "
@@ -85,16 +72,9 @@ paper.claim(
 )
 
 # %%
-# Test loss over λ, and that at λ = 0 as a dashed line, as in the paper's figure.
+# Test loss over λ, with a line at that of λ = 0, as in the paper's figure.
 figure, ax = plt.subplots(figsize=(4.5, 3), layout="constrained")
-errors = [standard_error(d) for d in differences]
-ax.errorbar(
-    range(len(lams)), losses.mean(1), errors, fmt="o-", color="#0072B2", capsize=2, label="mean"
-)
-ax.axhline(losses[0].mean(), color="black", ls="--", lw=1, label="λ = 0")
-ax.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])
-ax.set(title="residual MLP, CIFAR-10", xlabel="λ", ylabel="test loss [nats]")
-ax.legend(title="bars: standard error of\nthe difference from λ = 0", frameon=False)
-
-# %%
+LambdaDisplay.from_records(records(lams, test_loss=losses), ax=ax)
+ax.set(title="residual MLP, CIFAR-10", ylabel="test loss [nats]")
+ax.get_legend().set_title("bars: standard error of\nthe difference from λ = 0")
 paper.finish(figure)

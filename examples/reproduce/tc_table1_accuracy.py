@@ -2,19 +2,19 @@
 Accuracy of the networks
 ========================
 
-Table 1a of the Complexity paper has the test accuracy of the networks that it analyses: an MLP,
-LeNet-5, ResNet-20, ResNet-32 and a revised VGG-11, on MNIST and CIFAR-10. The paper claims nothing
-about them; the table says that the MLP is the least accurate on both, then LeNet-5, then the
-ResNets, of which the deeper one is the less accurate, and that VGG-11 is the best.
+Table 1a of the Complexity paper has the test accuracy of the networks that the paper analyses: an
+MLP, LeNet-5, ResNet-20, ResNet-32 and a revised VGG-11, on MNIST and CIFAR-10. The paper makes no
+claim about them. In the table, the MLP is the least accurate on both, followed by LeNet-5 and the
+ResNets, of which the deeper one is less accurate, and VGG-11 is the best.
 
-The small version trains on 2000 images for 10 epochs of Adam, three seeds. The ResNets have half
-the width, VGG-11 a quarter of it, and both of them images of half the size. The accuracies are
-therefore lower than the published ones, which stand beside them; that order is what is judged. The
-paper says neither learning rates nor epochs, nor in what VGG-11 is revised: here it has two fully
-connected layers of 128 units instead of 4096.
+The small version trains on 2000 images for 10 epochs of Adam, with three seeds. The ResNets have
+half the published width and VGG-11 a quarter, on images of half the size. The accuracies are
+therefore lower than the published ones, which are listed beside them; their order is judged. The
+paper gives neither learning rates nor numbers of epochs, and does not say how VGG-11 is revised:
+here it has two fully connected layers of 128 units instead of 4096.
 
-``--full`` takes all images, the published widths and 100 epochs, and holds each accuracy against
-the published one, within 3 points.
+``--full`` uses all images, the published widths and 100 epochs, and compares each accuracy with the
+published one, within 3 points.
 
 .. image:: /reproduction/tc_table1_accuracy.png
 """
@@ -25,11 +25,9 @@ from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from _lambda_networks import images, lenet, mlp, resnet, vgg11
+from _image_networks import lenet, resnet
+from _lambda_networks import images, mlp, train, vgg11
 from _reproduction import Reproduction, below, near, show, standard_error
-
-from skgate import ComplexityRegularizedClassifier
 
 paper = Reproduction(
     "Complexity paper, Table 1a",
@@ -38,7 +36,7 @@ paper = Reproduction(
 )
 
 # %%
-# What the paper has, in per cent.
+# The published accuracies in per cent.
 published = {
     "mnist": {
         "MLP": 96.52,
@@ -65,8 +63,8 @@ else:
 networks = {
     "MLP": (lambda c, size: partial(mlp, c * size**2, 1024, 256, 128, 64, 10), 1e-3, 1),
     "LeNet-5": (lambda c, size: partial(lenet, c, size), 1e-3, 1),
-    "ResNet-20": (lambda c, size: partial(resnet, 20, width, c), 3e-3, shrink),
-    "ResNet-32": (lambda c, size: partial(resnet, 32, width, c), 3e-3, shrink),
+    "ResNet-20": (lambda c, size: partial(resnet, 20, c, width), 3e-3, shrink),
+    "ResNet-32": (lambda c, size: partial(resnet, 32, c, width), 3e-3, shrink),
     "VGG-11": (lambda c, size: partial(vgg11, vgg_width, c), 1e-3, shrink),
 }
 
@@ -78,14 +76,8 @@ def accuracy(dataset, name, seed, n_images, n_test, epochs, width, vgg_width, sh
     build, lr, shrink = networks[name]
     channels, size = {"mnist": (1, 28), "cifar10": (3, 32)}[dataset]
     X, y, X_test, y_test = images(dataset, n_images, n_test, size=size // shrink)
-    classifier = ComplexityRegularizedClassifier(
-        build(channels, size // shrink),
-        lam=0,
-        lr=lr,
-        max_epochs=epochs,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        random_state=seed,
-    ).fit(X, y)
+    module = build(channels, size // shrink)
+    classifier = train(module, X, y, lam=0, epochs=epochs, lr=lr, seed=seed)
     return 100 * classifier.score(X_test, y_test)
 
 
@@ -103,7 +95,7 @@ found = {
 }
 
 # %%
-# What the table says.
+# The statements of the table.
 for dataset, ours in found.items():
     paper.note(f"{dataset}, test accuracy in per cent")
     paper.table(["", *ours], [["ours", *map(show, ours.values())]])

@@ -7,21 +7,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from torch.utils.data import DataLoader
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..exceptions import warn_user
-from ..utils.arrays import sample_rows, to_numpy
+from ..utils.arrays import to_numpy
 from . import _operations as ops
 from ._batch_axis import CONSTANT, BatchAxis, find_batch_axis
 from ._coverage import select
-from ._inputs import Batches, check_inputs, check_targets, refuse_shuffling
+from ._inputs import check_inputs, refuse_shuffling, sampled_batches
 from ._models import prepare_module
 from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
 from ._substitutes import DETERMINISTIC
 from ._tracer import Tracer, tensors_in
-
-__all__ = ["ActivationReader", "layer_activations"]
 
 
 @dataclass(eq=False)
@@ -47,8 +44,8 @@ class ActivationRecorder(Tracer):
 
     An output is followed on its way to an activation function through normalisation, dropout,
     pooling, addition and changes of shape. The activation function on a sum of outputs is that of
-    all of them. A product of an output with what an activation function made of it, such as
-    ``z * sigmoid(z)``, is one activation function.
+    all of them. The product of an output and its own activation, such as ``z * sigmoid(z)``, counts
+    as one activation function.
 
     Parameters
     ----------
@@ -68,14 +65,7 @@ class ActivationRecorder(Tracer):
     substitutes = DETERMINISTIC
 
     def __init__(
-        self,
-        module,
-        *,
-        report,
-        dry_run=False,
-        wanted=None,
-        read_before_activation=(),
-        opaque=None,
+        self, module, *, report, dry_run=False, wanted=None, read_before_activation=(), opaque=None
     ):
         super().__init__(module)
         self.report, self.dry_run = report, dry_run
@@ -113,7 +103,7 @@ class ActivationRecorder(Tracer):
         return tensor.untyped_storage().data_ptr() in self._weights
 
     def _follow(self, operation, function, args, kwargs):
-        """Run an operation; where it has linear outputs, mark or activate what comes of them."""
+        """Run an operation, and note its output if linear outputs go into it."""
         tensors = tensors_in(args, kwargs)
         # looked up before the operation runs, which may overwrite its input
         origins = _events_of(self._origins, tensors)
@@ -194,7 +184,7 @@ class ActivationReader:
     has_first, has_last : bool
         Whether the first, and the last, layer of the module are among those that are read.
     sampled : bool
-        Whether the last `read` could draw ``max_samples``, whose number it must know beforehand.
+        Whether the last `read` could draw ``max_samples``.
     """
 
     def __init__(self, model, *, layers, spatial, batch_size):
@@ -213,15 +203,11 @@ class ActivationReader:
         reset : bool
             Whether to find the layers, in the first batch.
         max_samples, random_state
-            Of `sample_rows`, for the samples to read.
+            Of the samples to read, as of `sampled_batches`.
         """
-        X = check_inputs(estimator, X, reset=reset)
-        n_samples = Batches(X, 1).n_samples
-        y = check_targets(X, y, n_samples)
-        self.sampled = n_samples is not None and not isinstance(X, DataLoader)
-        rows = sample_rows(n_samples, max_samples, random_state) if self.sampled else None
-        y = y if y is None or rows is None else y[rows]
-        batches = Batches(X, self.batch_size, rows)
+        batches, y, self.sampled = sampled_batches(
+            check_inputs(estimator, X, reset=reset), y, self.batch_size, max_samples, random_state
+        )
         start = 0
         for inputs, labels in each_batch(batches, seed=0):
             if reset and start == 0:

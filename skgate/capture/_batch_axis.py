@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from ..states import GateLayer
 from ..utils.arrays import pack_rows
 
-__all__ = ["CONSTANT", "BatchAxis", "find_batch_axis"]
-
 #: Why a function of parameters alone is no layer.
 CONSTANT = "its input does not depend on the batch"
 

@@ -8,8 +8,6 @@ from typing import NamedTuple
 from ..exceptions import GateCaptureWarning, warn_user
 from ._batch_axis import CONSTANT, find_batch_axis
 
-__all__ = ["Coverage", "choose_layers", "select", "warn_missed"]
-
 
 class Coverage(NamedTuple):
     """Whether one non-linear operation was captured, or the reason why not."""

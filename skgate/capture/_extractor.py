@@ -1,4 +1,4 @@
-"""`GateExtractor`: runs a module on data and returns its gating states."""
+"""`GateExtractor`: runs a module on data and returns its gating states; long for its docstrings."""
 
 import re
 from functools import partial
@@ -7,7 +7,6 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state
-from torch.utils.data import DataLoader
 
 from ..states import GatingStates, GrowingFolder, states_header
 from ..utils.arrays import sample_rows
@@ -20,13 +19,11 @@ from ..utils.sklearn import (
     check_is_fitted,
 )
 from ._coverage import Coverage, choose_layers, warn_missed
-from ._inputs import Batches, check_inputs, check_targets, n_samples_in, refuse_shuffling
+from ._inputs import Batches, check_inputs, n_samples_in, refuse_shuffling, sampled_batches
 from ._models import prepare_module
 from ._recorder import GateRecorder
 from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
 from ._store import Store
-
-__all__ = ["GateExtractor", "as_extractor"]
 
 
 class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
@@ -143,7 +140,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         ------
         ValueError
             If ``X`` is not as described, the module has no gating layer, or ``layers`` names
-            none; the error lists what there is.
+            none; the error lists the layers.
         """
         X = self._start(X)
         inputs, _ = next(each_batch(Batches(X, self.batch_size), seed=self._seed))
@@ -246,20 +243,13 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         else:
             self._validate_params()
             X = self._start(X)
-        n_samples = Batches(X, 1).n_samples
-        y = check_targets(X, y, n_samples)
-        rows = None
-        if not isinstance(X, DataLoader) and n_samples is not None:
-            rows = sample_rows(n_samples, max_samples, random_state)
-            y = y if y is None or rows is None else y[rows]
-        states, labels = self._run(Batches(X, self.batch_size, rows))
+        sample = max_samples, random_state
+        batches, y, sampled = sampled_batches(X, y, self.batch_size, *sample)
+        states, labels = self._run(batches)
         y = labels if y is None else y
         check_consistent_length(states, y)
-        if rows is None:
-            rows = sample_rows(len(states), max_samples, random_state)
-            if rows is not None:
-                states, y = states[rows], None if y is None else y[rows]
-        return states, y
+        rows = None if sampled else sample_rows(len(states), *sample)
+        return (states, y) if rows is None else (states[rows], None if y is None else y[rows])
 
     def get_feature_names_out(self, input_features=None):
         """Return a name for each gate, ``layer_position``.
@@ -359,7 +349,7 @@ def as_extractor(model, *, sampling, random_state, verbose):
     ----------
     model : nn.Module, GateExtractor, or fitted estimator with a module
     sampling : {"on", "off"}
-        For a model that is no extractor. An extractor keeps its own, but ``"off"`` is required.
+        For a model other than an extractor, which has its own; with ``"off"``, ``"on"`` raises.
     random_state : RandomState instance
         Draws the seed, unless an extractor has its own.
     verbose : int

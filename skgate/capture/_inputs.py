@@ -10,22 +10,8 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, Subset
 
 from ..states import GatingStates
-from ..utils.arrays import to_numpy
+from ..utils.arrays import sample_rows, to_numpy
 from ..utils.sklearn import validate_data
-
-__all__ = [
-    "Batches",
-    "InputCaster",
-    "call",
-    "check_inputs",
-    "check_targets",
-    "first_samples",
-    "is_stream",
-    "n_samples_in",
-    "refuse_shuffling",
-    "tree_map",
-]
-
 
 _LABEL_KEYS = ("labels", "label")  # of datasets that yield mappings
 
@@ -120,6 +106,20 @@ class Batches:
             rows = slice(start, start + self.batch_size)
             rows = rows if self.rows is None else self.rows[rows]
             yield tree_map(lambda a, rows=rows: a[rows], self.X), None
+
+
+def sampled_batches(X, y, batch_size, max_samples, random_state):
+    """Return batches of ``max_samples`` drawn at random, or of all samples, and their labels.
+
+    The third value is whether samples could be drawn: they are not from a loader, nor if their
+    number is not known before the end.
+    """
+    n_samples = Batches(X, 1).n_samples
+    y = _check_targets(X, y, n_samples)
+    can_sample = n_samples is not None and not isinstance(X, DataLoader)
+    rows = sample_rows(n_samples, max_samples, random_state) if can_sample else None
+    y = y if y is None or rows is None else y[rows]
+    return Batches(X, batch_size, rows), y, can_sample
 
 
 def _split(batch):
@@ -245,7 +245,7 @@ def _check_part(array):
     return array
 
 
-def check_targets(X, y, n_samples):
+def _check_targets(X, y, n_samples):
     """Return labels that were passed with ``X`` as an array, checked against its length."""
     if y is None:
         return None

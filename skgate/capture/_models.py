@@ -9,8 +9,6 @@ from torch import nn
 from ._inputs import InputCaster, call, first_samples
 from ._runner import TORCH_LOCK, eval_mode_without_side_effects
 
-__all__ = ["copy_module", "inner_module", "prepare_module"]
-
 
 def inner_module(model):
     """Return the module of a model, without wrappers that hide its operations."""

@@ -8,27 +8,6 @@ form, so that ``nn.ReLU``, ``F.relu``, ``torch.relu``, ``Tensor.relu`` and ``Ten
 import torch
 from torch.overrides import resolve_name
 
-__all__ = [
-    "ACTIVATION",
-    "ATTENTION",
-    "COMPARING",
-    "DROPOUT",
-    "HIDDEN",
-    "LINEAR",
-    "LINEAR_CHAIN_OPS",
-    "NONLINEAR",
-    "OPAQUE_LINEAR_OPS",
-    "PRODUCTS",
-    "RECTIFIED",
-    "SCALING",
-    "SMOOTH",
-    "THRESHOLD",
-    "above",
-    "by_name",
-    "constant_first",
-    "operation_name",
-]
-
 
 def operation_name(function, args, kwargs):
     """Return the name of the operation that an intercepted call is, or None."""

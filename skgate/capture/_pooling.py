@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-__all__ = ["POOLING", "max_pool"]
+from ._operations import by_name
 
 #: Operation -> number of pooled axes.
 POOLING = {
@@ -13,8 +13,11 @@ POOLING = {
     for suffix in ("", "_with_indices")
 }
 
+_FIXED = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+_ADAPTIVE = ("input", "output_size", "return_indices")
 
-def max_pool(operation, input, *args, **kwargs):
+
+def max_pool(operation, args, kwargs):
     """Run a max pooling once and return ``(output, winner)``.
 
     Returns
@@ -24,17 +27,19 @@ def max_pool(operation, input, *args, **kwargs):
     winner : Tensor of shape (*output.shape, window size), dtype bool
         One-hot over the positions of the window.
     """
-    n_axes = POOLING[operation]
-    read = _adaptive_windows if operation.startswith("adaptive_") else _fixed_windows
-    pool, sizes, arguments = read(n_axes, input, *args, **kwargs)
-    wants_indices = arguments.pop("return_indices") or operation.endswith("_with_indices")
-    output, indices = pool(input, **arguments)
-    starts, dilations, window = sizes(indices.shape[-n_axes:])
+    n_axes, adaptive = POOLING[operation], operation.startswith("adaptive_")
+    arguments = by_name(_ADAPTIVE if adaptive else _FIXED, args, kwargs)
+    wants_indices = arguments.pop("return_indices", False) or operation.endswith("_with_indices")
+    pool = getattr(F, f"{operation.removesuffix('_with_indices')}_with_indices")
+    output, indices = pool(**arguments)
+    windows = _adaptive_windows if adaptive else _fixed_windows
+    starts, dilations, window = windows(indices.shape[-n_axes:], **arguments)
     rest = indices.int()  # half the memory, and no plane has more positions
     position = torch.zeros_like(rest)  # of the winner within its window, row-major
     strides = [1]
     for size in reversed(window[1:]):
         strides.insert(0, strides[0] * size)
+    input = arguments["input"]
     for axis in reversed(range(n_axes)):
         extent = input.shape[input.ndim - n_axes + axis]
         coordinate, rest = rest % extent, rest // extent
@@ -51,46 +56,18 @@ def _each_axis(value, n_axes):
     return values * n_axes if len(values) == 1 else values
 
 
-def _fixed_windows(
-    n_axes,
-    input,
-    kernel_size,
-    stride=None,
-    padding=0,
-    dilation=1,
-    ceil_mode=False,
-    return_indices=False,
-):
+def _fixed_windows(counts, input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """Return the first positions of the windows, their dilations and sizes, axis by axis."""
+    n_axes = len(counts)
     window = _each_axis(kernel_size, n_axes)
     strides = _each_axis(stride, n_axes) if stride not in (None, [], ()) else window
-    paddings, dilations = _each_axis(padding, n_axes), _each_axis(dilation, n_axes)
-
-    def sizes(counts):
-        spans = zip(counts, strides, paddings, strict=True)
-        return [[i * s - p for i in range(n)] for n, s, p in spans], dilations, window
-
-    arguments = {
-        "kernel_size": kernel_size,
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "ceil_mode": ceil_mode,
-        "return_indices": return_indices,
-    }
-    pool = getattr(F, f"max_pool{n_axes}d_with_indices")
-    return pool, sizes, arguments
+    axes = zip(counts, strides, _each_axis(padding, n_axes), strict=True)
+    return [[i * s - p for i in range(n)] for n, s, p in axes], _each_axis(dilation, n_axes), window
 
 
-def _adaptive_windows(n_axes, input, output_size, return_indices=False):
-    extents = input.shape[-n_axes:]
-
-    def sizes(counts):
-        starts = [[i * e // n for i in range(n)] for n, e in zip(counts, extents, strict=True)]
-        window = [
-            max(-(-(i + 1) * e // n) - i * e // n for i in range(n))
-            for n, e in zip(counts, extents, strict=True)
-        ]
-        return starts, [1] * n_axes, window
-
-    pool = getattr(F, f"adaptive_max_pool{n_axes}d_with_indices")
-    return pool, sizes, {"output_size": output_size, "return_indices": return_indices}
+def _adaptive_windows(counts, input, output_size):
+    """Return the same of adaptive pooling, whose windows are padded to the largest."""
+    axes = list(zip(counts, input.shape[-len(counts) :], strict=True))
+    starts = [[i * e // n for i in range(n)] for n, e in axes]
+    window = [max(-(-(i + 1) * e // n) - i * e // n for i in range(n)) for n, e in axes]
+    return starts, [1] * len(axes), window

@@ -11,8 +11,6 @@ from ._pooling import POOLING, max_pool
 from ._substitutes import DETERMINISTIC, MEANS, WITHOUT_SIDE_EFFECTS, dropout_mask
 from ._tracer import Tracer, has_floats
 
-__all__ = ["Event", "GateRecorder"]
-
 
 @dataclass
 class Event:
@@ -47,7 +45,7 @@ class GateRecorder(Tracer):
     report : callable
         Called with each `Event` as it happens.
     dry_run : bool, default=False
-        Whether to replace random numbers in any case, but report what ``sampling`` asks for.
+        Whether to replace random numbers in any case; events are still those of ``sampling``.
     wanted : callable, default=None
         Tells by name whether the gates of a layer are read; all are by default.
     constant_is_first : collection of str, default=()
@@ -100,7 +98,7 @@ class GateRecorder(Tracer):
             operation += "_with_indices"
         event = self._event(operation.removesuffix("_with_indices"), "max pooling", one_hot=True)
         if self.wanted(event.layer):
-            output, winner = max_pool(operation, *args, **kwargs)
+            output, winner = max_pool(operation, args, kwargs)
             self._read(event, winner, output[0] if isinstance(output, tuple) else output)
         else:
             output = function(*args, **kwargs)

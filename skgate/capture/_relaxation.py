@@ -8,8 +8,6 @@ import torch
 from ._operations import THRESHOLD
 from ._tracer import Tracer, has_floats, tensors_in
 
-__all__ = ["GateRelaxation"]
-
 #: Operation -> change of its slope at each threshold; operations that are not here jump there.
 SLOPES = {
     "relu": lambda *_, **__: (1,),

@@ -11,20 +11,12 @@ from tqdm import tqdm
 from ..utils.arrays import to_numpy
 from ._inputs import InputCaster, call, first_samples, tree_map
 
-__all__ = [
-    "TORCH_LOCK",
-    "ModuleRunner",
-    "each_batch",
-    "eval_mode_without_side_effects",
-    "with_shapes_in_errors",
-]
-
 #: All threads share the flags and hooks of a module and torch's generator: one runs at a time.
 TORCH_LOCK = threading.RLock()
 
 
 class ModuleRunner:
-    """Runs a module and reads what happens to the data in it.
+    """Runs a module under a tracer and reads the events of its layers.
 
     Parameters
     ----------

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-__all__ = ["Store"]
-
 
 class Store:
     """Packed rows and labels that grow by a batch.
@@ -24,7 +22,7 @@ class Store:
         self.labels = []
 
     def add(self, packed, labels):
-        """Append the rows of a batch, one array a layer, and its labels or None."""
+        """Append the rows of a batch, one array per layer, and its labels or None."""
         n_new = len(next(iter(packed)))
         for layer, rows, new in zip(self.layers, self.rows, packed, strict=True):
             if new.shape != (n_new, layer.n_bytes):

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 
 from ._operations import ATTENTION, DROPOUT, by_name
 
-__all__ = ["DETERMINISTIC", "MEANS", "WITHOUT_SIDE_EFFECTS", "dropout_mask"]
-
 #: Embedding -> names of its positional arguments, as far as its norm.
 _EMBEDDING = {
     "embedding": ("input", "weight", "padding_idx", "max_norm", "norm_type"),
@@ -70,26 +68,12 @@ def dropout_mask(function, x, kwargs):
     The mask does not depend on the input: an element is dropped where two different inputs give
     the same output under the same random numbers.
     """
-    rewind = _rewinder(x.device)
-    zeros = function(torch.zeros_like(x), **kwargs)
-    rewind()
-    ones = function(torch.ones_like(x), **kwargs)
-    rewind()
-    output = function(x, **kwargs)
-    return output, ones != zeros
-
-
-def _rewinder(device):
-    """Return a function that resets the random numbers of a device to their present state."""
-    state = torch.get_rng_state()
-    cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def rewind():
-        torch.set_rng_state(state)
-        if cuda_state is not None:
-            torch.cuda.set_rng_state(cuda_state, device)
-
-    return rewind
+    devices = [x.device.index] if x.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        zeros = function(torch.zeros_like(x), **kwargs)
+    with torch.random.fork_rng(devices):
+        ones = function(torch.ones_like(x), **kwargs)
+    return function(x, **kwargs), ones != zeros
 
 
 # Means of random numbers --------------------------------------------------------------------

@@ -7,8 +7,6 @@ from torch.overrides import TorchFunctionMode
 
 from ._operations import operation_name
 
-__all__ = ["Tracer", "has_floats", "tensors_in"]
-
 
 class Tracer(TorchFunctionMode):
     """Base of the recorders: a context in which the calls of one module are intercepted.

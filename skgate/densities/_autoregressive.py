@@ -1,14 +1,9 @@
 r"""`Autoregressive`: a density that predicts each gate from all before it.
 
-.. math::
-
-    p(\sigma) = \prod_i p(\sigma_i \mid \sigma_1, \ldots, \sigma_{i-1}), \qquad
-    p(\sigma_i = 1 \mid \cdot) = \operatorname{logistic}(a_i + b_i (\hat\sigma_i - \bar\sigma_i))
-
-with :math:`\hat\sigma_i` the ridge regression of gate :math:`i` on its predecessors, and on the
-label if there is one. One Cholesky factor :math:`L` of the regularised covariance holds all these
-regressions: :math:`\sigma_i - \hat\sigma_i = L_{ii} [L^{-1}(\sigma - \bar\sigma)]_i`. A
-logistic curve (Platt scaling), fitted to predictions of held-out samples, gives probabilities.
+One Cholesky factor :math:`L` of the regularised covariance holds the ridge regressions of all gates
+on their predecessors, and on the label if there is one: :math:`\sigma_i - \hat\sigma_i = L_{ii}
+[L^{-1}(\sigma - \bar\sigma)]_i`. A logistic curve (Platt scaling), fitted to predictions of
+held-out samples, makes them probabilities.
 """
 
 from dataclasses import dataclass
@@ -20,8 +15,6 @@ from sklearn.model_selection import KFold
 
 from ._cross_fitting import FittedDensity, choose_shrinkage
 from ._product import Product
-
-__all__ = ["Autoregressive"]
 
 _RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
 _SLOPES = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)

@@ -11,8 +11,6 @@ from ..utils.sklearn import _fit_context, check_is_fitted
 from ._ranges import LayerRanges
 from ._surprisals import Surprisals
 
-__all__ = ["Density", "Estimate"]
-
 
 @dataclass
 class Estimate:

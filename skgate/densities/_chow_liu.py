@@ -8,8 +8,6 @@ import numpy as np
 from ..utils.arrays import to_numpy
 from ._forest import ForestDensity
 
-__all__ = ["ChowLiu"]
-
 
 class ChowLiu(ForestDensity):
     r"""Gates on a forest, each of which depends on at most one other.

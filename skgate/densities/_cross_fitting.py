@@ -12,8 +12,6 @@ from ..utils.parallel import run
 from ._base import Density, Estimate
 from ._surprisals import Surprisals, mean_and_error
 
-__all__ = ["FittedDensity", "choose_shrinkage"]
-
 _INNER_FOLDS = 5
 
 

@@ -1,15 +1,7 @@
-r"""Densities of gates that factor over a forest.
+"""Densities of gates that factor over a forest, the same for all classes.
 
-Every gate has at most one parent, the same for all classes, and given a class
-
-.. math::
-
-    \log p(\sigma) = \sum_i \log p(\sigma_i)
-        + \sum_{(a,b)} \log \frac{p(\sigma_a, \sigma_b)}{p(\sigma_a) p(\sigma_b)},
-
-the second sum over the edges. Without edges the gates are independent; without labels there is one
-class. Rates are smoothed with a quarter of a sample in each of the four cells of a pair, so that an
-unseen state keeps a finite likelihood and pairs agree with their gates; those of a class are shrunk
+Rates are smoothed with a quarter of a sample in each of the four cells of a pair, so that an unseen
+state keeps a finite likelihood and pairs agree with their gates; those of a class are shrunk
 towards those of all classes by the number of samples that ``shrinkage`` gives.
 """
 
@@ -18,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._cross_fitting import FittedDensity, choose_shrinkage
-
-__all__ = ["ForestDensity"]
 
 _BLOCK_BYTES = 1 << 21
 #: Samples that the classes are shrunk by, from hardly to entirely.

@@ -2,8 +2,6 @@ r"""The kernel density of independent units, in closed form: the term C of H + T
 
 import numpy as np
 
-__all__ = ["independent_log_masses"]
-
 
 def independent_log_masses(states, rates, weights):
     r"""Return ``log E K(sigma_j, sigma~)`` with the units of ``sigma~`` independent.

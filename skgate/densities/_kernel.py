@@ -18,8 +18,6 @@ from ._independent_kernel import independent_log_masses
 from ._jackknife import jackknife, subsample_entropies
 from ._surprisals import Surprisals, given_label, marginal
 
-__all__ = ["Kernel", "kernel_weights"]
-
 #: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}
 _BOUND_SCALE = {"upper": 0.5, "lower": 0.125}
@@ -123,7 +121,7 @@ class Kernel(Density):
     def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
         """Return an `Estimate` for each set of labels, all of them from one pass over the pairs."""
         kernels = _RangeKernels(self, states, ranges)
-        options = {"labelings": [y for y in label_sets if y is not None], "engine": engine}
+        options = {"label_sets": [y for y in label_sets if y is not None], "engine": engine}
         if errors:
             masses, left_out = jackknife(states, kernels.weights, kernels.scales, **options)
         else:
@@ -169,9 +167,9 @@ class Kernel(Density):
         masses = kernel_masses(
             self._states,
             self._layer_and_joint_weights()[-1:],
-            labelings=[self._y_encoded],
+            label_sets=[self._y_encoded],
             queries=states,
-            query_labelings=[y_encoded],
+            query_label_sets=[y_encoded],
             engine=engine,
         )[0]
         share = np.log(np.bincount(self._y_encoded) / len(self._y_encoded))[y_encoded]

@@ -4,8 +4,6 @@ import numpy as np
 
 from ._forest import ForestDensity
 
-__all__ = ["Product"]
-
 
 class Product(ForestDensity):
     r"""Independent units, each with its own distribution.

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-__all__ = ["LayerRanges"]
-
 
 class LayerRanges:
     """Each layer, perhaps its prefix and suffix, and all layers together.

@@ -4,8 +4,6 @@ import numpy as np
 
 from ..exceptions import SaturationWarning, warn_user
 
-__all__ = ["SATURATED", "flag_saturated"]
-
 #: Share of its ceiling from which on an entropy is not informative.
 SATURATED = 0.99
 _GIVEN = " given Y"

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Surprisals", "conditional_entropy", "entropy", "given_label", "marginal"]
-
 
 @dataclass
 class Surprisals:

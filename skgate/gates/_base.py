@@ -24,8 +24,6 @@ from ..utils.sklearn import (
     check_is_fitted,
 )
 
-__all__ = ["MEASURE_CONSTRAINTS", "GatingEstimator", "draw_seed"]
-
 #: Constraints on the parameters that the measures and their functions share.
 MEASURE_CONSTRAINTS = {
     "density": [StrOptions(set(NAMED)), HasMethods(["fit", "score_samples"])],

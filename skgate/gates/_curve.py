@@ -9,8 +9,6 @@ from ..states import as_states
 from ..utils.sklearn import StrOptions, validate_params
 from ._base import MEASURE_CONSTRAINTS
 
-__all__ = ["entropy_curve"]
-
 _NAMES = ("threshold", "base", "device", "n_jobs", "verbose")
 
 
@@ -44,12 +42,8 @@ def entropy_curve(
         Gates, or pre-activations that are compared with ``threshold``.
     density : "kde" or Kernel, default="kde"
         Kernel density of the states; a fitted density has no such curve at the cost of one.
-    threshold : float, default=0.0
-        See :class:`GatingEntropy`, as for all parameters below.
-    base : float, default=2
-    device : {"auto", "cpu", "cuda"}, default="auto"
-    n_jobs : int, default=None
-    verbose : int, default=0
+    threshold, base, device, n_jobs, verbose
+        As in :class:`GatingEntropy`.
 
     Returns
     -------

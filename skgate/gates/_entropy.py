@@ -9,8 +9,6 @@ from ..states import as_states
 from ..utils.sklearn import validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
-__all__ = ["GatingEntropy", "gating_entropy"]
-
 _RANGES = ("", "layer_", "prefix_", "suffix_")
 
 

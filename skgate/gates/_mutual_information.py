@@ -10,8 +10,6 @@ from ..utils.labels import check_labels, encode_known
 from ..utils.sklearn import _num_samples, check_is_fitted, validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
-__all__ = ["GatingMI", "gating_mi"]
-
 _RANGES = ("", "layer_", "suffix_")
 
 

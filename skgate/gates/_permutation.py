@@ -12,8 +12,6 @@ from ..utils.labels import check_labels
 from ..utils.sklearn import Interval, validate_params
 from ._base import MEASURE_CONSTRAINTS, draw_seed
 
-__all__ = ["permutation_test"]
-
 # What the masses of a pass may take; distances are computed once for as many permutations.
 _MASS_BYTES = 1 << 26
 
@@ -62,14 +60,10 @@ def permutation_test(
     n_permutations : int, default=999
         B. No p-value is less than 1 / (1 + B).
     density : str or estimator with ``fit`` and ``score_samples``, default="kde"
-        See :class:`GatingMI`, as for all parameters below. The kernel density takes all
-        permutations in one pass over the pairs; any other is fitted anew for each.
-    cv : int or None, default=5
-    threshold : float, default=0.0
-    base : float, default=2
-    device : {"auto", "cpu", "cuda"}, default="auto"
-    n_jobs : int, default=None
-    verbose : int, default=0
+        The kernel density takes all permutations in one pass over the pairs; any other is fitted
+        anew for each.
+    cv, threshold, base, device, n_jobs, verbose
+        As in :class:`GatingEntropy`.
     random_state : int, RandomState instance or None, default=None
         Seed of the permutations and of folds.
 

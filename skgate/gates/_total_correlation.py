@@ -10,8 +10,6 @@ from ..utils.labels import check_labels
 from ..utils.sklearn import validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
-__all__ = ["TotalCorrelation", "total_correlation"]
-
 
 @validate_params(
     {"states": "no_validation", "y": "no_validation", **MEASURE_CONSTRAINTS},

@@ -20,8 +20,6 @@ from ..utils.sklearn import (
 )
 from ._inputs import check_activations
 
-__all__ = ["LAYER_CONSTRAINTS", "LayerEstimator", "as_result", "as_samples"]
-
 #: Constraints on the parameters that all measures of layers share.
 LAYER_CONSTRAINTS = {
     "model": [None, HasMethods("forward"), HasMethods("predict")],

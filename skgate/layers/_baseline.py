@@ -12,8 +12,6 @@ from ..exceptions import SaturationWarning, warn_user
 from ..utils.labels import check_labels
 from ._base import LayerEstimator, as_samples
 
-__all__ = ["BaselineLayerMI"]
-
 _SATURATED = (
     "Saturated: within 1% of the ceiling of the estimator (n = {n} samples):\n  {lines}\n"
     "At log n, or given Y at that of the classes, each sample has a cell or a kernel of its own, "
@@ -25,9 +23,9 @@ _SATURATED = (
 class BaselineLayerMI(LayerEstimator):
     """Base of the estimators by binning and by kernel density.
 
-    A subclass has three methods: ``_fit_layer(activations, y_encoded, y_shuffled)`` returns what
-    it keeps of a layer, the logarithms of its sums, (3, n), over all samples, over those of the
-    same class, and over those of the same shuffled label, and its ceiling in nats;
+    A subclass has three methods. ``_fit_layer(activations, y_encoded, y_shuffled)`` returns a
+    fitted layer, the logarithms of its sums, (3, n), over all samples, over those of the same
+    class, and over those of the same shuffled label, and its ceiling in nats.
     ``_surprisals(fitted, activations)`` and ``_information(fitted, activations, y_encoded)``
     return a value in nats for each new sample.
     """

@@ -9,8 +9,6 @@ from ._base import LAYER_CONSTRAINTS, as_result
 from ._baseline import BaselineLayerMI
 from ._inputs import name_layers
 
-__all__ = ["BinnedLayerMI", "binned_layer_mi"]
-
 _BLOCK = 1 << 18  # activations that are binned at once
 
 
@@ -241,8 +239,8 @@ class BinnedLayerMI(BaselineLayerMI):
 def binned_layer_mi(activations, y, *, bin_size=2.0, base=2, random_state=None):
     """Return the information plane of activations in memory, by binning them.
 
-    The function form of :class:`BinnedLayerMI`, which describes the parameters; ``activations``
-    may also be a list of arrays, one per layer in the order of the network.
+    The function form of :class:`BinnedLayerMI`, which describes the parameters; ``activations`` may
+    also be a list of arrays, one per layer in the order of the network.
 
     Returns
     -------

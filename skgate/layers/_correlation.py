@@ -1,4 +1,4 @@
-"""How alike the activations of two samples are: `sample_correlation`."""
+"""Correlation of the activations of two samples: `sample_correlation`."""
 
 import numpy as np
 from sklearn.utils import Bunch, gen_batches
@@ -8,19 +8,14 @@ from ..utils.labels import check_labels
 from ..utils.sklearn import validate_params
 from ._inputs import as_layers
 
-__all__ = ["sample_correlation"]
-
 _CHUNK = 1024
 
 
-@validate_params(
-    {"activations": "no_validation", "y": "no_validation", "return_matrices": ["boolean"]},
-    prefer_skip_nested_validation=True,
-)
+@validate_params({"return_matrices": ["boolean"]}, prefer_skip_nested_validation=True)
 def sample_correlation(activations, y, *, return_matrices=False):
-    r"""Return the mean correlation of the activation vectors of two samples, by class.
+    r"""Return the mean correlation of the activation vectors of two samples.
 
-    Of two samples of the same class, and of different classes, the mean of
+    For two samples of the same class, and of different classes, the mean of
 
     .. math::
 
@@ -34,7 +29,7 @@ def sample_correlation(activations, y, *, return_matrices=False):
     Parameters
     ----------
     activations : array-like of shape (n_samples, n_units), or list or dict of these
-        Activation vectors, one array a layer, as :func:`layer_activations` returns them.
+        Activation vectors, one array per layer, as :func:`layer_activations` returns them.
     y : array-like of shape (n_samples,)
         Class labels.
     return_matrices : bool, default=False
@@ -43,13 +38,13 @@ def sample_correlation(activations, y, *, return_matrices=False):
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
-        - ``same``, ``different``: ndarray of shape (n_layers,), the signed means; NaN if there is
-          no such pair.
+        - ``same``, ``different``: ndarray of shape (n_layers,), the signed means; NaN without
+          such pairs.
         - ``abs_same``, ``abs_different``: ndarray of shape (n_layers,), the absolute ones.
         - ``layer_names``: list of str.
         - ``matrices``: list of ndarray of shape (n_samples, n_samples), rows and columns sorted by
-          class; only if asked for.
-        - ``order``: ndarray of shape (n_samples,), the sample that each of their rows is; likewise.
+          class; with ``return_matrices``.
+        - ``order``: ndarray of shape (n_samples,), the samples of these rows; likewise.
 
     Raises
     ------
@@ -60,8 +55,7 @@ def sample_correlation(activations, y, *, return_matrices=False):
     Warns
     -----
     UserWarning
-        If some samples have the same activation in all units, so that they correlate with nothing.
-        They are left out.
+        If samples are left out because all their units have the same activation.
 
     References
     ----------
@@ -80,18 +74,12 @@ def sample_correlation(activations, y, *, return_matrices=False):
     (array([0.6]), array([-0.6]), array([0.6]))
     """
     layers = as_layers(activations)
-    _, codes = check_labels(y, len(next(iter(layers.values()))))
-    means = np.array([_means(array, codes, name) for name, array in layers.items()])
-    same, different, abs_same, abs_different = means.T
-    result = Bunch(
-        same=same,
-        different=different,
-        abs_same=abs_same,
-        abs_different=abs_different,
-        layer_names=list(layers),
-    )
+    _, y_encoded = check_labels(y, len(next(iter(layers.values()))))
+    means = np.array([_means(array, y_encoded, name) for name, array in layers.items()])
+    names = ("same", "different", "abs_same", "abs_different")
+    result = Bunch(**dict(zip(names, means.T, strict=True)), layer_names=list(layers))
     if return_matrices:
-        order = np.argsort(codes, kind="stable")
+        order = np.argsort(y_encoded, kind="stable")
         units = [_standardised(array)[order] for array in layers.values()]
         result.update(matrices=[u @ u.T for u in units], order=order)
     return result
@@ -100,13 +88,13 @@ def sample_correlation(activations, y, *, return_matrices=False):
 def _standardised(activations):
     """Return vectors of mean 0 and norm 1; NaN for those that do not vary."""
     centred = activations - activations.mean(axis=1, keepdims=True, dtype=np.float64)
-    # rounding of a mean must not make a constant vector one that varies
+    # a mean that is rounded must not make a constant vector vary
     centred[np.ptp(activations, axis=1) == 0] = 0.0
     with np.errstate(invalid="ignore"):
         return centred / np.linalg.norm(centred, axis=1, keepdims=True)
 
 
-def _means(activations, codes, name):
+def _means(activations, y_encoded, name):
     """Return the means of R and |R| over pairs of the same and of different classes."""
     units = _standardised(activations)
     varies = np.isfinite(units[:, 0])
@@ -115,15 +103,15 @@ def _means(activations, codes, name):
             f"Layer {name!r}: {np.sum(~varies)} of {len(varies)} samples have the same activation "
             "in all units and correlate with nothing. They are left out."
         )
-    units, codes = units[varies], codes[varies]
+    units, y_encoded = units[varies], y_encoded[varies]
     n = len(units)
     sums = np.zeros(4)
     for rows in gen_batches(n, _CHUNK):
         R = units[rows] @ units.T  # (n_rows, n)
-        same = codes[rows, None] == codes
+        same = y_encoded[rows, None] == y_encoded
         np.fill_diagonal(R[:, rows], 0.0)
         absolute = np.abs(R)
         sums += [R[same].sum(), R[~same].sum(), absolute[same].sum(), absolute[~same].sum()]
-    n_same = np.sum(np.bincount(codes) ** 2) - n
+    n_same = np.sum(np.bincount(y_encoded) ** 2) - n
     pairs = np.array([n_same, n * n - n - n_same] * 2)
     return np.divide(sums, pairs, out=np.full(4, np.nan), where=pairs > 0)

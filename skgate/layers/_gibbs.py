@@ -12,8 +12,6 @@ from ._base import LAYER_CONSTRAINTS, LayerEstimator, as_result, as_samples
 from ._gibbs_sums import GibbsSums, information_plane
 from ._inputs import name_layers
 
-__all__ = ["GibbsLayerMI", "gibbs_layer_mi"]
-
 
 class GibbsLayerMI(LayerEstimator):
     r"""Information of layers about input and label, in the Gibbs probability space of a layer.
@@ -220,8 +218,8 @@ class GibbsLayerMI(LayerEstimator):
 def gibbs_layer_mi(activations, y, *, class_weight="prior", base=2, n_jobs=None):
     """Return the information plane of activations in memory, by layer and of the network.
 
-    The function form of :class:`GibbsLayerMI`, which describes the parameters; ``activations``
-    may also be a list of arrays, one per layer in the order of the network.
+    The function form of :class:`GibbsLayerMI`, which describes the parameters; ``activations`` may
+    also be a list of arrays, one per layer in the order of the network.
 
     Returns
     -------

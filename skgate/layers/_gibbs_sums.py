@@ -1,21 +1,10 @@
-r"""Sums over samples from which the Gibbs information of a layer follows.
-
-With :math:`n_m` samples of class :math:`m` and :math:`p_m` its weight,
-
-.. math::
-
-    I(X;T) = H(P) - \sum_m p_m \frac1{n_m} \sum_{x \in m} H(P(T|x)), \qquad
-    I(Y;T) = H(P) - \sum_m p_m H(P(T|m)), \qquad
-    P(T|m) = \frac1{n_m} \sum_{x \in m} P(T|x), \quad P = \sum_m p_m P(T|m).
-"""
+"""Sums over samples from which the Gibbs information of a layer follows; see `GibbsLayerMI`."""
 
 import numpy as np
 from scipy.sparse import csc_array
 from scipy.special import entr
 
 from ..utils.parallel import run, slices
-
-__all__ = ["GibbsSums", "information_plane"]
 
 _BLOCK = 1 << 18  # activations that are float64 at once
 _TASKS = 16

@@ -7,14 +7,12 @@ from ..states import GatingStates
 from ..utils.arrays import holds_layers, is_torch_data, to_numpy
 from ..utils.sklearn import validate_data
 
-__all__ = ["as_layers", "check_activations", "name_layers"]
-
 # float32 is kept, other types are converted to float64
 _FLOATS = [np.float64, np.float32]
 
 
 def check_activations(estimator, X, *, reset):
-    """Return ``X`` as a dict of 2-D float arrays, checked against what ``estimator`` was fitted on.
+    """Return ``X`` as a dict of 2-D float arrays, checked against the fitted ``estimator``.
 
     The layers of a dict are returned in the fitted order. Sets ``n_features_in_`` (and
     ``feature_names_in_`` for a dataframe) if ``reset``.

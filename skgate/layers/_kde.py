@@ -11,8 +11,6 @@ from ._base import LAYER_CONSTRAINTS, as_result
 from ._baseline import BaselineLayerMI
 from ._inputs import name_layers
 
-__all__ = ["KDELayerMI", "kde_layer_mi"]
-
 
 class KDELayerMI(BaselineLayerMI):
     r"""Information of layers about input and label, from pairwise distances of activations.
@@ -150,7 +148,7 @@ class KDELayerMI(BaselineLayerMI):
         # layers with positions differ in their number of rows: each has a pass of its own
         weights = kernel_weights(np.array([[float(self.noise_variance)]]), self.bound)  # (1, 1)
         log_sums = kernel_masses(
-            [activations], weights, labelings=[y_encoded, y_shuffled], engine=self._engine()
+            [activations], weights, label_sets=[y_encoded, y_shuffled], engine=self._engine()
         )[0]
         # by Jensen's inequality, the mean exponent bounds the entropy
         exponent = 2 * weights[0, 0] * activations.var(axis=0, dtype=np.float64).sum()
@@ -166,9 +164,9 @@ class KDELayerMI(BaselineLayerMI):
         total, given = kernel_masses(
             [samples],
             weights,
-            labelings=[y_fitted],
+            label_sets=[y_fitted],
             queries=[activations],
-            query_labelings=[y_encoded],
+            query_label_sets=[y_encoded],
             engine=self._engine(),
         )[0]
         return given - total - np.log(np.bincount(y_fitted) / len(y_fitted))[y_encoded]

@@ -18,8 +18,6 @@ from ..layers import LayerEstimator
 from ..utils.files import written_whole
 from ._records import parse_lines, read_records, records_of, to_lines
 
-__all__ = ["ComplexityMonitor"]
-
 DEFAULT = TotalCorrelation(max_samples=250, random_state=0)
 
 
@@ -74,7 +72,7 @@ class ComplexityMonitor(Callback):
 
     See Also
     --------
-    ComplexityDisplay, InformationPlaneDisplay, EntanglementDisplay : Draw the history.
+    ComplexityDisplay, InformationPlaneDisplay : Draw the history.
     ComplexityRegularizedClassifier : Trains with the complexity as a penalty.
 
     Notes

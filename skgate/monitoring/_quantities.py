@@ -9,8 +9,6 @@ record is of one layer, or of all together.
 from itertools import product
 from typing import NamedTuple
 
-__all__ = ["COLUMNS", "QUANTITIES", "Column"]
-
 #: Name of a quantity -> its symbol and meaning. Of layer measures, Σ is the layer's variable T.
 QUANTITIES = {
     "entropy": ("H", "entropy of the gating states"),

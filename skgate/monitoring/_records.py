@@ -7,8 +7,6 @@ from pathlib import Path
 from ..exceptions import warn_user
 from ._quantities import COLUMNS
 
-__all__ = ["parse_lines", "read_records", "records_of", "to_lines"]
-
 
 def records_of(fitted, *, step=0, name=None):
     """Return the records of a fitted measure, one for each layer and one for the whole network.

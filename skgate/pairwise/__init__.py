@@ -12,9 +12,9 @@ is all that an engine computes, and its logarithm all that leaves it:
                                  --_cuda--> products --_masses.cu--> sums --/
 
 One pass over the pairs serves every row of ``W``, so that layers, prefixes, suffixes, bounds
-and bandwidths share the distances. Group 0 is all samples; then, for each labeling, the
+and bandwidths share the distances. Group 0 is all samples; then, for each set of labels, the
 samples that share the label of ``j``. A row needs its own class alone, so the result holds
-O(n) numbers a labeling, whatever the number of classes, and the rows need no sorting.
+O(n) numbers a set of labels, whatever the number of classes, and the rows need no sorting.
 
 Everything above this package is NumPy on arrays of O(n).
 """
@@ -27,9 +27,9 @@ from ..states import GatingStates
 from ..utils.parallel import in_this_process
 from . import _cpu, _cuda, _cupy
 from ._distances import Bits, Reals
-from ._tiles import N_PARTS, column_parts, part_slices
+from ._tiles import N_BLOCKS, block_slices, column_blocks
 
-__all__ = ["N_PARTS", "Engine", "kernel_masses", "part_masses", "part_slices"]
+__all__ = ["N_BLOCKS", "Engine", "block_masses", "block_slices", "kernel_masses"]
 
 # Nanoseconds of one core from which on "auto" takes a GPU: to start with it and to compile for it
 # take about a second, once.
@@ -82,7 +82,7 @@ class Engine:
 
 
 def kernel_masses(
-    states, weights, *, labelings=(), queries=None, query_labelings=(), engine=Engine()
+    states, weights, *, label_sets=(), queries=None, query_label_sets=(), engine=Engine()
 ):
     """Return log-sums of kernel values, one a term, group and row.
 
@@ -93,53 +93,53 @@ def kernel_masses(
         real numbers a layer.
     weights : ndarray of shape (n_terms, n_layers)
         ``W``, finite and not negative.
-    labelings : sequence of ndarray of shape (n_samples,), dtype int
+    label_sets : sequence of ndarray of shape (n_samples,), dtype int
         Labels of the columns; each adds a group.
     queries : as ``states``, default=None
         Other rows, of the same layers.
-    query_labelings : sequence of ndarray of shape (n_queries,), dtype int
-        Labels of the queries, one array a labeling.
+    query_label_sets : sequence of ndarray of shape (n_queries,), dtype int
+        Labels of the queries, one array a set of labels.
     engine : Engine
 
     Returns
     -------
-    log_masses : ndarray of shape (n_terms, 1 + n_labelings, n_rows)
+    log_masses : ndarray of shape (n_terms, 1 + n_label_sets, n_rows)
         Natural logarithms, float64; ``-inf`` for a row without columns in its group.
     """
     weights = np.ascontiguousarray(weights, dtype=np.float64)
     has_bits = isinstance(states, GatingStates)
     points = Bits(states.packed) if has_bits else Reals(states, weights)
     if queries is None:
-        masses = _symmetric(points, weights, labelings, np.zeros(len(points), int), engine)
+        masses = _symmetric(points, weights, label_sets, np.zeros(len(points), int), engine)
         return np.log(masses[:, :, 0])  # a row is at distance 0 from itself: no sum underflows
     rows = Bits(queries.packed) if has_bits else points.of(queries)
     module, how = engine.choose(len(rows) * len(points), points, weights)
-    return module.cross_masses(rows, points, weights, query_labelings, labelings, **how)
+    return module.cross_masses(rows, points, weights, query_label_sets, label_sets, **how)
 
 
-def part_masses(states, weights, *, labelings=(), engine=Engine()):
-    """Return the sums of kernel values of each row over each part of the columns.
+def block_masses(states, weights, *, label_sets=(), engine=Engine()):
+    """Return the sums of kernel values of each row over each block of the columns.
 
-    The same pass over the pairs as that of `kernel_masses`, which returns sums over all parts.
+    The same pass over the pairs as that of `kernel_masses`, which returns sums over all blocks.
 
     Parameters
     ----------
     states : GatingStates
     weights : ndarray of shape (n_terms, n_layers)
-    labelings : sequence of ndarray of shape (n_samples,), dtype int
+    label_sets : sequence of ndarray of shape (n_samples,), dtype int
     engine : Engine
 
     Returns
     -------
-    masses : ndarray of shape (n_terms, 1 + n_labelings, n_parts, n_samples)
-    parts : ndarray of shape (n_samples,), dtype int
-        Part of each sample: `N_PARTS` of one size, and what is left over in one more.
+    masses : ndarray of shape (n_terms, 1 + n_label_sets, n_blocks, n_samples)
+    blocks : ndarray of shape (n_samples,), dtype int
+        Part of each sample: `N_BLOCKS` of one size, and what is left over in one more.
     """
     weights = np.ascontiguousarray(weights, dtype=np.float64)
-    parts = column_parts(len(states))
-    return _symmetric(Bits(states.packed), weights, labelings, parts, engine), parts
+    blocks = column_blocks(len(states))
+    return _symmetric(Bits(states.packed), weights, label_sets, blocks, engine), blocks
 
 
-def _symmetric(points, weights, labelings, parts, engine):
+def _symmetric(points, weights, label_sets, blocks, engine):
     module, how = engine.choose(len(points) ** 2 / 2, points, weights)
-    return module.symmetric_masses(points, weights, labelings, parts, **how)
+    return module.symmetric_masses(points, weights, label_sets, blocks, **how)

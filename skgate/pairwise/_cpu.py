@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..utils.parallel import run, slices
-from ._tiles import length, pair_bar, part_slices, symmetric_tasks, tile_rows
+from ._tiles import block_slices, length, pair_bar, symmetric_tasks, tile_rows
 
 # A lookup is faster than an exponential as long as its table stays in the first cache levels.
 _MAX_TABLE = 1 << 14
@@ -66,25 +66,25 @@ def _exponents(distances, weights):
     return flat.reshape(len(weights), *stacked.shape[1:])
 
 
-def _symmetric_task(points, weights, labelings, parts, height, rows, columns):
+def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
     """Return the masses that the pairs ``row <= column`` of two ranges give to both sides.
 
-    To rows by the part of the columns, (n_terms, n_groups, n_rows), since these are of one part; to
-    columns by the part of the rows, (n_terms, n_groups, n_parts, n_columns).
+    To rows by the block of the columns, (n_terms, n_groups, n_rows), since these are of one
+    block; to columns by the block of the rows, (n_terms, n_groups, n_blocks, n_columns).
     """
     # each mass is 1 or more: what is left out rounds off
     cutoff = np.log(len(points) / np.finfo(float).eps)
     kernel = _Kernel(points.largest, weights, (height, points.tile_columns), cutoff)
-    shape = len(weights), 1 + len(labelings)
+    shape = len(weights), 1 + len(label_sets)
     to_rows = np.zeros((*shape, length(rows)))
-    to_columns = np.zeros((*shape, parts[-1] + 1, length(columns)))
+    to_columns = np.zeros((*shape, blocks[-1] + 1, length(columns)))
     scratch = {}
     for c in slices(columns.start, columns.stop, points.tile_columns):
         prepared = points.prepare(c)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
             # the square on the diagonal is computed whole, and counts for its rows alone
-            above = parts[r.start : min(r.stop, c.start)]
-            masks = [labels[r, None] == labels[None, c] for labels in labelings]
+            above = blocks[r.start : min(r.stop, c.start)]
+            masks = [labels[r, None] == labels[None, c] for labels in label_sets]
             into_rows = to_rows[..., r.start - rows.start : r.stop - rows.start]
             into_columns = to_columns[..., c.start - columns.start : c.stop - columns.start]
             for term, values in kernel(points.between(r, prepared, scratch)):
@@ -97,7 +97,7 @@ def _add(values, masks, above, into_rows, into_columns):
     # a product with ones is twice as fast as sum() on narrow tiles, and with a matrix slower again
     ones = np.ones(max(values.shape))
     one_part = len(above) > 0 and above[0] == above[-1]  # as nearly all tiles are
-    rows_of = [slice(0, len(above))] if one_part else part_slices(above)
+    rows_of = [slice(0, len(above))] if one_part else block_slices(above)
     for group, mask in enumerate([None, *masks]):
         own = values if mask is None else values * mask
         into_rows[group] += own @ ones[: own.shape[1]]
@@ -105,30 +105,30 @@ def _add(values, masks, above, into_rows, into_columns):
             into_columns[group, above[rows.start]] += ones[: length(rows)] @ own[rows]
 
 
-def symmetric_masses(points, weights, labelings, parts, n_jobs, verbose):
-    """Return the masses of each row over the rows of each part, each pair computed once.
+def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):
+    """Return the masses of each row over the rows of each block, each pair computed once.
 
     Sums are added in the order of the tasks, whoever computed them.
     """
     n = len(points)
     height = tile_rows(points.tile_columns, weights.shape[1], len(weights))
     cost = len(weights) + points.cost
-    ranges = symmetric_tasks(parts, points.tile_columns, cost)
+    ranges = symmetric_tasks(blocks, points.tile_columns, cost)
     work = n * n / 2 * cost
-    shared = points, weights, labelings, parts, height
-    masses = np.zeros((len(weights), 1 + len(labelings), parts[-1] + 1, n))
+    shared = points, weights, label_sets, blocks, height
+    masses = np.zeros((len(weights), 1 + len(label_sets), blocks[-1] + 1, n))
     results = run(_symmetric_task, shared, ranges, n_jobs, work)
     with pair_bar(sum(length(r) * length(c) for r, c in ranges), verbose) as bar:
         for (rows, columns), (to_rows, to_columns) in zip(ranges, results, strict=True):
-            masses[:, :, parts[columns.start], rows] += to_rows
+            masses[:, :, blocks[columns.start], rows] += to_rows
             masses[..., columns] += to_columns
             bar.update(length(rows) * length(columns))
     return masses
 
 
-def _cross_task(queries, points, weights, query_labelings, labelings, rows):
+def _cross_task(queries, points, weights, query_label_sets, label_sets, rows):
     """Return the log masses of some rows over all columns, kept relative to the least exponent."""
-    shape = len(weights), 1 + len(labelings), length(rows)
+    shape = len(weights), 1 + len(label_sets), length(rows)
     least, masses = np.full(shape, np.inf), np.zeros(shape)
     scratch = {}
     for c in slices(0, len(points), points.tile_columns):
@@ -136,7 +136,7 @@ def _cross_task(queries, points, weights, query_labelings, labelings, rows):
         for group in range(shape[1]):
             values = exponents  # (n_terms, n_rows, n_columns)
             if group:
-                own = query_labelings[group - 1][rows, None] == labelings[group - 1][None, c]
+                own = query_label_sets[group - 1][rows, None] == label_sets[group - 1][None, c]
                 values = np.where(own, exponents, np.inf)
             before = least[:, group]
             now = np.minimum(before, values.min(axis=-1))
@@ -148,15 +148,15 @@ def _cross_task(queries, points, weights, query_labelings, labelings, rows):
         return np.log(masses) - np.where(np.isfinite(least), least, 0.0)
 
 
-def cross_masses(queries, points, weights, query_labelings, labelings, n_jobs, verbose):
+def cross_masses(queries, points, weights, query_label_sets, label_sets, n_jobs, verbose):
     """Return the log masses of each query over all rows; no query need be among them."""
     height = tile_rows(points.tile_columns, weights.shape[1], 3 * len(weights))
     work = len(queries) * len(points) * (len(weights) + points.cost)
-    shared = queries, points, weights, query_labelings, labelings
+    shared = queries, points, weights, query_label_sets, label_sets
     tasks = [(rows,) for rows in slices(0, len(queries), height)]
-    parts = []
+    found = []
     with pair_bar(len(queries) * len(points), verbose) as bar:
-        for part in run(_cross_task, shared, tasks, n_jobs, work):
-            parts.append(part)
-            bar.update(part.shape[-1] * len(points))
-    return np.concatenate(parts, axis=-1)
+        for masses in run(_cross_task, shared, tasks, n_jobs, work):
+            found.append(masses)
+            bar.update(masses.shape[-1] * len(points))
+    return np.concatenate(found, axis=-1)

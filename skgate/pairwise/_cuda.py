@@ -10,9 +10,7 @@ import numpy as np
 from ..utils.arrays import to_numpy
 from ..utils.parallel import slices
 from ._distances import Bits
-from ._tiles import length, pair_bar, part_slices
-
-__all__ = ["cross_masses", "symmetric_masses"]
+from ._tiles import block_slices, length, pair_bar
 
 _MOST_ROWS = 16384
 _FEWEST_ROWS = 64
@@ -27,16 +25,16 @@ class _Samples:
     Parameters
     ----------
     points : Bits or Reals
-    labelings : sequence of ndarray of shape (n_samples,), dtype int
+    label_sets : sequence of ndarray of shape (n_samples,), dtype int
     gpu : Gpu
     """
 
-    def __init__(self, points, labelings, gpu):
+    def __init__(self, points, label_sets, gpu):
         self._points, self._gpu = points, gpu
         self.is_bits = isinstance(points, Bits)
         layers = points.packed if self.is_bits else points.layers
         self._layers = [self._moved(layer) for layer in layers]
-        self._labels = np.array(labelings, np.int32).reshape(len(labelings), len(points))
+        self._labels = np.array(label_sets, np.int32).reshape(len(label_sets), len(points))
         self.forget()
 
     def _moved(self, layer):
@@ -200,13 +198,13 @@ def _each_tile(tiles, columns_of, compute, gpu, verbose):
             pending.pop(0)
 
 
-def symmetric_masses(points, weights, labelings, parts, gpu, verbose):
-    """Return the masses of each row over the rows of each part, each pair computed once.
+def symmetric_masses(points, weights, label_sets, blocks, gpu, verbose):
+    """Return the masses of each row over the rows of each block, each pair computed once.
 
     As `_cpu.symmetric_masses` does, up to rounding.
     """
-    samples = _Samples(points, labelings, gpu)
-    sums = _Sums(weights, 1 + len(labelings), gpu)
+    samples = _Samples(points, label_sets, gpu)
+    sums = _Sums(weights, 1 + len(label_sets), gpu)
 
     def compute(rows, columns):
         factors, column_side = samples.strip(columns, keep=True)
@@ -217,21 +215,21 @@ def symmetric_masses(points, weights, labelings, parts, gpu, verbose):
             return to_rows, None
         return to_rows, sums(products, column_side, row_side, by_rows=False)
 
-    of_part = part_slices(parts)
-    tiles = [(r, c, r == c) for c in of_part for r in of_part if r.start <= c.start]
-    masses = np.zeros((len(weights), 1 + len(labelings), parts[-1] + 1, len(points)))
+    of_block = block_slices(blocks)
+    tiles = [(r, c, r == c) for c in of_block for r in of_block if r.start <= c.start]
+    masses = np.zeros((len(weights), 1 + len(label_sets), blocks[-1] + 1, len(points)))
     for rows, columns, (to_rows, to_columns) in _each_tile(tiles, samples, compute, gpu, verbose):
-        masses[:, :, parts[columns.start], rows] += np.exp(to_rows)
+        masses[:, :, blocks[columns.start], rows] += np.exp(to_rows)
         if to_columns is not None:
-            masses[:, :, parts[rows.start], columns] += np.exp(to_columns)
+            masses[:, :, blocks[rows.start], columns] += np.exp(to_columns)
     return masses
 
 
-def cross_masses(queries, points, weights, query_labelings, labelings, gpu, verbose):
+def cross_masses(queries, points, weights, query_label_sets, label_sets, gpu, verbose):
     """Return the log masses of each query over all rows; no query need be among them."""
-    samples = _Samples(points, labelings, gpu)
-    others = _Samples(queries, query_labelings, gpu)
-    sums = _Sums(weights, 1 + len(labelings), gpu)
+    samples = _Samples(points, label_sets, gpu)
+    others = _Samples(queries, query_label_sets, gpu)
+    sums = _Sums(weights, 1 + len(label_sets), gpu)
 
     def compute(rows, columns):
         factors, column_side = samples.strip(columns, keep=True)
@@ -240,7 +238,7 @@ def cross_masses(queries, points, weights, query_labelings, labelings, gpu, verb
         return sums(products, row_side, column_side, by_rows=True)
 
     tiles = [(slice(0, len(queries)), slice(0, len(points)), False)]
-    masses = np.full((len(weights), 1 + len(labelings), len(queries)), -np.inf)
+    masses = np.full((len(weights), 1 + len(label_sets), len(queries)), -np.inf)
     for rows, _, logs in _each_tile(tiles, samples, compute, gpu, verbose):
         masses[..., rows] = np.logaddexp(masses[..., rows], logs)
     return masses

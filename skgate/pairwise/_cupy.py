@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Gpu", "what_is_missing"]
-
 _INSTALL = 'Install it with pip install "skgate[cuda12]", or "skgate[cuda13]" for CUDA 13.'
 # cudaDataType, of which CuPy names only some
 _INT8, _INT32 = 3, 10

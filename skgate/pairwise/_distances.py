@@ -13,8 +13,6 @@ from sklearn.utils.extmath import row_norms
 
 from ..utils.parallel import slices
 
-__all__ = ["Bits", "Reals"]
-
 # The most that rounding may change an exponent before differences are taken one by one.
 _TOLERANCE = 1e-10
 # Up to this many units that costs no more than a matrix product does.

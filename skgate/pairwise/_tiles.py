@@ -14,7 +14,7 @@ _MAX_TASK_ROWS = 4096
 # Nanoseconds, roughly: an interrupted fit waits for the tasks that run.
 _MAX_TASK_WORK = 3e8
 #: Parts of the columns whose sums can be told apart.
-N_PARTS = 16
+N_BLOCKS = 16
 
 
 def tile_rows(n_columns, n_layers, n_terms):
@@ -28,31 +28,31 @@ def tile_rows(n_columns, n_layers, n_terms):
     return int(np.clip(rows // 64 * 64, 64, 1024))
 
 
-def column_parts(n):
-    """Return the part of each column: 16 of one size, and what is left over in one more."""
-    size = max(1, n // N_PARTS)
-    return np.minimum(np.arange(n) // size, N_PARTS)
+def column_blocks(n):
+    """Return the block of each column: 16 of one size, and what is left over in one more."""
+    size = max(1, n // N_BLOCKS)
+    return np.minimum(np.arange(n) // size, N_BLOCKS)
 
 
-def part_slices(parts):
-    """Return the slice of each part, from numbers of parts that rise."""
-    edges = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(parts)]
+def block_slices(blocks):
+    """Return the slice of each block, from numbers of blocks that rise."""
+    edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(blocks)]
     return [slice(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
-def symmetric_tasks(parts, n_columns, cost):
+def symmetric_tasks(blocks, n_columns, cost):
     """Return the ``(rows, columns)`` of tasks that cover each pair ``row <= column``.
 
     There are 16 or more, of whole tiles of ``n_columns`` where that can be, and the columns of a
-    task are of one part. ``cost`` is that of a pair, in nanoseconds.
+    task are of one block. ``cost`` is that of a pair, in nanoseconds.
     """
-    n = len(parts)
+    n = len(blocks)
     most = min(_MAX_TASK_ROWS, max(1, int((_MAX_TASK_WORK / cost) ** 0.5) // n_columns) * n_columns)
     step = min(-(-n // (16 * n_columns)) * n_columns, most)
     return [
         (rows, columns)
-        for part in part_slices(parts)
-        for columns in slices(part.start, part.stop, step)
+        for block in block_slices(blocks)
+        for columns in slices(block.start, block.stop, step)
         for rows in slices(0, columns.stop, most)
     ]
 

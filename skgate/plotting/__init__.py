@@ -1,20 +1,10 @@
-"""Plots of what the measures find, as displays in scikit-learn's way.
+"""Displays of measures, after scikit-learn's: ``from_estimator`` or ``from_history`` draws one.
 
-A display takes its data, and ``plot`` draws them; ``from_estimator`` and ``from_history`` do both.
-Nothing here loads matplotlib before something is drawn.
+matplotlib is loaded when something is drawn. A new plot is a file with a class that has ``plot``.
 """
 
 from ._complexity import ComplexityDisplay
-from ._features import FeaturesDisplay
 from ._lambda import LambdaDisplay
-from ._plane import EntanglementDisplay, InformationPlaneDisplay
-from ._rates import ActivationRateDisplay
+from ._plane import InformationPlaneDisplay
 
-__all__ = [
-    "ActivationRateDisplay",
-    "ComplexityDisplay",
-    "EntanglementDisplay",
-    "FeaturesDisplay",
-    "InformationPlaneDisplay",
-    "LambdaDisplay",
-]
+__all__ = ["ComplexityDisplay", "InformationPlaneDisplay", "LambdaDisplay"]

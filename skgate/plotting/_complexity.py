@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from ..densities import Kernel
 from ..monitoring import records_of
+from ..monitoring._quantities import COLUMNS
 from ..utils.sklearn import check_is_fitted
 from ._drawing import (
     by_layer,
@@ -16,44 +18,39 @@ from ._drawing import (
     unit,
 )
 
-__all__ = ["ComplexityDisplay"]
-
-LABELS = {
-    "entropy": "H of each layer",
-    "prefix_entropy": "H up to each layer",
-    "suffix_entropy": "H from each layer on",
-    "total_correlation": "TC of each layer",
-    "independent_entropy": "C of each layer",
-}
 WHOLE = "all layers"
+#: The flag for values of the same layers.
+FLAGS = {COLUMNS[key].scope: key for key in ("saturated", "prefix_saturated", "suffix_saturated")}
+CEILING = {"linestyle": "none", "marker": "|", "markersize": 9, "color": "0.4", "label": "ceiling"}
+NETWORK = {"color": "black", "linestyle": "-", "marker": "h"}
 
 
 class ComplexityDisplay:
     """Entropies of the layers of a network, or their curves while it trains.
 
-    Of one step, a row a layer, the first one on top, with standard errors and the ceilings of the
-    kernel density. Of several steps, a curve a layer. Points are hollow where they are saturated
-    and say nothing.
+    For one step, a row for each layer, the first one on top, with standard errors and the ceilings
+    of the kernel density. For several steps, a curve for each layer. Hollow points are saturated
+    and not informative.
 
     Parameters
     ----------
     records : list of dict
         As in ``history_`` of a :class:`ComplexityMonitor`.
     measure : str, default=None
-        Name of the measure to draw; needed where several have the quantity.
+        Name of the measure to draw; needed if several have the quantity.
 
     Attributes
     ----------
     ax_ : matplotlib.axes.Axes
     figure_ : matplotlib.figure.Figure
     lines_ : dict of str to matplotlib.lines.Line2D
-        The curve of each layer and of ``"all layers"``; of one step, the row positions and values
+        The curve of each layer and of ``"all layers"``; for one step, the values and row positions
         of each quantity.
 
     See Also
     --------
     ComplexityMonitor : Makes the records.
-    EntanglementDisplay : Entropy against total correlation.
+    InformationPlaneDisplay : Two quantities against each other.
 
     Examples
     --------
@@ -62,7 +59,7 @@ class ComplexityDisplay:
     >>> rng = np.random.default_rng(0)
     >>> states = GatingStates.from_arrays(
     ...     {"first": rng.normal(size=(500, 6)), "second": rng.normal(size=(500, 3))})
-    >>> display = ComplexityDisplay.from_estimator(GatingEntropy(alpha=0.1).fit(states))
+    >>> display = ComplexityDisplay.from_estimator(GatingEntropy().fit(states))
     >>> [label.get_text() for label in display.ax_.get_yticklabels()]
     ['first', 'second', 'all layers']
     """
@@ -79,7 +76,7 @@ class ComplexityDisplay:
         ----------
         estimator : GatingEntropy or TotalCorrelation
         quantities : str or list of str, default="entropy"
-            ``"entropy"``, ``"prefix_entropy"``, ``"suffix_entropy"``, or another one in the
+            ``"entropy"``, ``"prefix_entropy"``, ``"suffix_entropy"``, or another quantity in the
             records of a :class:`ComplexityMonitor`.
         ax : matplotlib.axes.Axes, default=None
             A new figure by default.
@@ -89,20 +86,24 @@ class ComplexityDisplay:
         display : ComplexityDisplay
         """
         check_is_fitted(estimator)
-        return cls(records_of(estimator)).plot(ax=ax, quantities=quantities)
+        records = records_of(estimator)
+        if not isinstance(getattr(estimator, "density_", None), Kernel):
+            for record in records:
+                record.pop("ceiling", None)  # the number of gates, which is far off
+        return cls(records).plot(ax=ax, quantities=quantities)
 
     @classmethod
     def from_history(cls, history, *, measure=None, quantity="entropy", ax=None):
-        """Draw a curve of each layer, and of the whole network, over the steps.
+        """Draw a curve for each layer, and one for the whole network, over the steps.
 
         Parameters
         ----------
         history : list of dict
-            ``history_`` of a :class:`ComplexityMonitor`, or what its ``read`` returns.
+            ``history_`` of a :class:`ComplexityMonitor`, or the result of its ``read``.
         measure : str, default=None
-            Name of the measure to draw; needed where several have the quantity.
+            Name of the measure to draw; needed if several have the quantity.
         quantity : str, default="entropy"
-            Any in the records.
+            Any quantity in the records.
         ax : matplotlib.axes.Axes, default=None
             A new figure by default.
 
@@ -120,7 +121,7 @@ class ComplexityDisplay:
         ax : matplotlib.axes.Axes, default=None
             A new figure by default.
         quantities : str or list of str, default="entropy"
-            One where there are several steps.
+            A single quantity if there are several steps.
 
         Returns
         -------
@@ -139,7 +140,7 @@ class ComplexityDisplay:
             draw = self._draw_curves
             height = max(2.4, 0.6 + 0.155 * n_layers)
         else:
-            raise ValueError(f"quantities={quantities!r}; of several steps, choose one.")
+            raise ValueError(f"quantities={quantities!r}; choose one, as there are several steps.")
         with drawing(ax, height=height) as (self.figure_, (self.ax_,)):
             draw(records, quantities)
         return self
@@ -148,7 +149,7 @@ class ComplexityDisplay:
         ax, self.lines_ = self.ax_, {}
         names = [WHOLE if r["layer"] is None else r["layer"] for r in records]
         rows = np.arange(len(records))
-        if "bandwidth" in records[0] and "entropy" in quantities:
+        if "ceiling" in records[0] and "entropy" in quantities:
             ax.plot(column(records, "ceiling"), rows, **CEILING)
         for i, quantity in enumerate(quantities):
             shifted = rows + 0.25 * (i - (len(quantities) - 1) / 2)
@@ -156,10 +157,9 @@ class ComplexityDisplay:
             values = column(records, quantity)
             errors = column(records, f"{quantity}_se")
             ax.errorbar(values, shifted, xerr=errors, fmt="none", ecolor=looks["color"], lw=1)
-            flag = quantity.replace("_entropy", "_saturated")
-            flag = flag if flag.endswith("_saturated") else "saturated"
+            flag = FLAGS[COLUMNS[quantity].scope]
             full, open_ = points(ax, values, shifted, records, flag=flag, **looks)
-            full.set_label(LABELS.get(quantity, quantity))
+            full.set_label(f"{COLUMNS[quantity].symbol} {COLUMNS[quantity].scope}")
             if len(open_.get_xdata()):
                 open_.set_label("saturated")
             (self.lines_[quantity],) = ax.plot(values, shifted, linestyle="none")
@@ -167,8 +167,8 @@ class ComplexityDisplay:
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_xlim(0, None)
         ax.grid(axis="y", linewidth=0.4, alpha=0.5)
-        what = ", ".join(dict.fromkeys(_symbol(quantity) for quantity in quantities))
-        ax.set_xlabel(f"{what} [{unit(records[0]['base'])}]")
+        symbols = ", ".join(dict.fromkeys(COLUMNS[quantity].symbol for quantity in quantities))
+        ax.set_xlabel(f"{symbols} [{unit(records[0]['base'])}]")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
 
     def _draw_curves(self, records, quantities):
@@ -176,14 +176,8 @@ class ComplexityDisplay:
         for i, (layer, rows) in enumerate(by_layer(records).items()):
             looks = style(i) if layer is not None else {**style(i), **NETWORK}
             steps, values = column(rows, "step"), column(rows, quantity)
-            ax.errorbar(
-                steps,
-                values,
-                column(rows, f"{quantity}_se"),
-                fmt="none",
-                ecolor=looks["color"],
-                lw=1,
-            )
+            errors = column(rows, f"{quantity}_se")
+            ax.errorbar(steps, values, errors, fmt="none", ecolor=looks["color"], lw=1)
             name = WHOLE if layer is None else layer
             (self.lines_[name],) = ax.plot(steps, values, **{**looks, "marker": ""})
             full, _ = points(ax, steps, values, rows, color=looks["color"], marker=looks["marker"])
@@ -191,25 +185,11 @@ class ComplexityDisplay:
             ax.plot([], [], label=name, **looks)
         if any(r.get("saturated") for r in records):
             ax.plot([], [], "o", color="0.4", markerfacecolor="white", label="saturated")
-        # what moves by a hundredth is to look like it
+        # a change of 1% is to look like one
         low, high = ax.get_ylim()
         short = max(0.0, 0.1 * max(abs(low), abs(high)) - (high - low))
         ax.set_ylim(low - short / 2, high + short / 2)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.set(xlabel="step", ylabel=f"{_symbol(quantity)} [{unit(records[0]['base'])}]")
+        label = f"{COLUMNS[quantity].symbol} [{unit(records[0]['base'])}]"
+        ax.set(xlabel="step", ylabel=label)
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)
-
-
-CEILING = {
-    "linestyle": "none",
-    "marker": "|",
-    "markersize": 9,
-    "color": "0.4",
-    "label": "ceiling",
-}
-NETWORK = {"color": "black", "linestyle": "-", "marker": "h"}
-
-
-def _symbol(quantity):
-    symbols = {"entropy": "H", "correlation": "TC"}
-    return symbols.get(quantity.rpartition("_")[2], quantity)

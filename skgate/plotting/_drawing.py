@@ -1,30 +1,14 @@
-"""What the displays share: axes, colours, units, records that are checked."""
+"""Parts that displays share: axes, colours, units, and checks of records."""
 
 import contextlib
 
 import numpy as np
 
-__all__ = [
-    "COLORS",
-    "MARKERS",
-    "WIDTH",
-    "by_layer",
-    "check_records",
-    "choose_measure",
-    "column",
-    "drawing",
-    "hollow",
-    "points",
-    "steps_of",
-    "style",
-    "unit",
-]
-
-#: Okabe and Ito's colours, which colour-blind people can tell apart, without the yellow.
+#: Okabe and Ito's colours without the yellow; colour-blind people can distinguish them.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = "osD^v<>"
 DASHES = ["-", "--", "-.", ":"]
-#: Inches: what fits into one column of print.
+#: Inches: the width of a column of print.
 WIDTH = 3.4
 PRINT = {
     "font.size": 8,
@@ -38,20 +22,10 @@ PRINT = {
 
 @contextlib.contextmanager
 def drawing(ax, n=1, *, height, width=WIDTH, shape=None, **shared):
-    """Yield a figure and ``n`` axes in an array: those that were given, or new ones.
+    """Yield a figure and an array of ``n`` axes: the given ones, or new ones with sizes for print.
 
-    What is drawn on new ones has sizes for print.
-
-    Parameters
-    ----------
-    ax : matplotlib axes, array of these, or None
-    n : int
-    height, width : float
-        Of a new figure, inches.
-    shape : (int, int), default=None
-        Rows and columns of new axes; one row by default.
-    **shared
-        Of `matplotlib.pyplot.subplots`.
+    ``height`` and ``width`` are those of a new figure, in inches; ``shape`` is the number of rows
+    and columns of new axes, one row by default; ``**shared`` goes to `matplotlib.pyplot.subplots`.
     """
     try:
         import matplotlib.pyplot as plt
@@ -61,7 +35,7 @@ def drawing(ax, n=1, *, height, width=WIDTH, shape=None, **shared):
         given = np.asarray(ax, dtype=object).ravel()
         if len(given) != n:
             raise ValueError(
-                f"ax holds {len(given)} axes; {n} are needed. Leave ax out to have them."
+                f"ax holds {len(given)} axes; {n} are needed. Leave ax out to create them."
             )
         yield given[0].figure, given
         return
@@ -75,7 +49,7 @@ def drawing(ax, n=1, *, height, width=WIDTH, shape=None, **shared):
 
 
 def style(i):
-    """Return colour, marker and line style of the i-th curve, that differ also in grey."""
+    """Return colour, marker and line style of the i-th curve; curves differ in grey, too."""
     return {
         "color": COLORS[i % len(COLORS)],
         "marker": MARKERS[i % len(MARKERS)],
@@ -84,38 +58,38 @@ def style(i):
 
 
 def unit(base):
-    """Return what a value is counted in."""
+    """Return the name of the unit of values."""
     return {2: "bits", np.e: "nats"}.get(base, f"units of log {base:g}")
 
 
 def check_records(records):
-    """Return records as a list; raise for what is none."""
+    """Return records as a list; raise if they are not records of a monitor."""
     keys = {"step", "measure", "layer", "base"}
     records = list(records) if isinstance(records, list | tuple) else None
     if not records or not all(isinstance(r, dict) and keys <= r.keys() for r in records):
         raise ValueError(
-            "Need records of a ComplexityMonitor, one or more: monitor.history_, or "
+            "Need records of a ComplexityMonitor, at least one: monitor.history_, or "
             "ComplexityMonitor.read(path)."
         )
     return records
 
 
 def choose_measure(records, measure, quantities):
-    """Return the records of one measure that have some quantities, the only one by default."""
+    """Return the records of a measure that has some quantities; by default the only such one."""
     having = [r for r in records if quantities <= r.keys()]
     names = list(dict.fromkeys(r["measure"] for r in having))
     if not names:
         there = sorted({key for r in records for key in r} - {"step", "measure", "layer", "base"})
-        raise ValueError(f"No record has {sorted(quantities)}; there is {there}.")
+        raise ValueError(f"No record has {sorted(quantities)}; records have {there}.")
     if measure is None and len(names) > 1:
         raise ValueError(f"Several measures have {sorted(quantities)}: {names}. Choose measure=...")
     if measure is not None and measure not in names:
-        raise ValueError(f"measure={measure!r} has no {sorted(quantities)}; {names} have.")
+        raise ValueError(f"measure={measure!r} has no {sorted(quantities)}; choose from {names}.")
     return [r for r in having if r["measure"] == (measure or names[0])]
 
 
 def by_layer(records):
-    """Return records by layer, in the order of the network, each in the order of the steps."""
+    """Return records by layer, in network order; those of a layer are in the order of steps."""
     layers = {}
     for record in sorted(records, key=lambda record: record["step"]):
         layers.setdefault(record["layer"], []).append(record)
@@ -123,12 +97,12 @@ def by_layer(records):
 
 
 def steps_of(records):
-    """Return the steps, in order."""
+    """Return the distinct steps in order."""
     return sorted({record["step"] for record in records})
 
 
 def column(records, key, missing=np.nan):
-    """Return one quantity of records as an array."""
+    """Return a quantity of all records as an array."""
     return np.array([record.get(key, missing) for record in records], dtype=float)
 
 
@@ -138,7 +112,7 @@ def hollow(records, flag="saturated"):
 
 
 def points(ax, x, y, records, *, color, marker, flag="saturated", **options):
-    """Draw points, hollow where they are saturated; return filled ones and hollow ones."""
+    """Draw points, hollow ones where saturated; return the filled and the hollow ones."""
     empty = hollow(records, flag)
     common = {"linestyle": "none", "marker": marker, "color": color, "zorder": 3, **options}
     common["clip_on"] = False  # a ceiling may be the edge of the axes

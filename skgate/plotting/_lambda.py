@@ -1,10 +1,8 @@
-"""`LambdaDisplay`: what a search over λ comes to."""
+"""`LambdaDisplay`: complexity and losses of networks trained with several λ."""
 
 import numpy as np
 
 from ._drawing import drawing, style
-
-__all__ = ["LambdaDisplay"]
 
 LABELS = {
     "complexity": "complexity [bits]",
@@ -14,26 +12,28 @@ LABELS = {
 
 
 class LambdaDisplay:
-    """Complexity, gap and test loss of networks that were trained with some λ.
+    """Complexity, gap and test loss of networks that were trained with several λ.
 
-    Points are means over seeds. Bars are standard errors of the difference from λ = 0 with the
-    same seed: what all λ of a seed share says nothing of λ. A line marks the test loss at λ = 0.
+    Points are means over seeds. Bars are standard errors of the difference from λ = 0 with the same
+    seed, since variation that all λ of a seed share is not informative about λ. A line marks the
+    test loss at λ = 0.
 
     Parameters
     ----------
     records : list of dict
-        One a training, ``{"lam": 1e-3, "seed": 0, "complexity": 24.1, "gap": 0.1, "test_loss":
-        0.2}``; each seed with each λ, and λ = 0 among them. Quantities may be left out of all.
+        One for each training, ``{"lam": 1e-3, "seed": 0, "complexity": 24.1, "gap": 0.1,
+        "test_loss": 0.2}``: each seed with each λ, including λ = 0. Records may lack quantities, if
+        all lack the same ones.
 
     Attributes
     ----------
     ax_ : ndarray of matplotlib.axes.Axes
-        One a quantity.
+        One for each quantity.
     figure_ : matplotlib.figure.Figure
     lams_ : list of float
         Along the horizontal axis, evenly spaced.
     means_, errors_ : dict of str to ndarray of shape (n_lams,)
-        What is drawn, by quantity. Errors are NaN for one seed.
+        The drawn values by quantity. Errors are NaN for one seed.
 
     See Also
     --------
@@ -59,9 +59,9 @@ class LambdaDisplay:
         Parameters
         ----------
         records : list of dict
-            One a training.
+            One for each training.
         ax : array of matplotlib.axes.Axes, default=None
-            One a quantity; a new figure by default.
+            One for each quantity; a new figure by default.
 
         Returns
         -------
@@ -75,7 +75,7 @@ class LambdaDisplay:
         Parameters
         ----------
         ax : array of matplotlib.axes.Axes, default=None
-            One a quantity; a new figure by default.
+            One for each quantity; a new figure by default.
 
         Returns
         -------
@@ -84,7 +84,7 @@ class LambdaDisplay:
         Raises
         ------
         ValueError
-            If λ = 0 is not among the records, or a seed is not there with each λ.
+            If no record has λ = 0, or a seed lacks some λ.
         """
         values = self._values()
         n, places = len(values), np.arange(len(self.lams_))
@@ -113,19 +113,19 @@ class LambdaDisplay:
             raise ValueError('Each record needs "lam" and "seed".')
         keys = [key for key in LABELS if records and all(key in record for record in records)]
         if not keys:
-            raise ValueError(f"No record, or none of {list(LABELS)} is in all of them.")
+            raise ValueError(f"Need records that all have one or more of {list(LABELS)}.")
         self.lams_ = sorted({record["lam"] for record in records})
         seeds = sorted({record["seed"] for record in records})
         trained = {(record["lam"], record["seed"]): record for record in records}
         if 0 not in self.lams_:
             raise ValueError(
-                f"λ = 0 is not among the records, only {self.lams_}; bars are errors of the "
-                "difference from it. Train without the penalty too."
+                f"No record has λ = 0, only {self.lams_}; bars are errors of the difference from "
+                "it. Train without the penalty, too."
             )
         missing = [(lam, s) for lam in self.lams_ for s in seeds if (lam, s) not in trained]
         if missing or len(trained) < len(records):
-            what = f"missing are (lam, seed) {missing[:5]}" if missing else "some are there twice"
-            raise ValueError(f"Each λ needs one record of each seed; {what}.")
+            found = f"(lam, seed) {missing[:5]} are missing" if missing else "some have several"
+            raise ValueError(f"Each λ needs one record of each seed; {found}.")
         return {
             key: np.array(
                 [[trained[lam, s][key] for s in seeds] for lam in self.lams_], dtype=float

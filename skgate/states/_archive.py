@@ -7,8 +7,6 @@ import numpy as np
 
 from ..utils.files import written_whole
 
-__all__ = ["map_members", "read_members", "write_members"]
-
 
 def write_members(path, members):
     """Write arrays to an archive."""

@@ -7,8 +7,6 @@ from ..utils.arrays import holds_layers, is_torch_data, on_device, to_numpy
 from ..utils.sklearn import validate_data
 from ._gating_states import GatingStates
 
-__all__ = ["as_states", "check_states"]
-
 
 def check_states(estimator, X, *, threshold, layers):
     """Return ``X`` as `GatingStates`, checked against what ``estimator`` was fitted on.

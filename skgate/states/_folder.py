@@ -7,8 +7,6 @@ import numpy as np
 
 from ..utils.files import written_whole
 
-__all__ = ["GrowingFolder", "map_folder"]
-
 #: Written last: what a folder holds that is whole.
 HEADER = "header.json"
 #: There until then: what it is going to hold, and how many rows it has.

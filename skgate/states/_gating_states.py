@@ -14,8 +14,6 @@ from ..utils.arrays import on_device, pack_rows, to_numpy
 from ._archive import map_members, read_members, write_members
 from ._folder import map_folder
 
-__all__ = ["GateLayer", "GatingStates", "states_header"]
-
 _FORMAT = "skgate-states-1"
 _BLOCK_BYTES = 1 << 21  # unpacked gates, a byte each, that anything holds at once
 

@@ -3,8 +3,6 @@
 import numpy as np
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
-__all__ = ["EpochMeans", "callback_state", "load_callback_state"]
-
 EARLY_STOPPING_STATE = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_")
 
 

@@ -10,8 +10,6 @@ from ..capture import tree_map
 from ..utils.arrays import to_numpy
 from ..utils.files import written_whole
 
-__all__ = ["changed_settings", "read_checkpoint", "read_state", "settings_of", "write_state"]
-
 FORMAT = "skgate 2"
 #: Parameters that may change when training resumes.
 NOT_SETTINGS = {

@@ -33,8 +33,6 @@ from ._checkpoint import changed_settings, read_checkpoint, read_state, settings
 from ._loss import PENALTY_CONSTRAINTS
 from ._setup import OPTIMIZERS, batch_size_for, new_net
 
-__all__ = ["ComplexityRegularizedClassifier"]
-
 
 class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
     """Classifier that trains a network with ``task loss + lam * entropy of its gating states``.

@@ -13,8 +13,6 @@ from ..utils.sklearn import POSITIVE, Interval, StrOptions, validate_parameter_c
 from ._penalized_layers import PenalizedLayers
 from .energy import GateDensities
 
-__all__ = ["ComplexityLoss"]
-
 #: Constraints on the parameters that the loss and the classifier share.
 PENALTY_CONSTRAINTS = {
     "penalized_layers": [None, str, type, re.Pattern, slice, list, tuple, Integral],

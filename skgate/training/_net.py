@@ -14,8 +14,6 @@ from ..capture import eval_mode_without_side_effects
 from ..monitoring import ComplexityMonitor
 from ._callbacks import EpochMeans, callback_state, load_callback_state
 
-__all__ = ["PenalizedNet"]
-
 
 class PenalizedNet(NeuralNetClassifier):
     """skorch net that trains with ``task loss + lam * penalty``.

@@ -12,8 +12,6 @@ from ..capture import (
     with_shapes_in_errors,
 )
 
-__all__ = ["PenalizedLayers"]
-
 
 class PenalizedLayers:
     """The layers of a module to penalise, found by running it on a few samples.

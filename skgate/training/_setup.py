@@ -22,8 +22,6 @@ from ..exceptions import warn_user
 from ._loss import PENALTY_CONSTRAINTS, ComplexityLoss
 from ._net import PenalizedNet
 
-__all__ = ["OPTIMIZERS", "batch_size_for", "new_net"]
-
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 BATCH_SIZE = 128
 PATIENCE = 10

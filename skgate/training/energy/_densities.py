@@ -10,8 +10,6 @@ from torch import nn
 from ._models import EnergyModel, ProductModel
 from ._samplers import DiscreteLangevin, Langevin, ais_log_partition
 
-__all__ = ["GateDensities"]
-
 #: Weight of the mean square of f, divided by the number of gates. Without it f grows without bound.
 ENERGY_L2 = 0.5
 #: Adam's for f: gradients from persistent chains are correlated, and the usual 0.9 overshoots.

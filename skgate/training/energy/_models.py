@@ -14,8 +14,6 @@ from torch import nn
 
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward
 
-__all__ = ["EnergyModel", "ProductModel"]
-
 #: Rates of gates are kept this far from 0 and 1: means over some batches are no more precise.
 MIN_RATE = 1e-3
 #: Weight of the past in the running mean of a rate.

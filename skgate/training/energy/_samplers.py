@@ -5,8 +5,6 @@ import math
 import torch
 from torch import nn
 
-__all__ = ["DiscreteLangevin", "Langevin", "ais_log_partition"]
-
 #: Number of chains, by the number of axes of a shape: each position is a sample of the filters.
 N_CHAINS = {1: 32, 3: 16}
 #: Acceptance rate that the step size is adapted to.
