@@ -1,4 +1,4 @@
-"""`ComplexityRegularizedClassifier`, mostly the list of its parameters and what they mean."""
+"""`ComplexityRegularizedClassifier`, of which half is the documentation of its parameters."""
 
 import copy
 import os
