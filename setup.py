@@ -15,6 +15,7 @@ EXTRAS = {
     "reproduce": ["adversarial-robustness-toolbox", "matplotlib"],
     "cuda12": ["cupy-cuda12x[ctk]>=14"],
     "cuda13": ["cupy-cuda13x[ctk]>=14"],
+    "bench": ["asv", "dask[distributed]"],
     "test": [
         "dask[distributed]",
         "hypothesis",
