@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from skgate import GateExtractor, GatingEntropy, GatingStates
+from skgate.densities import Kernel
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_states_on_disk_are_those_in_memory(X, tmp_path, sampling, kind):
     assert not states.packed[0].flags.writeable
     for mmap in (False, True):
         assert GatingStates.load(tmp_path / "a" / "states", mmap=mmap) == states
-    assert GatingEntropy(alpha=0.5).fit(states).entropy_ > 0
+    assert GatingEntropy(density=Kernel(alpha=0.5)).fit(states).entropy_ > 0
 
 
 class Interrupted(BaseException):
