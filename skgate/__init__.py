@@ -1,10 +1,11 @@
 """Complexity of the transformations in neural networks, in bits, as scikit-learn estimators.
 
-The way of the data is one line::
+The way of the data is one line, and imports point along it::
 
-    torch module - nn/ -> GatingStates - pairwise/ -> row masses - _information -> attributes
+    torch module ─ capture ─▶ states ─ pairwise | densities ─▶ gates, layers ─▶ monitoring,
+                                                                  training, plotting
 
-``import skgate`` loads no torch; `GateExtractor` and `layer_activations` do, on first use.
+``import skgate`` loads neither torch nor matplotlib: the names in ``_ON_USE`` come on first use.
 """
 
 import importlib
@@ -31,7 +32,7 @@ from .layers import (
 )
 from .states import GateLayer, GatingStates
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BinnedLayerMI",

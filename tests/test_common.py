@@ -59,6 +59,7 @@ def names(estimators):
 pytestmark = [
     pytest.mark.filterwarnings("ignore::skgate.SaturationWarning"),
     pytest.mark.filterwarnings("ignore:All gates are open"),
+    pytest.mark.filterwarnings("ignore:All samples are in one cell"),
     pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning"),
 ]
 

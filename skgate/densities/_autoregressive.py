@@ -168,17 +168,9 @@ def _log_bernoulli(gates, predictions, intercepts, slopes):
 def fit_autoregression(states, y_encoded, n_classes, label_ridge=0.1):
     """Return the `Autoregression` of gates in their order.
 
-    The ridge is the best of five on a fifth of the samples; then each fifth is predicted from the
-    others, and the curves fitted to all these predictions.
-
-    Parameters
-    ----------
-    states : GatingStates
-    y_encoded : ndarray of shape (n_samples,), dtype int
-        In no order that matters: the first fifth stands for all.
-    n_classes : int
-    label_ridge : float, default=0.1
-        Ridge of the label; infinite for gates that do not depend on it.
+    The ridge is the best of five on the first fifth of the samples, whose order is random; then
+    each fifth is predicted from the others, and the curves are fitted to all these predictions.
+    With an infinite ``label_ridge``, gates do not depend on the label.
     """
     gates = states.__array__(np.float64)
     n = len(gates)

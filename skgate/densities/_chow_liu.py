@@ -76,20 +76,8 @@ def _chow_liu_edges(bits, sizes, gpu=None):
     """Return the edges of the most informative forest, without those that may be chance.
 
     Of n samples of independent gates, the ``d (d - 1) / 2`` pairs have an empirical information of
-    up to about ``log(d (d - 1) / 2) / n`` nats each; edges below that are left out.
-
-    Parameters
-    ----------
-    bits : list of ndarray of shape (n_gates, n_bytes)
-        Of each class; the information of a pair is that given the class.
-    sizes : ndarray of shape (n_classes,), dtype int
-        Number of samples of each class.
-    gpu : Gpu, default=None
-        Where informations are computed; None for the CPU.
-
-    Returns
-    -------
-    children, parents : ndarray of shape (n_edges,), dtype int
+    up to about ``log(d (d - 1) / 2) / n`` nats each; edges below that are left out. ``bits`` and
+    ``sizes`` are those of each class; the information of a pair is that given the class.
     """
     n_gates = len(bits[0])
     if n_gates == 1:

@@ -100,18 +100,8 @@ def _parts(ranges, covers):
 def choose_shrinkage(states, y_encoded, n_classes, refit, strengths, seed, n_folds):
     """Return the largest strength no worse by a standard error than the best, on held-out folds.
 
-    Parameters
-    ----------
-    states : GatingStates
-    y_encoded : ndarray of shape (n_samples,), dtype int
-    n_classes : int
-    refit : callable
-        Takes training rows and returns a function from strengths to models.
-    strengths : sequence of float
-        How strongly the classes are shrunk towards all samples; the last one, entirely.
-    seed : int
-    n_folds : int
-        Number of the five folds that are judged.
+    ``refit`` takes training rows and returns a function from strengths to models. With the last
+    strength, classes are shrunk entirely towards all samples. ``n_folds`` of five folds are judged.
     """
     n, joint = len(states), np.array([(0, len(states.layers))])
     if n_classes == 1 or n < 2 * _INNER_FOLDS:
@@ -154,23 +144,7 @@ def log_p_marginal(logs, priors):
 def cross_fit(density, states, y_encoded, ranges, *, cv, seed, engine):
     """Return a density of all samples, and log-likelihoods of samples under ones without them.
 
-    Parameters
-    ----------
-    density : FittedDensity
-    states : GatingStates
-    y_encoded : ndarray of shape (n_samples,), dtype int, or None
-    ranges : LayerRanges
-    cv : int or None
-        Number of folds; None for likelihoods under the density of all samples.
-    seed : int
-        Of the folds; the same seed gives the same ones.
-    engine : Engine
-        Whose threads fit the folds, and whose GPU finds trees.
-
-    Returns
-    -------
-    fitted : FittedDensity
-    logs : ndarray of shape (n_ranges, n_samples, n_classes), nats
+    These are (n_ranges, n_samples, n_classes), nats; with ``cv=None``, under the density of all.
     """
     n, n_classes = len(states), 1 if y_encoded is None else int(y_encoded.max()) + 1
     if cv is not None and n < cv:

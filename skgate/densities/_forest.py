@@ -125,17 +125,7 @@ def _rates(counts, smoothing, sizes, shrinkage):
 
 
 def _count(states, bits, children, parents, sizes):
-    """Return the `SufficientStatistics` of gates and edges.
-
-    Parameters
-    ----------
-    states : GatingStates
-        Whose layers these are.
-    bits : list of ndarray of shape (n_gates, n_bytes)
-        Of each class.
-    children, parents : ndarray of shape (n_edges,), dtype int
-    sizes : ndarray of shape (n_classes,), dtype int
-    """
+    """Return the `SufficientStatistics` of gates and edges, from the bits of each class."""
     open_ = [np.bitwise_count(b).sum(axis=1, dtype=np.int64) for b in bits]
     both = [np.bitwise_count(b[children] & b[parents]).sum(axis=1, dtype=np.int64) for b in bits]
     totals = np.stack(open_, axis=1), np.stack(both, axis=1)
@@ -164,14 +154,7 @@ class Forest:
     def log_likelihoods(self, states, bounds):
         """Return log p of the layers of each range, (n_ranges, n_samples, n_classes), nats.
 
-        Of a range, the gates inside it and the edges between two of them count.
-
-        Parameters
-        ----------
-        states : GatingStates
-            Of all the layers that the gates are of.
-        bounds : ndarray of shape (n_ranges, 2), dtype int
-            First layer, and the one after the last.
+        The gates inside a range count, and the edges between two of them.
         """
         n_layers, n_classes = len(states.layers), self.nodes.shape[-1]
         ends = np.cumsum([0, *states.n_gates])

@@ -6,22 +6,10 @@ import numpy as np
 def independent_log_masses(states, rates, weights):
     r"""Return ``log E K(sigma_j, sigma~)`` with the units of ``sigma~`` independent.
 
-    A unit is one gate, or the gates that encode one unit together; its marginal
-    distribution is that of the ``rates``. A product of expectations over units has a
-    logarithm that is linear in the gates, so that each layer costs one matrix product.
-
-    Parameters
-    ----------
-    states : GatingStates
-        The rows ``j``.
-    rates : list of ndarray of shape (n_gates,)
-        Activation rates of a sample that the rows belong to.
-    weights : ndarray of shape (n_ranges, n_layers)
-        Exponents a unit of distance; the kernel is ``exp(-sum_l W[t, l] D_l)``.
-
-    Returns
-    -------
-    log_expectations : ndarray of shape (n_ranges, n_samples)
+    A unit is one gate, or the gates that encode one unit together; its marginal distribution is
+    that of the activation ``rates``. A product of expectations over units has a logarithm that is
+    linear in the gates, so that each layer costs one matrix product. The result is (n_weights,
+    n_samples), for each row of weights ``W`` of the kernel ``exp(-sum_l W[l] D_l)``.
     """
     total = np.zeros((len(weights), len(states)))
     for index, (layer, rate) in enumerate(zip(states.layers, rates, strict=True)):

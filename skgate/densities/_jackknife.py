@@ -20,15 +20,8 @@ def jackknife(states, weights, bandwidth_scales, *, label_sets=(), engine):
     The bandwidth depends on the samples too. Its change follows from the activation rates, and is
     propagated to the entropy to first order, with the slope estimated on a subsample.
 
-    Parameters
-    ----------
-    states : GatingStates
-    weights : ndarray of shape (n_ranges, n_layers)
-    bandwidth_scales : callable
-        Takes activation rates, returns quantities that the bandwidths are proportional to,
-        (n_directions, n_ranges): of all layers alike, or one of each layer.
-    label_sets : sequence of ndarray of shape (n_samples,), dtype int
-    engine : Engine
+    ``bandwidth_scales`` takes activation rates and returns quantities that the bandwidths are
+    proportional to, (n_directions, n_ranges): one of all layers, or one of each.
 
     Returns
     -------

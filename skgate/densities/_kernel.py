@@ -209,12 +209,6 @@ class _IndependentKernel(Kernel):
 class _RangeKernels:
     """The kernels of ranges of layers, for every combination of some ``alpha`` and some ``bound``.
 
-    Parameters
-    ----------
-    density : Kernel
-    states : GatingStates
-    ranges : LayerRanges
-
     Attributes
     ----------
     rates : list of ndarray of shape (n_gates,)
@@ -258,10 +252,7 @@ class _RangeKernels:
     def scales(self, rates):
         """Return the quantities that bandwidths are proportional to, at some activation rates.
 
-        Returns
-        -------
-        scales : ndarray of shape (n_directions, n_weights)
-            One of all layers, or under a product kernel one of each layer.
+        They are (n_directions, n_weights): one of all layers, or for a product kernel one of each.
         """
         if self.bandwidth != "variance":
             return np.ones((1, len(self.weights)))

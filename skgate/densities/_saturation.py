@@ -10,20 +10,9 @@ _GIVEN = " given Y"
 
 
 def flag_saturated(estimate, ranges, states, base):
-    """Return which ranges are within 1% of their ceiling, and warn, naming layers.
+    """Return which ranges are within 1% of their ceiling, (..., n_ranges), and warn, naming layers.
 
     States that cannot vary have an entropy of 0, which is right and not saturated.
-
-    Parameters
-    ----------
-    estimate : Estimate
-    ranges : LayerRanges
-    states : GatingStates
-    base : float
-
-    Returns
-    -------
-    flags : ndarray of shape (..., n_ranges), dtype bool
     """
     found = [("", estimate.marginal.mean(), estimate.ceilings)]
     if estimate.given is not None:

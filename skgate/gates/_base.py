@@ -3,7 +3,6 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.multiclass import type_of_target
 
@@ -13,12 +12,12 @@ from ..pairwise import Engine
 from ..states import check_states
 from ..utils.arrays import sample_rows
 from ..utils.labels import check_labels
+from ..utils.measures import Measure
 from ..utils.sklearn import (
     MAX_SAMPLES,
     HasMethods,
     Interval,
     StrOptions,
-    _check_feature_names_in,
     _fit_context,
     _num_samples,
     check_is_fitted,
@@ -37,7 +36,7 @@ MEASURE_CONSTRAINTS = {
 }
 
 
-class GatingEstimator(TransformerMixin, BaseEstimator):
+class GatingEstimator(Measure):
     """Base of the estimators that measure gating states."""
 
     _parameter_constraints = {
@@ -52,6 +51,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
     _sampling = "on"
     #: What labels are to the measure: "needed", "welcome" or "ignored".
     _role_of_y = "welcome"
+    _needs_labels = property(lambda self: self._role_of_y == "needed")
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         params = {name: getattr(self, name) for name in MEASURE_CONSTRAINTS.keys() - {"threshold"}}
         labels = [] if self._role_of_y == "ignored" else [y_encoded]
         result = type(self)._function(self.states_, *labels, **params)
+        vars(self).pop("classes_", None)
         if classes is not None:
             result["classes"] = classes
         for name, value in result.items():
@@ -130,13 +131,18 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
             states = check_states(self, X, threshold=self.threshold, layers=None)
             self._labels(y, len(states))
             rows = sample_rows(len(states), self.max_samples, random_state)
-            states, y = (states, y) if rows is None else (states[rows], _take(y, rows))
+            if rows is not None:
+                states, y = states[rows], None if y is None else _safe_indexing(y, rows)
         else:
             if y is not None:
                 self._labels(y, _num_samples(y))  # before the model runs
             elif hasattr(X, "shape") or isinstance(X, dict | tuple):
                 self._labels(None, 0)  # nothing that could bring labels of its own
-            self.extractor_ = as_extractor(self.model, self._sampling, random_state, self.verbose)
+            from ..capture import as_extractor  # which loads torch
+
+            self.extractor_ = as_extractor(
+                self.model, sampling=self._sampling, random_state=random_state, verbose=self.verbose
+            )
             states, labels = self.extractor_.extract(
                 X, y, max_samples=self.max_samples, random_state=random_state
             )
@@ -226,46 +232,10 @@ class GatingEstimator(TransformerMixin, BaseEstimator):
         states, _ = self._new_states(X)
         return float(np.mean(self._log_marginals(states)[-1]))
 
-    def get_feature_names_out(self, input_features=None):
-        """Return the names of the columns of :meth:`transform`: those of the layers.
-
-        Parameters
-        ----------
-        input_features : array-like of str, default=None
-            Checked against the fitted names and otherwise ignored.
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self)
-        _check_feature_names_in(self, input_features, generate_names=False)
-        return np.asarray(self.layer_names_, dtype=object)
-
-    @property
-    def _n_features_out(self):
-        return len(self.layer_names_)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = self._role_of_y == "needed"
-        tags.input_tags.three_d_array = self.model is not None
-        tags.transformer_tags.preserves_dtype = []
-        return tags
-
 
 def draw_seed(random_state):
     """Return a seed drawn from whatever an estimator was given as ``random_state``."""
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def as_extractor(model, sampling, random_state, verbose):
-    """Return a new extractor for ``model``, which may be one itself; loads torch."""
-    from .. import capture
-
-    return capture.as_extractor(
-        model, sampling=sampling, random_state=random_state, verbose=verbose
-    )
 
 
 def _classes_or_none(labels):
@@ -274,7 +244,3 @@ def _classes_or_none(labels):
         warn_user("The labels that came with X are continuous; nothing is measured given them.")
         return None
     return labels
-
-
-def _take(y, rows):
-    return None if y is None else _safe_indexing(y, rows)

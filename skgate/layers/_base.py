@@ -4,16 +4,15 @@ import re
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Bunch
 
 from ..utils.arrays import sample_rows, to_numpy
 from ..utils.labels import check_labels, encode_known
+from ..utils.measures import Measure
 from ..utils.sklearn import (
     HasMethods,
     Interval,
     StrOptions,
-    _check_feature_names_in,
     _fit_context,
     _num_samples,
     check_is_fitted,
@@ -30,7 +29,7 @@ LAYER_CONSTRAINTS = {
 }
 
 
-class LayerEstimator(TransformerMixin, BaseEstimator):
+class LayerEstimator(Measure):
     """Base of the estimators that measure the activations of layers.
 
     Activations of a layer have the shape (n_samples, n_positions, n_units): one position, unless
@@ -172,43 +171,13 @@ class LayerEstimator(TransformerMixin, BaseEstimator):
         activations = layers[self.layer_names_[-1]]
         return as_samples(activations, encode_known(y, len(activations), self.classes_))
 
-    def get_feature_names_out(self, input_features=None):
-        """Return the names of the columns of :meth:`transform`.
-
-        Parameters
-        ----------
-        input_features : array-like of str, default=None
-            Checked against the fitted names and otherwise ignored.
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self)
-        _check_feature_names_in(self, input_features, generate_names=False)
-        return np.asarray(self._columns(), dtype=object)
-
-    def _columns(self):
-        return self.layer_names_
-
     def _set_result(self, result):
         """Set each quantity of a result as a fitted attribute."""
         for name, value in result.items():
             setattr(self, f"{name}_", value)
 
-    @property
-    def _n_features_out(self):
-        return len(self._columns())
-
     def __sklearn_is_fitted__(self):
         return hasattr(self, "layer_mi_x_")
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.input_tags.three_d_array = self.model is not None
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
 
 def as_samples(activations, *labels):

@@ -130,21 +130,19 @@ class BinnedLayerMI(BaselineLayerMI):
     bin_size : float, default=2.0
         Width of a bin. The default is the paper's choice for its synthetic data; no value is
         right in general.
-    layers : None, str, type, re.Pattern, slice, or sequence of these, default=None
-        Layers of ``model`` to measure; all by default.
+    layers
+        As in :class:`GibbsLayerMI`.
     spatial : {"channels", "flatten"}, default="flatten"
         As in :class:`GibbsLayerMI`. With ``"channels"``, n is the number of samples and positions.
-    base : float, default=2
-        Base of the logarithm; 2 gives bits.
-    batch_size : int, default=256
-        Samples that go through ``model`` at once.
+    base, batch_size
+        As in :class:`GibbsLayerMI`.
     random_state : int, RandomState instance or None, default=None
         Seed for shuffling labels.
 
     Attributes
     ----------
     layer_mi_x_, layer_mi_y_ : ndarray of shape (n_layers,)
-        I(X;T) and I(Y;T), in units of ``base``.
+        I(X;T) and I(Y;T), in bits unless ``base`` says else.
     shuffled_layer_mi_y_ : ndarray of shape (n_layers,)
         I(Y;T) with the labels shuffled once: only the excess over it is information about the
         label.
@@ -152,15 +150,8 @@ class BinnedLayerMI(BaselineLayerMI):
         log n, above which I(X;T) cannot be.
     layer_saturated_ : ndarray of shape (n_layers,), dtype bool
         Layers whose entropy, or entropy given the label, is within 1% of its ceiling.
-    layer_names_ : list of str
-    n_units_ : list of int
-    activation_functions_ : list of str or None
-        Only with a model.
-    classes_ : ndarray of shape (n_classes,)
-    n_features_in_ : int
-        Only when ``X`` holds activations or is an array.
-    feature_names_in_ : ndarray of str
-        Only when ``X`` has string column names.
+    layer_names_, n_units_, activation_functions_, classes_, n_features_in_, feature_names_in_
+        As in :class:`GibbsLayerMI`.
 
     See Also
     --------

@@ -43,26 +43,14 @@ class KDELayerMI(BaselineLayerMI):
     bound : {"upper", "lower"}, default="upper"
         Bound on the information in T with noise: from the Kullback-Leibler distances of the
         components (the paper), or from their Bhattacharyya distances.
-    layers : None, str, type, re.Pattern, slice, or sequence of these, default=None
-        Layers of ``model`` to measure; all by default.
+    layers
+        As in :class:`GibbsLayerMI`.
     spatial : {"channels", "flatten"}, default="flatten"
         As in :class:`GibbsLayerMI`. With ``"channels"``, n is the number of samples and positions,
         and work grows with its square.
-    base : float, default=2
-        Base of the logarithm; 2 gives bits.
-    max_samples : int, float or None, default=None
-        Number or share of samples drawn at random to be measured. Their activations are held at
-        once.
-    batch_size : int, default=256
-        Samples that go through ``model`` at once.
-    device : {"auto", "cpu", "cuda"}, default="auto"
-        Where the pairs are computed. ``"auto"`` takes a GPU for work of more than about two seconds
-        if CuPy finds one; ``"cuda"`` raises if it does not.
-    n_jobs : int, default=None
-        Number of threads for the pairs; ``None`` is 1 unless in a
-        :func:`joblib.parallel_config` context.
-    verbose : int, default=0
-        Whether to show progress and the time left.
+    base, max_samples, batch_size, device, n_jobs, verbose
+        As in :class:`GibbsLayerMI` and :class:`GatingEntropy`. The activations of the samples that
+        are measured are held at once.
     random_state : int, RandomState instance or None, default=None
         Seed for drawing samples and shuffling labels.
 
@@ -71,7 +59,7 @@ class KDELayerMI(BaselineLayerMI):
     layer_ceiling_ : ndarray of shape (n_layers,)
         The lower of log n and the mean exponent of the kernel, above which I(X;T) cannot be.
     layer_mi_x_, layer_mi_y_, shuffled_layer_mi_y_, layer_saturated_ : ndarray of shape (n_layers,)
-        As in :class:`BinnedLayerMI`, as all other attributes.
+        As in :class:`BinnedLayerMI`, as all other attributes; in bits unless ``base`` says else.
 
     See Also
     --------

@@ -122,13 +122,6 @@ def block_masses(states, weights, *, label_sets=(), engine=Engine()):
 
     The same pass over the pairs as that of `kernel_masses`, which returns sums over all blocks.
 
-    Parameters
-    ----------
-    states : GatingStates
-    weights : ndarray of shape (n_terms, n_layers)
-    label_sets : sequence of ndarray of shape (n_samples,), dtype int
-    engine : Engine
-
     Returns
     -------
     masses : ndarray of shape (n_terms, 1 + n_label_sets, n_blocks, n_samples)
