@@ -19,8 +19,8 @@ A density is a scikit-learn estimator (``get_params``, ``clone``) with ``fit(X)`
 
 `Kernel` answers in-sample, as published. All others derive from `FittedDensity`, which cross-fits:
 rows are scored by a density that was not fitted to them. **A new density** is a file with a
-subclass that has ``_fit_model`` and ``independent``, and a name in `NAMED`. An estimator of anybody
-else's with ``fit`` and ``score_samples`` is wrapped by `as_density`.
+subclass that has ``_fit_model`` and ``independent``, and a name in `NAMED`. Any other
+estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
 
     _ranges  _surprisals          what the answers are made of
     _base                         Density, Estimate
@@ -66,7 +66,7 @@ NAMED = {
 
 
 def as_density(density, *, several=False):
-    """Return a new density for whatever a measure was given; ``several`` allows it grids."""
+    """Return a new density for the parameter of a measure; ``several`` allows grids of values."""
     if isinstance(density, str):
         return NAMED[density]()
     if not isinstance(density, Density):

@@ -64,7 +64,7 @@ class Autoregressive(FittedDensity):
     _covers = "prefixes"
 
     def _fit_model(self, states, y_encoded, n_classes, seed, gpu):
-        """Return an `Autoregression`, which heeds the class as much as serves unseen samples."""
+        """Return an `Autoregression`, whose use of the class is chosen on held-out samples."""
 
         def refit(train):
             part = states[train], y_encoded[train], n_classes
@@ -74,7 +74,7 @@ class Autoregressive(FittedDensity):
         return fit_autoregression(states, y_encoded, n_classes, ridge)
 
     def independent(self):
-        """Return what the total correlation is measured against: independent units."""
+        """Return the reference of the total correlation: independent units."""
         return Product()
 
 
@@ -152,9 +152,7 @@ class Autoregression:
             predictions = self.regression.centred_predictions(gates)
             for label, offset in enumerate(class_offsets):
                 values = _log_bernoulli(gates, predictions + offset, self.intercepts, self.slopes)
-                sums = np.cumsum(
-                    np.add.reduceat(values, ends, axis=1), axis=1
-                )  # (n_rows, n_layers)
+                sums = np.add.reduceat(values, ends, axis=1).cumsum(axis=1)  # (n_rows, n_layers)
                 logs[:, start : start + step, label] = sums[:, [stop - 1 for _, stop in bounds]].T
         return logs
 
@@ -177,8 +175,8 @@ def fit_autoregression(states, y_encoded, n_classes, label_ridge=0.1):
     all_rows = np.arange(n)
     if n < 2 * _FOLDS:
         regression = _regress(gates, y_encoded, n_classes, _RIDGES[-1], np.inf)
-        nothing = np.zeros(gates.shape[1])
-        return Autoregression(regression, logit(regression.rates), nothing)
+        no_slopes = np.zeros(gates.shape[1])
+        return Autoregression(regression, logit(regression.rates), no_slopes)
     train, test = all_rows[n // _FOLDS :], all_rows[: n // _FOLDS]
 
     def predict(train, test, ridge):

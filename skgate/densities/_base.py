@@ -1,4 +1,4 @@
-"""`Density`, the base of densities of gates, and `Estimate`, what they answer a measure with."""
+"""`Density`, the base of the densities of gates, and `Estimate`, their answer to a measure."""
 
 from dataclasses import dataclass
 
@@ -19,15 +19,15 @@ class Estimate:
     Attributes
     ----------
     marginal : Surprisals
-        Whatever the label.
+        Of the states alone.
     given : Surprisals or None
-        Given the label, if there is one.
+        Given the label; None without labels.
     ceilings : ndarray of shape (..., n_ranges), nats
         No mean of ``marginal`` exceeds these.
     given_ceiling : float
-        The same of ``given``; infinite where there is none.
+        No mean of ``given`` exceeds this; infinite without labels.
     saturable : ndarray of shape (n_ranges,), dtype bool
-        Ranges whose mean would be the same for other states when it is at its ceiling.
+        Ranges whose mean is not informative when it is at its ceiling.
     density : Density
         Fitted to all states.
     """

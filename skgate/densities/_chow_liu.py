@@ -43,7 +43,7 @@ class ChowLiu(ForestDensity):
     4.0
     """
 
-    # a tree for each fold and class takes its time
+    # each judged fold takes one tree more
     _judged_folds = 2
     _uses_gpu = True
 
@@ -51,9 +51,9 @@ class ChowLiu(ForestDensity):
         return _chow_liu_edges(bits, sizes, gpu)
 
     def independent(self):
-        """Return what the total correlation is measured against: a tree inside each unit.
+        """Return the reference of the total correlation: independent units with a tree inside each.
 
-        A forest cannot hold a window of max pooling; what it misses must not count as TC.
+        A forest cannot represent a window of max pooling; its error must not count as TC.
         """
         return _UnitTrees()
 
@@ -90,7 +90,7 @@ def _chow_liu_edges(bits, sizes, gpu=None):
 def _spanning_tree(bits, sizes, gpu):
     """Return children, parents and information of the maximum spanning tree, by Prim's algorithm.
 
-    A row of the matrix of informations is made when its gate joins the tree, and none is kept.
+    A row of the matrix is computed when its gate joins the tree, and is not kept.
     """
     n_gates, n = len(bits[0]), sizes.sum()
     rows = [_InformationRows(b, size, gpu) for b, size in zip(bits, sizes, strict=True) if size]
@@ -109,7 +109,7 @@ def _spanning_tree(bits, sizes, gpu):
 
 
 class _InformationRows:
-    """n times the mutual information of a gate with every gate, from numbers of samples."""
+    """Rows of n times the mutual information of all pairs of gates, from counts."""
 
     def __init__(self, bits, n, gpu):
         xp = np if gpu is None else gpu.xp
@@ -119,18 +119,18 @@ class _InformationRows:
         self.own = self.terms[self.open] + self.terms[n - self.open]  # c log c of both states
         self.bits = bits if gpu is None else gpu.words(bits)
         self.both = self._both if gpu is None else partial(gpu.open_in_both, self.bits)
-        self.everything = numkong.hammings_pack(bits) if gpu is None else None
+        self.packed = numkong.hammings_pack(bits) if gpu is None else None
 
     def _both(self, gate):
-        distances = np.asarray(numkong.hammings_packed(self.bits[gate : gate + 1], self.everything))
+        distances = np.asarray(numkong.hammings_packed(self.bits[gate : gate + 1], self.packed))
         return (self.open[gate] + self.open - distances[0].astype(np.int64)) >> 1
 
     def __call__(self, gate):
-        here, terms, both = self.open[gate], self.terms, self.both(gate)
+        n_open, terms, both = self.open[gate], self.terms, self.both(gate)
         # n I is the sum of c log c over the four cells, less that over each gate's, plus n log n
         information = terms[both]
-        information += terms[here - both]
+        information += terms[n_open - both]
         information += terms[self.open - both]
-        information += terms[self.n - here - self.open + both]
+        information += terms[self.n - n_open - self.open + both]
         information += terms[self.n] - self.own[gate] - self.own
         return to_numpy(information)

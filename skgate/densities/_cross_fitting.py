@@ -1,4 +1,4 @@
-"""Densities that are fitted, and asked about samples that they were not fitted to."""
+"""`FittedDensity`: densities that score samples which they were not fitted to."""
 
 from itertools import islice
 
@@ -136,13 +136,13 @@ def log_p_given_y(logs, y_encoded):
 
 
 def log_p_marginal(logs, priors):
-    """Return log p of each sample whatever its class, (..., n)."""
+    """Return the marginal log p of each sample, (..., n)."""
     with np.errstate(divide="ignore"):
         return logsumexp(logs + np.log(priors), axis=-1)
 
 
 def cross_fit(density, states, y_encoded, ranges, *, cv, seed, engine):
-    """Return a density of all samples, and log-likelihoods of samples under ones without them.
+    """Return a density of all samples, and log-likelihoods of each under a density without it.
 
     These are (n_ranges, n_samples, n_classes), nats; with ``cv=None``, under the density of all.
     """
@@ -165,7 +165,7 @@ def cross_fit(density, states, y_encoded, ranges, *, cv, seed, engine):
     results = run(_fold, shared, folds, engine.n_jobs, work)
     shown = tqdm(results, total=len(folds), unit=" folds", disable=not engine.verbose)
     for (_, test), (of_fold, values) in zip(folds, shown, strict=True):
-        fitted = fitted or of_fold  # those of the folds are not kept
+        fitted = fitted or of_fold  # the densities of the folds are not kept
         logs[:, test] = values
     return fitted, logs
 

@@ -15,7 +15,7 @@ _PROBED_GATES = 3
 
 
 class ForeignDensity(FittedDensity):
-    """An estimator of somebody else's, fitted once for each range of layers and each class.
+    """An estimator of another library or of a user, fitted for each range of layers and class.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class ForeignDensity(FittedDensity):
         return refit(np.arange(len(states)))(weight)
 
     def independent(self):
-        """Return what the total correlation is measured against: independent units."""
+        """Return the reference of the total correlation: independent units."""
         return Product()
 
 
@@ -88,8 +88,8 @@ class _Mixtures:
         ]
         if not np.isfinite(logs).all():
             raise ValueError(
-                f"{self.pooled!r} gives probability 0, or none, to a sample that it was not fitted "
-                "to, so that its entropy is not finite. Smooth its rates."
+                f"{self.pooled!r} gives a probability of 0, or NaN, to a sample that it was not "
+                "fitted to, so that the entropy is not finite. Smooth its rates."
             )
         return np.stack(logs, axis=1)[None]
 

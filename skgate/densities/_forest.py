@@ -23,7 +23,7 @@ class ForestDensity(FittedDensity):
     _judged_folds = 5
 
     def _fit_model(self, states, y_encoded, n_classes, seed, gpu):
-        """Return a `Forest`, its classes shrunk as much as serves unseen samples."""
+        """Return a `Forest`, its classes shrunk by an amount chosen on held-out samples."""
 
         def refit(rows):
             members = [rows[y_encoded[rows] == c] for c in range(n_classes)]
@@ -56,7 +56,7 @@ def _transposed(states, rows):
 
 @dataclass
 class SufficientStatistics:
-    """Numbers of samples, by class, that a forest's rates are made from.
+    """Counts by class, from which the rates of a forest follow.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class SufficientStatistics:
     layers: tuple
 
     def forest(self, shrinkage=0.0):
-        """Return the density, the classes' rates drawn together by ``shrinkage`` samples."""
+        """Return the density, with the rates of the classes shrunk by ``shrinkage`` samples."""
         child, parent = self.open[self.children], self.open[self.parents]
         cells = np.array(
             [[self.sizes - child - parent + self.both, parent - self.both],
@@ -93,7 +93,7 @@ class SufficientStatistics:
         return Forest(self.children, self.parents, nodes, edges)
 
     def _join_units(self, nodes, shrinkage):
-        """Give the gates of a unit one distribution of its values, whose log is linear in them."""
+        """Give each unit one distribution of its values, whose logarithm is linear in its gates."""
         first = 0
         for layer in self.layers:
             own = slice(first, first + layer.n_gates)
@@ -102,8 +102,8 @@ class SufficientStatistics:
                 continue
             counts = self.open[own].reshape(-1, layer.unit_size, len(self.sizes))
             if not layer.one_hot:  # gates open in order: value v is v of them
-                everyone = np.broadcast_to(self.sizes, counts[:, :1].shape)
-                counts = -np.diff(counts, axis=1, prepend=everyone, append=0)
+                n_samples = np.broadcast_to(self.sizes, counts[:, :1].shape)
+                counts = -np.diff(counts, axis=1, prepend=n_samples, append=0)
             values = np.log(_rates(counts, 1 / counts.shape[1], self.sizes, shrinkage))
             closed = np.zeros((len(counts), layer.unit_size, len(self.sizes)))
             if layer.one_hot:

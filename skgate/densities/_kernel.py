@@ -145,7 +145,7 @@ class Kernel(Density):
         return estimates
 
     def independent(self):
-        """Return what the total correlation is measured against: independent units, blurred."""
+        """Return the reference of the total correlation: independent units, blurred."""
         return _IndependentKernel(**self.get_params())
 
     def growth(self, states, ranges, engine):
@@ -217,7 +217,7 @@ class _RangeKernels:
     ceilings : ndarray of shape (*lead, n_ranges), nats
         The lower of ``log n`` and the mean exponent (Jensen).
     varies : ndarray of shape (n_ranges,), dtype bool
-        Whether some gate varies; of one sample, all are taken to.
+        Whether some gate varies, which a single sample cannot rule out.
     """
 
     def __init__(self, density, states, ranges):
@@ -258,7 +258,7 @@ class _RangeKernels:
             return np.ones((1, len(self.weights)))
         variances = _variances(rates)
         if self.joint == "product":
-            # a layer that is not in a range has no weight there, whatever it is multiplied by
+            # a layer that is not in a range has weight 0 there for any scale
             return np.repeat(variances[:, None], len(self.weights), axis=1)
         summed = np.stack([self.mask @ (alphas * variances) for alphas in self.layer_alphas])
         return np.repeat(summed[:, None], self.n_bounds, axis=1).reshape(1, -1)

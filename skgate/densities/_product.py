@@ -38,5 +38,5 @@ class Product(ForestDensity):
         return np.zeros((2, 0), np.int64)
 
     def independent(self):
-        """Return what the total correlation is measured against: itself."""
+        """Return the reference of the total correlation: the same density."""
         return Product()

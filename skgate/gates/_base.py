@@ -45,11 +45,11 @@ class GatingEstimator(Measure):
         "max_samples": MAX_SAMPLES,
     }
 
-    #: What measures states at hand; each item of its result becomes a fitted attribute.
+    #: The function that measures states; each item of its result becomes a fitted attribute.
     _function = None
     #: Whether sampling inside a bare module, such as dropout, is part of what is measured.
     _sampling = "on"
-    #: What labels are to the measure: "needed", "welcome" or "ignored".
+    #: How the measure uses labels: "needed", "welcome" or "ignored".
     _role_of_y = "welcome"
     _needs_labels = property(lambda self: self._role_of_y == "needed")
 
@@ -137,7 +137,7 @@ class GatingEstimator(Measure):
             if y is not None:
                 self._labels(y, _num_samples(y))  # before the model runs
             elif hasattr(X, "shape") or isinstance(X, dict | tuple):
-                self._labels(None, 0)  # nothing that could bring labels of its own
+                self._labels(None, 0)  # arrays bring no labels of their own
             from ..capture import as_extractor  # which loads torch
 
             self.extractor_ = as_extractor(
@@ -234,7 +234,7 @@ class GatingEstimator(Measure):
 
 
 def draw_seed(random_state):
-    """Return a seed drawn from whatever an estimator was given as ``random_state``."""
+    """Return a seed drawn from the ``random_state`` of an estimator."""
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 

@@ -132,8 +132,8 @@ class TotalCorrelation(GatingEstimator):
     ceiling_ : float
         What H cannot exceed, as in :class:`GatingEntropy`.
     saturated_ : bool
-        Whether H is within 1% of the ceiling of the kernel density; TC is then no less than C minus
-        that ceiling, whatever the states.
+        Whether H is within 1% of the ceiling of the kernel density; TC is then at least C minus
+        that ceiling for any states.
     layer_total_correlation_, layer_independent_entropy_ : ndarray of shape (n_layers,)
     layer_entropy_, layer_total_correlation_se_, layer_entropy_se_ : ndarray of shape (n_layers,)
     layer_conditional_total_correlation_ : ndarray of shape (n_layers,)
