@@ -33,7 +33,10 @@ from skgate import (
 )
 from skgate.densities import Kernel
 
-pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::skgate.SaturationWarning"),
+    pytest.mark.filterwarnings("ignore:All samples are in one cell"),  # small activations
+]
 
 
 @pytest.fixture
