@@ -34,6 +34,7 @@ EXTRAS = {
         "pydata-sphinx-theme",
         "sphinx",
         "sphinx-gallery",
+        "sphinxcontrib-katex",
     ],
 }
 

@@ -15,9 +15,9 @@ version = release = skgate.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
+    "sphinxcontrib.katex",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["*.inc", "_build"]
@@ -27,6 +27,8 @@ autodoc_typehints = "none"
 # The class template lists the methods; numpydoc would list the inherited ones too.
 numpydoc_show_class_members = False
 default_role = "py:obj"
+# Equations need no network: the extension brings the script of KaTeX 0.16.22, the folder its fonts.
+katex_css_path = "katex/katex.min.css"
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
