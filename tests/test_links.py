@@ -10,6 +10,9 @@ import skgate
 ROOT = Path(__file__).parents[1]
 DOC = ROOT / "doc"
 PAGES = sorted([ROOT / "README.rst", *DOC.glob("*.rst"), *DOC.glob("*.inc")])
+MODULES = sorted((ROOT / "skgate").rglob("*.py"))
+#: A block of math: its indentation and its lines.
+MATH = r"^( *)\.\. math::(.*\n(?:(?:\1 +.*)?\n)*)"
 FOLDERS = ("benchmarks", "doc", "examples", "skgate", "tests", ".ci")
 FILES = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")}
 FILES |= {path.name for path in ROOT.glob("*.*")}
@@ -39,6 +42,14 @@ def test_what_a_page_links_to_or_includes_is_there(page):
     assert [target for target in targets if not (page.parent / target).exists()] == []
     examples = re.findall(r"sphx_glr_auto_examples_(\w+\.py)", text)
     assert [e for e in examples if e.removeprefix("reproduce_") not in FILES] == []
+
+
+def test_equations_of_several_lines_name_their_environment():
+    """KaTeX, unlike MathJax, leaves an alignment without one as it is."""
+    sources = [path.read_text(encoding="utf-8") for path in (*PAGES, *MODULES)]
+    blocks = [b for s in sources for _, b in re.findall(MATH, s, re.MULTILINE)]
+    assert len(blocks) > 50
+    assert [b for b in blocks if "&" in b and r"\begin{" not in b] == []
 
 
 def test_every_page_is_in_the_index():

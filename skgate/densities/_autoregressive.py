@@ -32,9 +32,11 @@ class Autoregressive(FittedDensity):
 
     .. math::
 
+        \begin{aligned}
         p(\sigma) &= \prod_i p(\sigma_i \mid \sigma_1, \ldots, \sigma_{i-1}) \\
         p(\sigma_i = 1 \mid \cdot)
             &= \operatorname{logistic}(a_i + b_i (\hat\sigma_i - \bar\sigma_i))
+        \end{aligned}
 
     with :math:`\hat\sigma_i` the ridge regression of gate :math:`i` on its predecessors. Fitting
     takes time with the cube of the number of gates; a few thousand are about the most.

@@ -28,12 +28,14 @@ class GibbsLayerMI(LayerEstimator):
 
     .. math::
 
+        \begin{aligned}
         I(X;T) &= H\Big(\sum_m p_m P(T|m)\Big) - \sum_m p_m \operatorname{mean}_{x \in m} H(P(T|x))
             \le \log N \\
         I(Y;T) &= H\Big(\sum_m p_m P(T|m)\Big) - \sum_m p_m H(P(T|m)), \qquad
             P(T|m) = \operatorname{mean}_{x \in m} P(T|x) \\
         I(\bar X;T) &= I(X;T) - I(Y;T) \ge 0 \\
         I(X;T_{net}) &= I(\bar X;T_1) + I(Y;\hat Y), \qquad I(Y;T_{net}) = I(Y;\hat Y)
+        \end{aligned}
 
     with :math:`T_1` the first layer and :math:`\hat Y` the last. :math:`\bar X` is the part of X
     that does not depend on Y. Data are read batch after batch and never held at once.

@@ -20,9 +20,11 @@ class KDELayerMI(BaselineLayerMI):
 
     .. math::
 
+        \begin{aligned}
         I(X;T) &= -\frac1n \sum_j \log \frac1n \sum_k
             \exp\Big(-\frac{\|t_j - t_k\|^2}{2\sigma_n^2}\Big) \\
         I(Y;T) &= I(X;T) - \sum_m p_m I(X;T \mid Y=m)
+        \end{aligned}
 
     with 8 in place of 2 for the lower bound. The first is a bound on the information in T with
     noise; the difference of two bounds is no bound. Both depend on ``noise_variance`` more than
