@@ -8,8 +8,9 @@ All ranges of layers go through one pass over the pairs, as rows of a matrix of 
     W_{rl} = \frac{1}{2\sigma_r^2}
 """
 
+import copy
+
 import numpy as np
-from sklearn.base import clone
 
 from ..pairwise import kernel_masses
 from ..utils.sklearn import POSITIVE, StrOptions
@@ -139,7 +140,7 @@ class Kernel(Density):
                 group = next(groups)
                 given = surprisals(given_label(masses[:, group], y), group)
                 given_ceiling = np.mean(np.log(np.bincount(y)[y]))
-            density = clone(self)._keep(states, y, ranges, kernels)
+            density = copy.copy(self)._keep(states, y, ranges, kernels)
             found = kernels.ceilings, kernels.varies, density, given_ceiling
             estimates.append(Estimate(total, given, *found))
         return estimates
