@@ -12,7 +12,7 @@ from test_module_restored import NETWORKS, assert_unchanged, build, snapshot
 from torch import nn
 
 from skgate import ComplexityLoss, GateExtractor
-from skgate.training.energy._densities import Group
+from skgate.training.energy._gate_densities import Group
 
 SHARPNESS = 4.0
 

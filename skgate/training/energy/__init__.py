@@ -1,5 +1,5 @@
 """Energy models of gates, learned while a network trains, and their samplers."""
 
-from ._densities import GateDensities
+from ._gate_densities import GateDensities
 
 __all__ = ["GateDensities"]
