@@ -150,6 +150,11 @@ def test_densities_of_real_numbers_are_refused_with_the_reason(gates, density):
             measure(density=density).fit(gates, np.arange(300) % 2)
 
 
+def test_a_class_is_refused(gates):
+    with pytest.raises(TypeError, match=r"need an instance, Product\(\.\.\.\)"):
+        GatingEntropy(density=Product).fit(gates)
+
+
 def test_probabilities_of_zero_are_refused(gates):
     with pytest.raises(ValueError, match="Smooth its rates"):
         gating_entropy(gates, density=Unsmoothed())

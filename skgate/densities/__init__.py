@@ -69,6 +69,9 @@ def as_density(density, *, several=False):
     """Return a new density for the parameter of a measure; ``several`` allows grids of values."""
     if isinstance(density, str):
         return NAMED[density]()
+    if isinstance(density, type):
+        name = density.__name__
+        raise TypeError(f"Got the class {name} as density; need an instance, {name}(...).")
     if not isinstance(density, Density):
         return ForeignDensity(clone(density, safe=False))
     density._validate_params()
