@@ -1,4 +1,4 @@
-"""Data of known entropy, on which estimates of information can be judged."""
+"""Synthetic data of known entropy, to test estimates of information."""
 
 from numbers import Integral, Real
 
@@ -22,11 +22,11 @@ __all__ = ["make_oriented_images"]
 def make_oriented_images(n_samples=512, size=32, *, noise_variance=1.0, random_state=None):
     r"""Return noisy images of one pattern in four orientations, with two labels.
 
-    Pixel (i, j) of the pattern is ``size * min(i, j) / (size - |i - j|)``. It is shown in turn as
-    it is, turned by 180 degrees, mirrored left to right, and mirrored top to bottom; the label is
-    0, 1, 0, 1. Each pixel then gets Gaussian noise around the mean of the pattern, and each image
-    is standardised. The orientation is all that there is to know of an image, so
-    that H(X) = 2 bits and H(Y) = 1 bit, if ``n_samples`` is a multiple of four.
+    Pixel (i, j) of the pattern is ``size * min(i, j) / (size - |i - j|)``. Images show it in turn
+    unchanged, rotated by 180 degrees, mirrored left to right, and mirrored top to bottom; their
+    labels are 0, 1, 0, 1. Gaussian noise around the mean of the pattern is added to each pixel, and
+    each image is standardised. The orientation is the only information in an image, so that
+    H(X) = 2 bits and H(Y) = 1 bit if ``n_samples`` is a multiple of four.
 
     Parameters
     ----------
@@ -35,24 +35,24 @@ def make_oriented_images(n_samples=512, size=32, *, noise_variance=1.0, random_s
     size : int, default=32
         Height and width of an image.
     noise_variance : float, default=1.0
-        Variance of the noise of a pixel.
+        Variance of the noise in each pixel.
     random_state : int, RandomState instance or None, default=None
         Seed of the noise.
 
     Returns
     -------
     X : ndarray of shape (n_samples, size * size)
-        Images as rows, each of mean 0 and standard deviation 1; ``reshape(-1, size, size)`` gives
-        them their axes back.
+        Images as rows, each of mean 0 and standard deviation 1; ``reshape(-1, size, size)``
+        restores their axes.
     y : ndarray of shape (n_samples,), dtype int
         Labels, 0 and 1.
     orientation : ndarray of shape (n_samples,), dtype int
-        0 to 3.
+        Index of the orientation, 0 to 3 in the order above.
 
     Raises
     ------
     ValueError
-        If a parameter is not as described.
+        If a parameter is invalid.
 
     References
     ----------

@@ -7,20 +7,20 @@ __all__ = ["GateCaptureWarning", "SaturationWarning", "warn_user"]
 
 
 class SaturationWarning(UserWarning):
-    """An entropy sits at a ceiling of its estimator and says nothing about the network.
+    """An entropy sits at a ceiling of its estimator and is not informative about the network.
 
-    The kernel density estimate of ``n`` states cannot exceed ``log n``, nor the
-    mean exponent of its kernel, ``Var / bandwidth`` nats. An estimate within 1% of
-    the lower of the two reports that ceiling, whatever the states are.
+    The kernel density estimate of ``n`` states can exceed neither ``log n`` nor the mean exponent
+    of its kernel, ``Var / bandwidth`` nats. An estimate within 1% of the lower of these two
+    ceilings measures that ceiling and hardly depends on the states.
     """
 
 
 class GateCaptureWarning(UserWarning):
-    """An operation that may gate the data ran and its gates are not in the states."""
+    """An operation that may gate the data was run, but its gates are not in the states."""
 
 
 def warn_user(message, category=UserWarning):
-    """Warn at the line that called into skgate, however deep the call went."""
+    """Issue a warning that points at the line of the user's code that called skgate."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back

@@ -188,7 +188,7 @@ def test_states_and_iterators_are_no_inputs():
 
 def test_targets_that_are_no_labels_are_explained():
     images = torch.utils.data.TensorDataset(torch.tensor(GOOD), torch.ones(10, 2, 2))
-    with pytest.raises(ValueError, match="one class label a sample"):
+    with pytest.raises(ValueError, match="one class label per sample"):
         GatingMI(network()).fit(images)
 
 

@@ -1,4 +1,4 @@
-"""States that are written batch by batch, and runs that go on."""
+"""States that are written batch by batch, and runs that resume."""
 
 import subprocess
 import sys
@@ -69,7 +69,7 @@ class Fragile(nn.Module):
 
 
 @pytest.mark.parametrize("sampling", ["off", "on"])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(X, tmp_path, sampling):
+def test_an_interrupted_run_resumes_to_the_same_bytes(X, tmp_path, sampling):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     extractor(X, Fragile(), sampling=sampling).transform_to(X, whole)
     for batches in (3, 2):
@@ -78,7 +78,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(X, tmp_path, sampling):
         net.fails_at = net.runs + 1 + batches
         with pytest.raises(Interrupted):
             gates.transform_to(X, broken)
-        with pytest.raises(ValueError, match=r"not a whole folder.*not finished"):
+        with pytest.raises(ValueError, match=r"not a complete folder.*incomplete"):
             GatingStates.load(broken)
     net = Fragile()
     gates = extractor(X, net, sampling=sampling)
@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(X, tmp_path, sampling):
     assert contents(broken) == contents(whole)
 
 
-def test_batches_of_another_size_go_on_too(X, tmp_path):
+def test_batches_of_another_size_resume_too(X, tmp_path):
     net = Fragile()
     gates = extractor(X, net)
     net.fails_at = net.runs + 3
@@ -117,7 +117,7 @@ gates.transform_to(X, sys.argv[2])
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(X, tmp_path):
+def test_a_killed_run_resumes_to_the_same_bytes(X, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     extractor(X, Fragile(), sampling="on").transform_to(X, whole)
     for batches in (2, 3):
@@ -133,9 +133,9 @@ def test_a_folder_of_something_else_is_left_alone(X, tmp_path):
     gates.transform_to(X, tmp_path / "states")
     before = contents(tmp_path / "states")
     for other, data, message in [
-        (gates, X[:40], "this run is about"),
-        (extractor(X, layers=0), X, "this run is about"),
-        (extractor(X, network(1)), X, "another module or of other data, as samples 0 to 8"),
+        (gates, X[:40], "this run writes"),
+        (extractor(X, layers=0), X, "this run writes"),
+        (extractor(X, network(1)), X, "another module or of other data: samples 0 to 8"),
         (gates, X.flip(0), "another module or of other data"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -145,7 +145,7 @@ def test_a_folder_of_something_else_is_left_alone(X, tmp_path):
     np.save(tmp_path / "arrays" / "layer0.npy", np.zeros(3))
     with pytest.raises(ValueError, match="holds other arrays"):
         gates.transform_to(X, tmp_path / "arrays")
-    with pytest.raises(ValueError, match="not a whole folder"):
+    with pytest.raises(ValueError, match="not a complete folder"):
         GatingStates.load(tmp_path / "arrays")
 
 

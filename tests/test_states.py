@@ -175,7 +175,7 @@ def test_spoilt_files_are_refused(states, tmp_path, how, mmap):
     path = tmp_path / "states.npz"
     states.save(path)
     spoil(path, how)
-    with pytest.raises(ValueError, match="not a whole file of gating states"):
+    with pytest.raises(ValueError, match="not a complete file of gating states"):
         GatingStates.load(path, mmap=mmap)
 
 

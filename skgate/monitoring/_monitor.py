@@ -15,7 +15,7 @@ from ..capture import GateExtractor
 from ..exceptions import SaturationWarning, warn_user
 from ..gates import GatingEstimator, TotalCorrelation
 from ..layers import LayerEstimator
-from ..utils.files import written_whole
+from ..utils.files import atomic_write
 from ._records import parse_lines, read_records, records_of, to_lines
 
 DEFAULT = TotalCorrelation(max_samples=250, random_state=0)
@@ -263,7 +263,7 @@ class ComplexityMonitor(Callback):
             )
         self.history_ = longer
         if self.path is not None:
-            with written_whole(self.path) as file:
+            with atomic_write(self.path) as file:
                 file.write(to_lines(longer).encode())
 
     def state_dict(self):

@@ -1,4 +1,4 @@
-"""Gating states: bits of named layers, packed; what becomes some; how they are stored."""
+"""Gating states: packed bits of named layers, input checks that make them, files on disk."""
 
 from ._checks import as_states, check_states
 from ._folder import GrowingFolder

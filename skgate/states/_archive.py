@@ -1,16 +1,16 @@
-"""npz archives of arrays that can be mapped."""
+"""npz archives whose arrays can be mapped into memory."""
 
 import os
 import zipfile
 
 import numpy as np
 
-from ..utils.files import written_whole
+from ..utils.files import atomic_write
 
 
 def write_members(path, members):
     """Write arrays to an archive."""
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, **members)
 
 
@@ -21,9 +21,9 @@ def read_members(path):
 
 
 def map_members(path):
-    """Return the arrays of an archive, by name, mapped from the file and read only."""
+    """Return the arrays of an archive, by name, as read-only memory maps."""
     # np.load(mmap_mode=...) does not map members of an npz; np.savez stores them uncompressed,
-    # so that each is a plain npy file at a known place.
+    # so that each is a plain npy file at a known offset.
     members = {}
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         for info in archive.infolist():

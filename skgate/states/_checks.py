@@ -1,4 +1,4 @@
-"""Input checks of the estimators of gates: anything that holds gates becomes `GatingStates`."""
+"""Input checks that convert gates in any container to `GatingStates`."""
 
 import numpy as np
 
@@ -9,9 +9,9 @@ from ._gating_states import GatingStates
 
 
 def check_states(estimator, X, *, threshold, layers):
-    """Return ``X`` as `GatingStates`, checked against what ``estimator`` was fitted on.
+    """Return ``X`` as `GatingStates`, checked against the fitted ``layers`` of ``estimator``.
 
-    ``layers`` are those that it was fitted on. None sets ``n_features_in_``, and
+    With ``layers=None`` the estimator is being fitted: ``n_features_in_`` is set, and
     ``feature_names_in_`` for a dataframe.
     """
     reset = layers is None
@@ -26,24 +26,24 @@ def check_states(estimator, X, *, threshold, layers):
         raise ValueError(
             f"{type(estimator).__name__} takes one 2-D array or GatingStates; got a "
             f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they "
-            "were samples. Pass GatingStates.from_arrays(X), one array a layer."
+            "were samples. Pass GatingStates.from_arrays(X), with one array per layer."
         )
     if is_torch_data(X):
         raise ValueError(
-            f"Got a {type(X).__name__} and no model: what it yields are no gates. Pass "
-            f"{type(estimator).__name__}(model=...), or states that GateExtractor made of it."
+            f"Got a {type(X).__name__}, but no model to compute gates from it. Pass "
+            f"{type(estimator).__name__}(model=...), or the states that a GateExtractor returns."
         )
-    if on_device(X) and X.ndim == 2:  # where it is packed
+    if on_device(X) and X.ndim == 2:  # packed there
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     else:
         X = validate_data(estimator, to_numpy(X), dtype="numeric", reset=reset)
     states = GatingStates.from_arrays(X, threshold=threshold)
-    # a closed gate in the first row spares counting all of them
+    # one closed gate in the first row makes the count of all gates unnecessary
     suspect = reset and "float" in str(X.dtype) and len(X) > 1 and np.asarray(states[0]).all()
     if suspect and (states.activation_rates()[0] == 1).all():
         warn_user(
             f"All gates are open: every value of X exceeds threshold={threshold}. Pass "
-            "pre-activations, or set a threshold between the values."
+            "pre-activations, or set threshold to a value between those of X."
         )
     return states
 
@@ -59,7 +59,7 @@ def _check_same_layers(estimator, states, layers):
 
 
 def as_states(states, threshold=0.0):
-    """Return states, an array, or a list or dict of arrays (one a layer) as `GatingStates`."""
+    """Return `GatingStates` from states, an array, or a list or dict with an array per layer."""
     if not isinstance(states, GatingStates):
         states = GatingStates.from_arrays(states, threshold=threshold)
     _require_samples(states)

@@ -1,4 +1,7 @@
-"""`GatingStates`: the one type that crosses between torch and the measures."""
+"""`GatingStates`: the only type that passes between torch and the measures.
+
+Longer than other modules because the docstrings of its public methods are half of it.
+"""
 
 import json
 import os
@@ -15,12 +18,12 @@ from ._archive import map_members, read_members, write_members
 from ._folder import map_folder
 
 _FORMAT = "skgate-states-1"
-_BLOCK_BYTES = 1 << 21  # unpacked gates, a byte each, that anything holds at once
+_BLOCK_BYTES = 1 << 21  # of unpacked gates, one byte each
 
 
 @dataclass(frozen=True)
 class GateLayer:
-    """What is known of one gating layer, besides its bits.
+    """Metadata of one gating layer.
 
     Parameters
     ----------
@@ -35,17 +38,17 @@ class GateLayer:
         thresholds, the window size for max pooling.
     one_hot : bool, default=False
         Whether exactly one gate of a unit is open (max pooling). Otherwise the gates
-        of a unit open in order, as the marks of a thermometer do.
+        of a unit open in order (a thermometer code).
     spatial : bool, default=False
-        Whether the gates have spatial positions, as those of a convolution do.
+        Whether the gates have spatial positions, such as those of a convolution.
 
     See Also
     --------
-    GatingStates : The bits of one layer or of several.
+    GatingStates : The bits of one or more layers.
 
     Examples
     --------
-    Max pooling has a gate a position, of which exactly one is open in each window:
+    Max pooling has one gate per position, and exactly one gate is open in each window:
 
     >>> import torch
     >>> from skgate import GateExtractor
@@ -70,24 +73,24 @@ class GateLayer:
 
     @property
     def n_bytes(self):
-        """Bytes that one packed row takes."""
+        """Number of bytes of a packed row."""
         return -(-self.n_gates // 8)
 
 
 class GatingStates:
-    """Bit-packed gating states of named layers, one row a sample.
+    """Bit-packed gating states of named layers, one row per sample.
 
     Built by :meth:`from_arrays`, by :class:`~skgate.GateExtractor` or by :meth:`load`.
-    Rows index like those of an array, so that scikit-learn's splitters and pipelines
-    take the container as it is; ``np.asarray(states)`` unpacks it.
+    Rows are indexed as in an array, so that scikit-learn's splitters and pipelines accept
+    the states without conversion; ``np.asarray(states)`` unpacks them.
 
     Parameters
     ----------
     packed : sequence of ndarray of shape (n_samples, ceil(n_gates / 8)), dtype uint8
-        Bits of each layer, as ``np.packbits(gates, axis=1)`` packs them; the bits that
-        fill up the last byte are 0.
+        Bits of each layer, as ``np.packbits(gates, axis=1)`` returns them; the unused bits
+        of the last byte are 0.
     layers : sequence of GateLayer
-        A record per layer, in the order of the network.
+        Metadata of each layer, in the order of the network.
 
     Attributes
     ----------
@@ -102,12 +105,12 @@ class GatingStates:
     Raises
     ------
     ValueError
-        If the arrays and the records do not belong together.
+        If the arrays and the layers do not match.
 
     See Also
     --------
-    GateExtractor : From raw inputs of a torch module to its states.
-    GateLayer : What is known of each layer.
+    GateExtractor : Computes the states of a torch module from its inputs.
+    GateLayer : Metadata of each layer.
 
     Examples
     --------
@@ -128,7 +131,7 @@ class GatingStates:
         if not self.layers or len(self.packed) != len(self.layers):
             raise ValueError(
                 f"Got {len(self.packed)} packed arrays for {len(self.layers)} layers; "
-                "need one array a layer, and at least one layer."
+                "pass one array per layer, and at least one layer."
             )
         if len(set(self.layer_names)) < len(self.layers):
             raise ValueError(f"Layer names must differ; got {list(self.layer_names)}.")
@@ -142,14 +145,14 @@ class GatingStates:
 
     @classmethod
     def from_arrays(cls, arrays, *, threshold=0.0):
-        """Pack gates, or the pre-activations that they are read from.
+        """Pack gates, or pre-activations that are compared with a threshold.
 
         Parameters
         ----------
         arrays : array-like, list of array-like, or dict of str to array-like
-            One array, or one a layer, each of shape (n_samples, ...). Axes after the
-            first are flattened; more than one of them makes the layer ``spatial``.
-            A list is read as a list of layers when its members have two axes or more.
+            One array, or one per layer, each of shape (n_samples, ...). Axes after the
+            first are flattened; if there are several, the layer is ``spatial``.
+            The members of a list are layers if they have two axes or more.
         threshold : float, default=0.0
             A gate is open where ``array > threshold``.
 
@@ -211,16 +214,16 @@ class GatingStates:
         return object.__sizeof__(self) + self.nbytes
 
     def __getitem__(self, rows):
-        # scikit-learn indexes rows as X[rows, ...]
+        # scikit-learn also indexes rows as X[rows, ...]
         if isinstance(rows, tuple):
             if len(rows) != 2 or rows[1] is not Ellipsis:
                 raise IndexError(
                     "GatingStates are indexed by rows alone; use select(...) for layers and "
-                    "np.asarray(states) for single gates."
+                    "np.asarray(states) for individual gates."
                 )
             rows = rows[0]
         if isinstance(rows, str):
-            raise IndexError(f"Rows are indexed by position; select({rows!r}) gives a layer.")
+            raise IndexError(f"Rows are indexed by position; select({rows!r}) returns a layer.")
         if np.ndim(rows) == 0 and not isinstance(rows, slice):
             row = int(rows)
             if not -len(self) <= row < len(self):
@@ -230,12 +233,10 @@ class GatingStates:
 
     def __array__(self, dtype=None, copy=None):
         if copy is False:
-            raise ValueError(
-                "Unpacking GatingStates always makes a new array; copy=False cannot be."
-            )
+            raise ValueError("Unpacking GatingStates always makes a new array; pass copy=True.")
         gates = np.empty(self.shape, dtype=bool if dtype is None else dtype)
-        edges = np.cumsum([0, *self.n_gates])
-        for index, (start, stop) in enumerate(pairwise(edges)):
+        bounds = np.cumsum([0, *self.n_gates])
+        for index, (start, stop) in enumerate(pairwise(bounds)):
             for block, bits in self.iter_unpacked(index):
                 gates[block, start:stop] = bits
         return gates
@@ -254,12 +255,12 @@ class GatingStates:
         return f"GatingStates(n_samples={len(self)}, layers={layers})"
 
     def select(self, layers):
-        """Return the states of some of the layers.
+        """Return the states of selected layers.
 
         Parameters
         ----------
         layers : str, int, slice, or sequence of str or int
-            Names, patterns with ``*`` and ``?``, or positions of layers. The bits are shared,
+            Names, patterns with ``*`` and ``?``, or indices of layers. The bits are shared,
             not copied.
 
         Returns
@@ -269,7 +270,7 @@ class GatingStates:
         Raises
         ------
         KeyError
-            If a name is unknown; the error lists the names there are.
+            If a name is unknown; the error lists the known names.
         """
         if isinstance(layers, slice):
             indices = range(len(self.layers))[layers]
@@ -288,12 +289,12 @@ class GatingStates:
         return found
 
     def iter_unpacked(self, index):
-        """Yield ``(rows, gates)`` of one layer, a block of rows at a time.
+        """Yield ``(rows, gates)`` of one layer, one block of rows at a time.
 
         Parameters
         ----------
         index : int
-            Position of the layer.
+            Index of the layer.
 
         Yields
         ------
@@ -307,17 +308,17 @@ class GatingStates:
             yield rows, np.unpackbits(bits[rows], axis=1, count=d)
 
     def activation_rates(self, rows=None):
-        """Return the share of samples in which each gate is open.
+        """Return the fraction of samples in which each gate is open.
 
         Parameters
         ----------
         rows : slice or array-like, default=None
-            The samples to count; all of them by default.
+            Samples to count; all by default.
 
         Returns
         -------
         rates : list of ndarray of shape (n_gates,)
-            One array a layer, float64.
+            One array per layer, float64.
         """
         states = self if rows is None else self[rows]
         return [states._gate_counts(i) / len(states) for i in range(len(states.layers))]
@@ -325,7 +326,7 @@ class GatingStates:
     def _gate_counts(self, index):
         bits, d = self.packed[index], self.layers[index].n_gates
         counts = np.zeros(d, dtype=np.int64)
-        # 255 rows add up within uint8, where NumPy's sum is fastest
+        # sums of 255 rows fit in uint8, the fastest type for NumPy to add up
         for start in range(0, len(self), 255):
             gates = np.unpackbits(bits[start : start + 255], axis=1, count=d)
             counts += np.add.reduce(gates, axis=0, dtype=np.uint8)
@@ -334,12 +335,12 @@ class GatingStates:
     def save(self, path):
         """Write the states to an npz file, without pickle.
 
-        The file appears whole or not at all: it is written beside ``path`` and renamed.
+        The write is atomic: a temporary file in the same folder is renamed to ``path``.
 
         Parameters
         ----------
         path : str or path-like
-            File to write. The name is taken as it is.
+            File to write. No suffix is added to its name.
         """
         header = states_header(self.layers)
         members = {f"layer{i}": bits for i, bits in enumerate(self.packed)}
@@ -364,7 +365,7 @@ class GatingStates:
         Raises
         ------
         ValueError
-            If the file is cut short, is no states file, or holds pickled content.
+            If the file is truncated, is not a file of states, or holds pickled content.
         """
         is_folder = Path(path).is_dir()
         try:
@@ -375,26 +376,26 @@ class GatingStates:
                 members = map_members(path) if mmap else read_members(path)
                 header = json.loads(bytes(members["header"]))
             if header["format"] != _FORMAT:
-                raise ValueError(f"its format is {header['format']!r}, need {_FORMAT!r}")
+                raise ValueError(f"its format is {header['format']!r}, not {_FORMAT!r}")
             known = {field.name for field in fields(GateLayer)}
             layers = [GateLayer(**_only(record, known)) for record in header["layers"]]
             return cls([members[f"layer{i}"] for i in range(len(layers))], layers)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            what = "folder" if is_folder else "file"
-            how = "GateExtractor.transform_to" if is_folder else "GatingStates.save"
+            kind = "folder" if is_folder else "file"
+            writer = "GateExtractor.transform_to" if is_folder else "GatingStates.save"
             raise ValueError(
-                f"{os.fspath(path)!r} is not a whole {what} of gating states ({error}). "
-                f"Write it again with {how}."
+                f"{os.fspath(path)!r} is not a complete {kind} of gating states ({error}). "
+                f"Write it again with {writer}."
             ) from error
 
 
 def states_header(layers):
-    """Return what a file of states says of them."""
+    """Return the metadata that is stored with states."""
     return {"format": _FORMAT, "layers": [asdict(layer) for layer in layers]}
 
 
 def _as_gates(array, threshold, name):
-    """Return gates, (n_samples, n_gates) where the array is, and whether they have positions."""
+    """Return ``(gates, spatial)``, gates of shape (n_samples, n_gates) on the array's device."""
     if not on_device(array):
         array = np.asarray(to_numpy(array))
     if array.ndim < 2 or 0 in array.shape:
@@ -405,7 +406,7 @@ def _as_gates(array, threshold, name):
     dtype = str(array.dtype).removeprefix("torch.")
     if not dtype.startswith(("bool", "int", "uint", "float", "bfloat")):
         raise ValueError(f"Layer {name!r} needs real numbers or booleans; got dtype {dtype}.")
-    if "float" in dtype and not bool((abs(array) < np.inf).all()):  # NumPy's, CuPy's or torch's
+    if "float" in dtype and not bool((abs(array) < np.inf).all()):  # of NumPy, CuPy or torch
         raise ValueError(f"Layer {name!r} contains NaN or infinity; gates cannot be read from it.")
     gates = array if dtype == "bool" else array > threshold
     return gates.reshape(len(gates), -1), array.ndim > 2

@@ -8,7 +8,7 @@ import torch
 
 from ..capture import tree_map
 from ..utils.arrays import to_numpy
-from ..utils.files import written_whole
+from ..utils.files import atomic_write
 
 FORMAT = "skgate 2"
 #: Parameters that may change when training resumes.
@@ -19,7 +19,7 @@ NOT_SETTINGS = {
 
 def write_state(state, path):
     """Write a state of tensors, numbers and text, either completely or not at all."""
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         torch.save({"format": FORMAT, **state}, file)
 
 

@@ -1,1 +1,1 @@
-"""What any package may use: arrays, labels, files, parallel runs, scikit-learn's private names."""
+"""Shared helpers: arrays, labels, files, parallel tasks, private names of scikit-learn."""

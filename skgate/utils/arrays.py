@@ -1,4 +1,4 @@
-"""Arrays of NumPy, torch and CuPy, without importing the latter two; rows drawn from them."""
+"""Arrays of NumPy, torch and CuPy, handled without importing torch or CuPy."""
 
 import sys
 
@@ -6,14 +6,12 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import check_random_state
 
-__all__ = ["holds_layers", "is_torch_data", "on_device", "pack_rows", "sample_rows", "to_numpy"]
-
 
 def to_numpy(array):
-    """Return a torch or CuPy array, on any device, as a NumPy array; anything else as it is."""
+    """Return a torch or CuPy array, on any device, as a NumPy array; return other objects as is."""
     if hasattr(array, "detach"):
         array = array.detach().cpu()
-        # NumPy has no bfloat16
+        # NumPy lacks bfloat16
         return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
     if _is_cupy(array):
         return array.get()
@@ -25,12 +23,15 @@ def _is_cupy(array):
 
 
 def on_device(array):
-    """Return whether an array of torch or CuPy is in the memory of a device."""
+    """Return whether an array is in the memory of a GPU."""
     return array.device.type != "cpu" if hasattr(array, "detach") else _is_cupy(array)
 
 
 def pack_rows(gates):
-    """Return boolean rows as packed bits, (n_rows, n_bytes) of NumPy, packed where they are."""
+    """Return boolean rows as a NumPy array of packed bits, (n_rows, n_bytes).
+
+    Rows on a GPU are packed there, which divides the bytes to copy by eight.
+    """
     n, d = gates.shape
     n_bytes = -(-d // 8)
     if hasattr(gates, "detach") and on_device(gates):
@@ -44,33 +45,32 @@ def pack_rows(gates):
         cupy = sys.modules["cupy"]
         bits = cupy.zeros((n, 8 * n_bytes), bool)
         bits[:, :d] = gates
-        return cupy.packbits(bits.ravel()).reshape(n, n_bytes).get()  # CuPy's has no axis
+        return cupy.packbits(bits.ravel()).reshape(n, n_bytes).get()  # it has no axis argument
     return np.packbits(to_numpy(gates), axis=1)
 
 
 def sample_rows(n_samples, max_samples, random_state):
-    """Return sorted positions of ``max_samples`` rows drawn without replacement, or None for all.
+    """Return sorted indices of rows drawn without replacement, or None for all rows.
 
-    A float is a share of the rows.
+    An integer ``max_samples`` is a number of rows, a float a share of them.
     """
     if max_samples is None:
         return None
-    size = (
-        max_samples if isinstance(max_samples, int | np.integer) else int(max_samples * n_samples)
-    )
+    is_number = isinstance(max_samples, int | np.integer)
+    size = max_samples if is_number else int(max_samples * n_samples)
     if size >= n_samples:
         return None
     return np.sort(check_random_state(random_state).permutation(n_samples)[: max(size, 1)])
 
 
 def holds_layers(X):
-    """Whether ``X`` is a list or dict of arrays, one a layer, and not an array itself."""
+    """Return whether ``X`` is a list or dict with one array per layer."""
     if isinstance(X, list | tuple):
         return len(X) > 0 and np.ndim(X[0]) >= 2
     return isinstance(X, dict) and not issparse(X)  # a sparse dok_array is a dict too
 
 
 def is_torch_data(X):
-    """Whether ``X`` is a torch Dataset or DataLoader."""
+    """Return whether ``X`` is a torch Dataset or DataLoader."""
     data = sys.modules.get("torch.utils.data")
     return data is not None and isinstance(X, data.Dataset | data.DataLoader)

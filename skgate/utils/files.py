@@ -1,15 +1,13 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes of files."""
 
 import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["written_whole"]
-
 
 @contextlib.contextmanager
-def written_whole(path):
-    """Yield a file that takes the name ``path`` when all is written, and is gone otherwise."""
+def atomic_write(path):
+    """Yield a temporary file, which is renamed to ``path`` on success and deleted on an error."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -1,4 +1,4 @@
-"""Class labels: checked, and encoded as integers."""
+"""Input checks of class labels, and their encoding as integers."""
 
 import numpy as np
 from sklearn.utils import column_or_1d
@@ -7,54 +7,40 @@ from sklearn.utils.validation import check_consistent_length
 
 from .arrays import to_numpy
 
-__all__ = ["check_labels", "encode_known"]
-
 
 def check_labels(y, n_samples):
-    """Return ``(classes, codes)`` of class labels of any type.
-
-    Raises
-    ------
-    ValueError
-        If ``y`` is missing, continuous, or of another length than ``n_samples``.
-    """
+    """Return ``(classes, y_encoded)``; raise if ``y`` is not one class label per sample."""
     if y is None:
         raise ValueError(
-            "This measure requires y to be passed, but the target y is None: one class label a "
-            "sample, as y or from a Dataset or DataLoader that yields (inputs, label). Without "
+            "This measure requires y to be passed, but the target y is None. Pass one class label "
+            "per sample, or a Dataset or DataLoader that yields (inputs, label). If there are no "
             "labels, y=np.zeros(n_samples) gives the information about the input."
         )
     y = np.asarray(to_numpy(y))
     if y.ndim == 2 and y.shape[1] > 1:
         raise ValueError(
-            f"y should be a 1d array, got an array of shape {y.shape} instead. One-hot labels "
-            "become classes by y.argmax(axis=1)."
+            f"y should be a 1d array, got an array of shape {y.shape} instead. Convert one-hot "
+            "labels with y.argmax(axis=1)."
         )
     y = column_or_1d(y, warn=True)
     check_consistent_length(range(n_samples), y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
-        raise ValueError("Input y contains NaN or infinity; it needs class labels.")
+        raise ValueError("Input y contains NaN or infinity; class labels must be finite.")
     if type_of_target(y) == "continuous":
         raise ValueError(
             "Unknown label type: continuous. A measure of information about the label needs "
             "classes; bin y first, for example with pandas.qcut(y, 10, labels=False)."
         )
-    classes, codes = np.unique(y, return_inverse=True)
-    return classes, codes.astype(np.int64)
+    classes, y_encoded = np.unique(y, return_inverse=True)
+    return classes, y_encoded.astype(np.int64)
 
 
 def encode_known(y, n_samples, classes):
-    """Return labels of new data as positions in the fitted ``classes``.
-
-    Raises
-    ------
-    ValueError
-        If a label was not there when the measure was fitted.
-    """
-    labels, codes = check_labels(y, n_samples)
+    """Return labels of new data as indices of the fitted ``classes``; raise on other labels."""
+    labels, y_encoded = check_labels(y, n_samples)
     if unknown := set(labels.tolist()) - set(classes.tolist()):
         raise ValueError(
             f"y holds the labels {sorted(unknown, key=str)}, which were not in the fitted y "
-            f"({classes.tolist()}); split with StratifiedKFold so that each fold has all."
+            f"({classes.tolist()}); split with StratifiedKFold so that each fold has every class."
         )
-    return np.searchsorted(classes, labels)[codes]
+    return np.searchsorted(classes, labels)[y_encoded]

@@ -1,4 +1,4 @@
-"""`Measure`, the base of all measures: a column for each feature, tags for scikit-learn."""
+"""`Measure`, the base of all measures: names of output columns, and scikit-learn's tags."""
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -7,7 +7,7 @@ from .sklearn import _check_feature_names_in, check_is_fitted
 
 
 class Measure(TransformerMixin, BaseEstimator):
-    """Base of the estimators that measure a network: a subclass may have more ``_columns``."""
+    """Base of the estimators that measure a network; subclasses may add to ``_columns``."""
 
     _needs_labels = True
 
@@ -17,7 +17,7 @@ class Measure(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Checked against the fitted names and otherwise ignored.
+            Compared with the fitted names and otherwise ignored.
 
         Returns
         -------

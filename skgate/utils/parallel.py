@@ -1,4 +1,4 @@
-"""Tasks in parallel, in order, on joblib's threads or workers."""
+"""Parallel tasks on joblib's threads or workers, with results in order."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -9,42 +9,40 @@ from joblib._parallel_backends import SequentialBackend, ThreadingBackend
 from joblib.parallel import get_active_backend
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["in_this_process", "run", "slices"]
-
-_LITTLE_WORK = 5e6  # about 5 ms
+_MIN_PARALLEL_WORK = 5e6  # nanoseconds
 
 
 def slices(start, stop, step):
-    """Cut a range into slices of ``step``."""
+    """Split a range into slices of length ``step``; the last one may be shorter."""
     return [slice(s, min(s + step, stop)) for s in range(start, stop, step)]
 
 
 @cache
 def _libraries():
-    return ThreadpoolController()  # half a millisecond to find them
+    return ThreadpoolController()  # finding them takes half a millisecond
 
 
 def in_this_process():
-    """Return whether joblib computes in threads, and not in processes or on a cluster."""
+    """Return whether joblib's active backend runs tasks in this process."""
     return isinstance(get_active_backend(prefer="threads")[0], ThreadingBackend | SequentialBackend)
 
 
 def run(function, shared, tasks, n_jobs, work):
-    """Yield ``function(*shared, *task)`` for each task, in order, on joblib's threads or workers.
+    """Yield ``function(*shared, *task)`` for each task, in order.
 
-    joblib says where and on how many workers; ``shared`` goes to each of them once. For its threads
-    a plain pool is used: joblib looks for results every 10 ms, which is as long as an entropy of
-    2000 samples takes. For ``backend="dask"`` its client is.
+    joblib's configuration determines the backend and the number of workers. Its threads are
+    replaced by a plain pool, since joblib polls for results every 10 ms, which is as long as an
+    entropy of 2000 samples takes; its Dask backend is replaced by the client.
 
-    ``work`` is about the number of nanoseconds that all tasks take. Little work runs at once, where
-    threads would cost more than they save.
+    ``work`` estimates the nanoseconds that all tasks take together. If it is small, this thread
+    runs them, since other threads would cost more time than they save.
     """
     backend, active_jobs = get_active_backend(prefer="threads")
     n_workers = min(backend.effective_n_jobs(active_jobs if n_jobs is None else n_jobs), len(tasks))
     on_cluster = hasattr(backend, "client")
-    if work < _LITTLE_WORK and (on_cluster or isinstance(backend, ThreadingBackend)):
+    if work < _MIN_PARALLEL_WORK and (on_cluster or isinstance(backend, ThreadingBackend)):
         n_workers = 1
-    # the tasks are the parallelism; a matrix product inside one must not start more threads
+    # tasks run in parallel already, so that their matrix products must not start threads
     with _libraries().limit(limits=1, user_api="blas"):
         if n_workers == 1:
             yield from (function(*shared, *task) for task in tasks)
@@ -55,7 +53,7 @@ def run(function, shared, tasks, n_jobs, work):
                 finally:
                     pool.shutdown(wait=True, cancel_futures=True)
         elif on_cluster:
-            with backend.retrieval_context():  # a worker that waits makes room for another
+            with backend.retrieval_context():  # a waiting worker frees its slot
                 yield from _on_cluster(backend.client, function, shared, tasks)
         else:
             workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
@@ -63,28 +61,28 @@ def run(function, shared, tasks, n_jobs, work):
 
 
 def _on_cluster(client, function, shared, tasks):
-    """Yield the results of tasks on a Dask cluster, whatever becomes of its workers.
+    """Yield the results of tasks on a Dask cluster, also if workers die.
 
-    What is shared goes along as the argument of a task, which the scheduler keeps: it has whatever
-    died with a worker done again. Data that joblib scatters would be with some worker alone.
+    Shared data is a task result, so the scheduler can recompute it if its worker dies. Data that
+    joblib scatters would be lost with the worker that holds it.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-        held = client.submit(_held, shared, pure=False)
-        futures = [client.submit(_apply, function, held, task, pure=False) for task in tasks]
+        data = client.submit(_identity, shared, pure=False)
+        futures = [client.submit(_apply, function, data, task, pure=False) for task in tasks]
     try:
         while futures:
             yield futures[0].result()
-            del futures[0]  # the cluster forgets a result that nobody refers to
+            del futures[0]  # the cluster frees results without references
     finally:
-        client.cancel([held, *futures])
+        client.cancel([data, *futures])
 
 
-def _held(shared):
+def _identity(shared):
     return shared
 
 
 def _apply(function, shared, task):
-    # workers may have several threads, each of them with a task
+    # a worker may run several tasks at a time, one per thread
     with _libraries().limit(limits=1, user_api="blas"):
         return function(*shared, *task)

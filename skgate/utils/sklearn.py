@@ -1,4 +1,4 @@
-"""What scikit-learn keeps private, imported in this place alone, and constraints made of it."""
+"""Private names of scikit-learn, imported only here, and parameter constraints made of them."""
 
 from numbers import Integral, Real
 
