@@ -24,7 +24,7 @@ from scipy.optimize import nnls
 from skgate import gating_entropy
 from skgate.densities import Kernel
 from skgate.pairwise import Engine, kernel_masses
-from skgate.pairwise._distances import Bits
+from skgate.pairwise._distances import HammingDistances
 from skgate.pairwise._tiles import symmetric_tasks
 
 from ._comparison import ALPHAS, kernel_weight, make_states, seconds_of, shape
@@ -156,8 +156,9 @@ class Job:
 
     @classmethod
     def of(cls, n, d, pairs, before_per_gate, bandwidth, per_task):
-        cost = 1 + Bits([np.empty((0, -(-d // 8)), np.uint8)]).cost  # of a term and the distance
-        n_tasks = len(symmetric_tasks(np.zeros(n, int), Bits.tile_columns, cost))
+        distances = HammingDistances([np.empty((0, -(-d // 8)), np.uint8)])
+        cost = 1 + distances.cost  # one term and the distance
+        n_tasks = len(symmetric_tasks(np.zeros(n, int), distances.tile_columns, cost))
         return cls(pairs, before_per_gate * n * d, n * d / 8 / bandwidth, per_task, n_tasks)
 
     def terms(self, n_workers):

@@ -29,7 +29,7 @@ extern "C" void launch(unsigned x, unsigned y, unsigned z, void** a) {
     for (int half = 0; half < 2; ++half) for (unsigned v = 0; v < 8; ++v)
       for (unsigned u = 0; u < 32; ++u) {
         blockIdx = {i, j, k}; threadIdx = {u, v, 0}; first_half = half == 0;
-        // the second half computes the same again, and goes on behind the barrier
+        // the second half repeats the first, and continues after the barrier
         masses((const PRODUCT*)a[0], *(long long*)a[1], *(long long*)a[2], *(long long*)a[3],
                (const double*)a[4], (const double*)a[5], (const int*)a[6], (const int*)a[7],
                (const int*)a[8], (const int*)a[9], (const double*)a[10],

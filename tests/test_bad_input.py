@@ -129,7 +129,7 @@ def test_parameters_out_of_range(measure, params, message):
 @pytest.mark.parametrize("measure", MEASURES)
 def test_cuda_without_a_gpu(measure, monkeypatch):
     monkeypatch.setattr(_cupy, "what_is_missing", lambda: "there is no GPU.")
-    with pytest.raises(RuntimeError, match=r"there is no GPU\. Or take device='cpu'"):
+    with pytest.raises(RuntimeError, match=r"there is no GPU\. Or use device='cpu'"):
         measure(device="cuda").fit(GOOD, Y)
 
 
@@ -421,7 +421,7 @@ def partial_binned(bin_size):
 def test_layer_measures_on_cuda_without_a_gpu(monkeypatch):
     monkeypatch.setattr(_cupy, "what_is_missing", lambda: "there is no GPU.")
     for use in (KDELayerMI(device="cuda").fit, lambda X, y: kde_layer_mi(X, y, device="cuda")):
-        with pytest.raises(RuntimeError, match="Or take device='cpu'"):
+        with pytest.raises(RuntimeError, match="Or use device='cpu'"):
             use(GOOD, Y)
 
 

@@ -1,4 +1,4 @@
-"""The CUDA engine, its kernel, and what is said where it cannot be had."""
+"""The CUDA engine, its kernel, and its errors where CUDA is not available."""
 
 import importlib.util
 import shutil
@@ -66,7 +66,7 @@ def test_kernel_in_c_is_that_in_numpy(rng, compiled, by_rows, dtype, shape):
     for kernel in (numpy_masses, compiled):
         leasts, sums = np.empty((2, len(WEIGHTS), 3, n_items))
         kernel(products, steps, *sides, terms, (n_items, n_others), leasts, sums)
-        results.append(_cuda._logs(np.stack([leasts, sums])))
+        results.append(_cuda._log_sums(leasts, sums))
     np.testing.assert_allclose(*results, rtol=1e-13, atol=1e-14)
     assert np.isneginf(results[0][:, 1, 0]).all()
 
@@ -111,7 +111,7 @@ def test_samples_that_do_not_fit_on_the_device_stay_on_the_host(rng, gpu):
 
 def test_each_pair_of_strips_is_multiplied_once(gpu, states, monkeypatch):
     areas, multiply = [], gpu.multiply
-    monkeypatch.setattr(_cuda, "_MOST_ROWS", 64)
+    monkeypatch.setattr(_cuda, "_MAX_ROWS", 64)
     monkeypatch.setattr(
         gpu, "multiply", lambda a, b, out: areas.append(len(a)) or multiply(a, b, out)
     )

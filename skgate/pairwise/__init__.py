@@ -1,22 +1,22 @@
 """Sums of Gaussian kernels over pairs of samples, without an n x n matrix.
 
-The seam between processors is the *row mass*. With ``D_l[j, k]`` the squared distance of samples
-``j`` and ``k`` in layer ``l``, which of bits is their Hamming distance, and ``W`` a matrix of
-weights, one row a term,
+Let ``D_l[j, k]`` be the squared distance of samples ``j`` and ``k`` in layer ``l`` (for bits, their
+Hamming distance), and ``W`` a matrix of weights with one row per term. An engine computes *row
+masses* and nothing else,
 
     mass[t, g, j] = sum_k  [k in group g of j]  exp(-sum_l W[t, l] D_l[j, k])
 
-is all that an engine computes, and its logarithm all that leaves it:
+and returns their logarithms:
 
     samples --_tiles--> tiles --_distances--> D --_cpu--> exponents, sums --> log masses (t, g, j)
                                  --_cuda--> products --_masses.cu--> sums --/
 
 One pass over the pairs serves every row of ``W``, so that layers, prefixes, suffixes, bounds
-and bandwidths share the distances. Group 0 is all samples; then, for each set of labels, the
-samples that share the label of ``j``. A row needs its own class alone, so the result holds
-O(n) numbers a set of labels, whatever the number of classes, and the rows need no sorting.
+and bandwidths share the distances. Group 0 has all samples; each set of labels adds a group of the
+samples that share the label of ``j``. Since a row needs only its own class, the result has O(n)
+numbers per set of labels for any number of classes, and the rows need no sorting.
 
-Everything above this package is NumPy on arrays of O(n).
+The packages above this one only handle arrays of size O(n), in NumPy.
 """
 
 from dataclasses import dataclass
@@ -26,34 +26,34 @@ import numpy as np
 from ..states import GatingStates
 from ..utils.parallel import in_this_process
 from . import _cpu, _cuda, _cupy
-from ._distances import Bits, Reals
+from ._distances import HammingDistances, SquaredEuclideanDistances
 from ._tiles import N_BLOCKS, block_slices, column_blocks
 
 __all__ = ["N_BLOCKS", "Engine", "block_masses", "block_slices", "kernel_masses"]
 
-# Nanoseconds of one core from which on "auto" takes a GPU: to start with it and to compile for it
-# take about a second, once.
-_WORK_FOR_GPU = 2e9
+# Nanoseconds of one core above which "auto" uses a GPU. Starting it and compiling the kernel take
+# about a second, once per process.
+_MIN_GPU_WORK = 2e9
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where pairs are computed, and whether that is shown.
+    """Device on which pairs are computed, and whether progress is shown.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}, default="auto"
-        ``"auto"`` is CUDA for work of more than about two seconds, where CuPy has a GPU and joblib
-        is not told to compute elsewhere.
+        ``"auto"`` uses CUDA for work of more than about two seconds if CuPy finds a GPU, unless
+        joblib is configured to compute in other processes.
     n_jobs : int, default=None
-        Number of threads of the CPU; ``joblib.parallel_config`` governs ``None``.
+        Number of CPU threads; ``joblib.parallel_config`` determines the meaning of ``None``.
     verbose : int, default=0
-        Whether to show the pairs that are done, and the time left.
+        Whether to show a progress bar of pairs.
 
     Raises
     ------
     RuntimeError
-        If ``device="cuda"`` cannot be had; the error says what is missing.
+        If ``device="cuda"`` is not available; the error gives the reason.
     """
 
     device: str = "auto"
@@ -63,76 +63,74 @@ class Engine:
     def __post_init__(self):
         if self.device == "cuda" and (missing := _cupy.what_is_missing()):
             raise RuntimeError(
-                f"device='cuda' was asked for, but {missing} Or take device='cpu', or 'auto'."
+                f"device='cuda' is not available: {missing} Or use device='cpu' or device='auto'."
             )
 
     def choose(self, n_pairs, points, weights):
-        """Return the module that computes so many pairs, and what its functions want of us."""
+        """Return the module that computes the pairs, and keyword arguments of its functions."""
         gpu = self.gpu(n_pairs * (len(weights) + points.cost))
         if gpu is None:
             return _cpu, {"n_jobs": self.n_jobs, "verbose": self.verbose}
         return _cuda, {"gpu": gpu, "verbose": self.verbose}
 
     def gpu(self, work):
-        """Return the GPU for so many nanoseconds of one core, None where the CPU is to do it."""
-        wanted = self.device == "cuda"
-        if self.device == "auto" and work > _WORK_FOR_GPU and in_this_process():
-            wanted = _cupy.what_is_missing() is None
-        return _cupy.Gpu() if wanted else None
+        """Return the GPU for ``work`` nanoseconds of one core, or None to use the CPU."""
+        use_gpu = self.device == "cuda"
+        if self.device == "auto" and work > _MIN_GPU_WORK and in_this_process():
+            use_gpu = _cupy.what_is_missing() is None
+        return _cupy.Gpu() if use_gpu else None
 
 
 def kernel_masses(
     states, weights, *, label_sets=(), queries=None, query_label_sets=(), engine=Engine()
 ):
-    """Return log-sums of kernel values, one a term, group and row.
+    """Return log-sums of kernel values, one per term, group and row.
 
     Parameters
     ----------
     states : GatingStates, or sequence of ndarray of shape (n_samples, n_units)
-        The columns ``k``; the rows ``j`` too, unless ``queries`` are given. Bits, or an array of
-        real numbers a layer.
+        The columns ``k``, and also the rows ``j`` if ``queries`` is None. Bits, or one array of
+        real numbers per layer.
     weights : ndarray of shape (n_terms, n_layers)
         ``W``, finite and not negative.
     label_sets : sequence of ndarray of shape (n_samples,), dtype int
-        Labels of the columns; each adds a group.
+        Labels of the columns; each array adds a group.
     queries : as ``states``, default=None
-        Other rows, of the same layers.
+        Rows of the same layers that replace ``states`` as the rows.
     query_label_sets : sequence of ndarray of shape (n_queries,), dtype int
-        Labels of the queries, one array a set of labels.
+        Labels of the queries, one array per array of ``label_sets``.
     engine : Engine
 
     Returns
     -------
     log_masses : ndarray of shape (n_terms, 1 + n_label_sets, n_rows)
-        Natural logarithms, float64; ``-inf`` for a row without columns in its group.
+        Natural logarithms, float64; ``-inf`` for a row that has no columns in its group.
     """
     weights = np.ascontiguousarray(weights, dtype=np.float64)
     has_bits = isinstance(states, GatingStates)
-    points = Bits(states.packed) if has_bits else Reals(states, weights)
+    if has_bits:
+        points = HammingDistances(states.packed)
+    else:
+        points = SquaredEuclideanDistances(states, weights)
     if queries is None:
         masses = _symmetric(points, weights, label_sets, np.zeros(len(points), int), engine)
         return np.log(masses[:, :, 0])  # a row is at distance 0 from itself: no sum underflows
-    rows = Bits(queries.packed) if has_bits else points.of(queries)
-    module, how = engine.choose(len(rows) * len(points), points, weights)
-    return module.cross_masses(rows, points, weights, query_label_sets, label_sets, **how)
+    rows = HammingDistances(queries.packed) if has_bits else points.with_layers(queries)
+    module, options = engine.choose(len(rows) * len(points), points, weights)
+    return module.cross_masses(rows, points, weights, query_label_sets, label_sets, **options)
 
 
 def block_masses(states, weights, *, label_sets=(), engine=Engine()):
-    """Return the sums of kernel values of each row over each block of the columns.
+    """Return ``(masses, blocks)``: the sums of `kernel_masses` over each block of the columns.
 
-    The same pass over the pairs as that of `kernel_masses`, which returns sums over all blocks.
-
-    Returns
-    -------
-    masses : ndarray of shape (n_terms, 1 + n_label_sets, n_blocks, n_samples)
-    blocks : ndarray of shape (n_samples,), dtype int
-        Part of each sample: `N_BLOCKS` of one size, and what is left over in one more.
+    ``masses`` has shape (n_terms, 1 + n_label_sets, n_blocks, n_samples), and ``blocks`` the block
+    of each sample, as `column_blocks` returns it.
     """
     weights = np.ascontiguousarray(weights, dtype=np.float64)
     blocks = column_blocks(len(states))
-    return _symmetric(Bits(states.packed), weights, label_sets, blocks, engine), blocks
+    return _symmetric(HammingDistances(states.packed), weights, label_sets, blocks, engine), blocks
 
 
 def _symmetric(points, weights, label_sets, blocks, engine):
-    module, how = engine.choose(len(points) ** 2 / 2, points, weights)
-    return module.symmetric_masses(points, weights, label_sets, blocks, **how)
+    module, options = engine.choose(len(points) ** 2 / 2, points, weights)
+    return module.symmetric_masses(points, weights, label_sets, blocks, **options)

@@ -1,32 +1,23 @@
-"""The CPU engine: distances, NumPy's exponentials and sums, a tile at a time."""
+"""The CPU engine: distances, exponentials and sums in NumPy, one tile at a time."""
 
 import numpy as np
 
 from ..utils.parallel import run, slices
 from ._tiles import block_slices, length, pair_bar, symmetric_tasks, tile_rows
 
-# A lookup is faster than an exponential as long as its table stays in the first cache levels.
+# A lookup is faster than an exponential while its table fits in the first cache levels.
 _MAX_TABLE = 1 << 14
 
 
 class _Kernel:
-    """exp(-sum_l W[t, l] D_l) on one tile, a term at a time.
+    """exp(-sum_l W[t, l] D_l) on one tile, one term at a time.
 
-    Where distances are integers, a term of one layer reads a table of as many values as there
-    are; terms of several layers share one matrix product of the weights with the distances.
-
-    Parameters
-    ----------
-    largest : list of float
-        Largest distance, by layer, infinite where distances are no integers.
-    weights : ndarray of shape (n_terms, n_layers)
-    shape : tuple of int
-        Largest number of rows and columns of a tile.
-    cutoff : float
-        Exponents from here on are left out of the sums.
+    A term of one layer with integer distances reads its values from a table; terms of several
+    layers share one matrix product of the weights with the distances. A tile has ``shape`` at
+    most. ``max_distances`` has a value per layer, and exponents above ``cutoff`` are negligible.
     """
 
-    def __init__(self, largest, weights, shape, cutoff):
+    def __init__(self, max_distances, weights, shape, cutoff):
         self.weights, self.cutoff = weights, cutoff
         self.layer, self.table = {}, {}
         for term, row in enumerate(weights):
@@ -34,21 +25,21 @@ class _Kernel:
             if len(layers) > 1:
                 continue
             layer = self.layer[term] = layers[0] if len(layers) else 0
-            if largest[layer] < _MAX_TABLE:
-                self.table[term] = np.exp(-row[layer] * np.arange(largest[layer] + 1))
+            if max_distances[layer] < _MAX_TABLE:
+                self.table[term] = np.exp(-row[layer] * np.arange(max_distances[layer] + 1))
         # a fresh array of this size costs more in page faults than the arithmetic on it
         self.buffer = np.empty(shape)
 
     def __call__(self, distances):
-        """Yield ``(term, kernel values)`` for the terms that add anything."""
-        least = [d.min() for d in distances]
-        terms = np.flatnonzero(self.weights @ least <= self.cutoff)
+        """Yield ``(term, kernel values)`` for the terms whose values are not negligible."""
+        smallest = [d.min() for d in distances]
+        terms = np.flatnonzero(self.weights @ smallest <= self.cutoff)
         n_rows, n_columns = distances[0].shape
         values = self.buffer[:n_rows, :n_columns]
         for term in filter(self.layer.__contains__, terms):
             distance = distances[self.layer[term]]
             if term in self.table:
-                # mode="clip" spares the bounds check
+                # mode="clip" skips the bounds check
                 yield term, np.take(self.table[term], distance, mode="clip", out=values)
             else:
                 np.multiply(distance, -self.weights[term, self.layer[term]], out=values)
@@ -67,14 +58,14 @@ def _exponents(distances, weights):
 
 
 def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
-    """Return the masses that the pairs ``row <= column`` of two ranges give to both sides.
+    """Return the sums over the pairs ``row <= column`` of two ranges, for rows and for columns.
 
-    To rows by the block of the columns, (n_terms, n_groups, n_rows), since these are of one
-    block; to columns by the block of the rows, (n_terms, n_groups, n_blocks, n_columns).
+    Those for rows have shape (n_terms, n_groups, n_rows), since the columns are in one block. Those
+    for columns, by the block of the rows, have shape (n_terms, n_groups, n_blocks, n_columns).
     """
-    # each mass is 1 or more: what is left out rounds off
+    # each mass is at least 1, so that omitted values are below its rounding error
     cutoff = np.log(len(points) / np.finfo(float).eps)
-    kernel = _Kernel(points.largest, weights, (height, points.tile_columns), cutoff)
+    kernel = _Kernel(points.max_distances, weights, (height, points.tile_columns), cutoff)
     shape = len(weights), 1 + len(label_sets)
     to_rows = np.zeros((*shape, length(rows)))
     to_columns = np.zeros((*shape, blocks[-1] + 1, length(columns)))
@@ -82,7 +73,7 @@ def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
     for c in slices(columns.start, columns.stop, points.tile_columns):
         prepared = points.prepare(c)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
-            # the square on the diagonal is computed whole, and counts for its rows alone
+            # the full square on the diagonal is computed, and added to its rows only
             above = blocks[r.start : min(r.stop, c.start)]
             masks = [labels[r, None] == labels[None, c] for labels in label_sets]
             into_rows = to_rows[..., r.start - rows.start : r.stop - rows.start]
@@ -93,22 +84,22 @@ def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
 
 
 def _add(values, masks, above, into_rows, into_columns):
-    """Add the sums of a tile over its columns and its first rows, for all and for each mask."""
-    # a product with ones is twice as fast as sum() on narrow tiles, and with a matrix slower again
+    """Add the sums of a tile over its columns and over its rows ``above`` the diagonal."""
+    # on narrow tiles a product with a vector of ones is twice as fast as sum()
     ones = np.ones(max(values.shape))
-    one_part = len(above) > 0 and above[0] == above[-1]  # as nearly all tiles are
-    rows_of = [slice(0, len(above))] if one_part else block_slices(above)
+    one_block = len(above) > 0 and above[0] == above[-1]  # the usual case
+    block_rows = [slice(0, len(above))] if one_block else block_slices(above)
     for group, mask in enumerate([None, *masks]):
-        own = values if mask is None else values * mask
-        into_rows[group] += own @ ones[: own.shape[1]]
-        for rows in rows_of:
-            into_columns[group, above[rows.start]] += ones[: length(rows)] @ own[rows]
+        in_group = values if mask is None else values * mask
+        into_rows[group] += in_group @ ones[: in_group.shape[1]]
+        for rows in block_rows:
+            into_columns[group, above[rows.start]] += ones[: length(rows)] @ in_group[rows]
 
 
 def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):
-    """Return the masses of each row over the rows of each block, each pair computed once.
+    """Return the masses of each row over the rows of each block, computing each pair once.
 
-    Sums are added in the order of the tasks, whoever computed them.
+    Sums are added in the order of the tasks, so that the result does not depend on ``n_jobs``.
     """
     n = len(points)
     height = tile_rows(points.tile_columns, weights.shape[1], len(weights))
@@ -127,36 +118,36 @@ def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):
 
 
 def _cross_task(queries, points, weights, query_label_sets, label_sets, rows):
-    """Return the log masses of some rows over all columns, kept relative to the least exponent."""
+    """Return the log masses of a range of rows, from sums scaled by their smallest exponents."""
     shape = len(weights), 1 + len(label_sets), length(rows)
-    least, masses = np.full(shape, np.inf), np.zeros(shape)
+    smallest, masses = np.full(shape, np.inf), np.zeros(shape)
     scratch = {}
     for c in slices(0, len(points), points.tile_columns):
         exponents = _exponents(queries.between(rows, points.prepare(c), scratch), weights)
         for group in range(shape[1]):
             values = exponents  # (n_terms, n_rows, n_columns)
             if group:
-                own = query_label_sets[group - 1][rows, None] == label_sets[group - 1][None, c]
-                values = np.where(own, exponents, np.inf)
-            before = least[:, group]
-            now = np.minimum(before, values.min(axis=-1))
-            shift = np.where(np.isfinite(now), now, 0.0)
-            masses[:, group] *= np.exp(shift - before)
+                mask = query_label_sets[group - 1][rows, None] == label_sets[group - 1][None, c]
+                values = np.where(mask, exponents, np.inf)
+            old = smallest[:, group]
+            new = np.minimum(old, values.min(axis=-1))
+            shift = np.where(np.isfinite(new), new, 0.0)
+            masses[:, group] *= np.exp(shift - old)
             masses[:, group] += np.exp(shift[..., None] - values).sum(axis=-1)
-            least[:, group] = now
+            smallest[:, group] = new
     with np.errstate(divide="ignore"):
-        return np.log(masses) - np.where(np.isfinite(least), least, 0.0)
+        return np.log(masses) - np.where(np.isfinite(smallest), smallest, 0.0)
 
 
 def cross_masses(queries, points, weights, query_label_sets, label_sets, n_jobs, verbose):
-    """Return the log masses of each query over all rows; no query need be among them."""
+    """Return the log masses of each query over all points, which need not include the query."""
     height = tile_rows(points.tile_columns, weights.shape[1], 3 * len(weights))
     work = len(queries) * len(points) * (len(weights) + points.cost)
     shared = queries, points, weights, query_label_sets, label_sets
     tasks = [(rows,) for rows in slices(0, len(queries), height)]
-    found = []
+    results = []
     with pair_bar(len(queries) * len(points), verbose) as bar:
         for masses in run(_cross_task, shared, tasks, n_jobs, work):
-            found.append(masses)
+            results.append(masses)
             bar.update(masses.shape[-1] * len(points))
-    return np.concatenate(found, axis=-1)
+    return np.concatenate(results, axis=-1)

@@ -1,73 +1,67 @@
-"""The CUDA engine: matrix products of samples, and the sums of kernel values made from them.
+"""The CUDA engine: matrix products of samples, and sums of kernel values computed from them.
 
-Distances are ``a + b - 2 P`` of norms and products: of bits, numbers of open gates and of those
-open in both, exact in int8 on tensor cores. What differs from device to device, and all that needs
-one, is in `_cupy.Gpu`.
+Distances are ``a + b - 2 P`` of norms and products. For bits, a norm counts the open gates of a
+sample and a product those open in both; int8 tensor cores compute them exactly. All code that needs
+a device is in `_cupy.Gpu`.
 """
 
 import numpy as np
 
 from ..utils.arrays import to_numpy
 from ..utils.parallel import slices
-from ._distances import Bits
+from ._distances import HammingDistances
 from ._tiles import block_slices, length, pair_bar
 
-_MOST_ROWS = 16384
-_FEWEST_ROWS = 64
-# What a tile takes at the most; beyond, matrix products do not get faster.
+_MAX_ROWS = 16384
+_MIN_ROWS = 64
+# Largest tile; matrix products of larger ones are not faster.
 _TILE_BYTES = 4 << 30
-_ALIGNED = 16
+_ALIGNMENT = 16
 
 
 class _Samples:
-    """Samples on the device, from where strips are taken as factors of matrix products.
-
-    Parameters
-    ----------
-    points : Bits or Reals
-    label_sets : sequence of ndarray of shape (n_samples,), dtype int
-    gpu : Gpu
-    """
+    """Samples on the device, and strips of their rows as factors of matrix products."""
 
     def __init__(self, points, label_sets, gpu):
         self._points, self._gpu = points, gpu
-        self.is_bits = isinstance(points, Bits)
+        self.is_bits = isinstance(points, HammingDistances)
         layers = points.packed if self.is_bits else points.layers
-        self._layers = [self._moved(layer) for layer in layers]
+        self._layers = [self._to_device(layer) for layer in layers]
         self._labels = np.array(label_sets, np.int32).reshape(len(label_sets), len(points))
-        self.forget()
+        self.clear_cache()
 
-    def _moved(self, layer):
+    def _to_device(self, layer):
         try:
             return self._gpu.xp.asarray(layer)
-        except self._gpu.out_of_memory:  # strips are copied when they are wanted
+        except self._gpu.out_of_memory:  # `strip` copies the rows it needs
             self._gpu.release()
             return layer
 
-    def forget(self):
-        self._held = None, None
+    def clear_cache(self):
+        self._cached_rows, self._cached_strip = None, None
 
     def strip(self, rows, *, keep=False):
-        """Return factors of products of some rows, and ``(norms, labels)``, a column a row.
+        """Return the factors of rows, one per layer, and their ``(norms, labels)``.
 
-        One strip is kept on the device until another one is to be.
+        ``keep`` caches the strip on the device in place of the one before it.
         """
-        if self._held[0] == rows:
-            return self._held[1]
+        if self._cached_rows == rows:
+            return self._cached_strip
         if keep:
-            self.forget()  # before memory is asked for
+            self.clear_cache()  # before new memory is allocated
         xp, factor = self._gpu.xp, self._gates if self.is_bits else self._centred
         factors, norms = zip(*(factor(i, rows) for i in range(len(self._layers))), strict=True)
         labels = xp.asarray(np.ascontiguousarray(self._labels[:, rows]))
         strip = factors, (xp.stack(norms), labels)
         if keep:
-            self._held = rows, strip
+            self._cached_rows, self._cached_strip = rows, strip
         return strip
 
     def _gates(self, index, rows):
         xp, bits = self._gpu.xp, self._gpu.xp.asarray(self._layers[index][rows])
         n_rows, n_bytes = bits.shape
-        padded = xp.zeros((_up(n_rows, _ALIGNED), _up(n_bytes, _ALIGNED // 8)), np.uint8)
+        shape = _round_up(n_rows, _ALIGNMENT), _round_up(n_bytes, _ALIGNMENT // 8)
+        padded = xp.zeros(shape, np.uint8)
         padded[:n_rows, :n_bytes] = bits
         gates = xp.unpackbits(padded.ravel()).reshape(len(padded), -1).view(np.int8)
         return gates, gates[:n_rows].sum(axis=1, dtype=np.float64)
@@ -79,7 +73,7 @@ class _Samples:
         return x, xp.zeros(len(x)) if exact else xp.einsum("ij,ij->i", x, x)
 
     def products(self, factors, others):
-        """Return the products of two strips, (n_layers, n_rows, n_columns), ends padded."""
+        """Return the products of two strips, (n_layers, n_rows, n_columns), with padding."""
         shape = len(factors), len(factors[0]), len(others[0])
         out = self._gpu.xp.empty(shape, np.int32 if self.is_bits else np.float64)
         for index, (a, b, into) in enumerate(zip(factors, others, out, strict=True)):
@@ -87,32 +81,32 @@ class _Samples:
                 into[...] = 0.0
                 for unit in range(a.shape[1]):
                     into -= (a[:, unit, None] - b[:, unit]) ** 2
-                into /= 2  # so that with norms of 0 these are the distances
+                into /= 2  # so that a + b - 2 P, with norms of 0, is the distance
             else:
                 self._gpu.multiply(a, b, into)
         return out
 
     def tile_rows(self):
-        """Return the height and width of tiles that fit into memory."""
+        """Return the height of square tiles that fit in memory."""
         budget = min(self._gpu.free_bytes() / 2, _TILE_BYTES)
         if self.is_bits:
             product_bytes, row_bytes = 4, sum(8 * bits.shape[1] for bits in self._layers)
         else:
             product_bytes, row_bytes = 8, sum(8 * layer.shape[1] for layer in self._layers)
-        rows = _MOST_ROWS
-        while rows > _FEWEST_ROWS:
+        rows = _MAX_ROWS
+        while rows > _MIN_ROWS:
             if rows * (product_bytes * len(self._layers) * rows + 3 * row_bytes) <= budget:
                 break
             rows //= 2
         return rows
 
 
-def _up(n, multiple):
+def _round_up(n, multiple):
     return -(-n // multiple) * multiple
 
 
 def _sparse(weights, xp):
-    """Return where each term's weights start, their layers, and the weights that are not 0."""
+    """Return the weights that are not 0 in CSR format: starts of terms, layers, weights."""
     terms, layers = np.nonzero(weights)
     starts = np.searchsorted(terms, np.arange(len(weights) + 1))
     arrays = starts.astype(np.int32), layers.astype(np.int32), weights[terms, layers]
@@ -120,7 +114,7 @@ def _sparse(weights, xp):
 
 
 class _Sums:
-    """Sums over one side of a tile, as least exponents and what is relative to them."""
+    """Log sums of kernel values over one side of a tile."""
 
     def __init__(self, weights, n_groups, gpu):
         self._shape, self._gpu = (len(weights), n_groups), gpu
@@ -129,32 +123,28 @@ class _Sums:
     def __call__(self, products, items, others, *, by_rows):
         """Return log sums of the items, (n_terms, n_groups, n_items), float64 on the host.
 
-        Parameters
-        ----------
-        products : array of shape (n_layers, n_rows, n_columns), or more
-        items, others : tuple of (norms, labels)
-        by_rows : bool
-            Whether the items are rows, and not columns.
+        ``items`` and ``others`` are ``(norms, labels)``; the items are the rows of ``products`` if
+        ``by_rows``, and its columns otherwise.
         """
         xp = self._gpu.xp
         height, width = products.shape[1:]
         steps = (height * width, width, 1) if by_rows else (height * width, 1, width)
         n_items, n_others = items[0].shape[1], others[0].shape[1]
-        leasts, sums = xp.empty((2, *self._shape, n_items))
+        minima, sums = xp.empty((2, *self._shape, n_items))
         self._gpu.masses(
-            products, steps, items, others, self._terms, (n_items, n_others), leasts, sums
+            products, steps, items, others, self._terms, (n_items, n_others), minima, sums
         )
-        return _logs(np.stack([to_numpy(leasts), to_numpy(sums)]))
+        return _log_sums(to_numpy(minima), to_numpy(sums))
 
 
-def _logs(leasts_and_sums):
-    leasts, sums = leasts_and_sums
+def _log_sums(minima, sums):
+    """Return logs of sums that are relative to the smallest exponents."""
     with np.errstate(divide="ignore"):
-        return np.where(sums > 0, np.log(sums) - leasts, -np.inf)
+        return np.where(sums > 0, np.log(sums) - minima, -np.inf)
 
 
 def _cut(tiles, height):
-    """Cut tiles to a height and width, without what lies below the diagonal of square ones."""
+    """Cut tiles to a height and width; drop those below the diagonal of square tiles."""
     return [
         (r, c, square and r == c)
         for rows, columns, square in tiles
@@ -164,20 +154,13 @@ def _cut(tiles, height):
     ]
 
 
-def _each_tile(tiles, columns_of, compute, gpu, verbose):
-    """Yield ``(rows, columns, compute(rows, columns))``; tiles halve where memory runs out.
+def _each_tile(tiles, samples, compute, gpu, verbose):
+    """Yield ``(rows, columns, compute(rows, columns))``; halve tiles when memory runs out.
 
-    Parameters
-    ----------
-    tiles : list of (rows, columns, square)
-        ``square``: that the rows are the columns, and each pair is wanted once.
-    columns_of : _Samples
-        Whose strips are kept.
-    compute : callable
-    gpu : Gpu
-    verbose : int
+    ``tiles`` are ``(rows, columns, square)``; in a square tile, each pair is computed once.
+    ``compute`` caches strips of ``samples``, which are dropped when memory runs out.
     """
-    height = columns_of.tile_rows()
+    height = samples.tile_rows()
     pending = _cut(tiles, height)
     n_pairs = sum(length(r) * length(c) for r, c, _ in pending)
     with pair_bar(n_pairs, verbose) as bar:
@@ -186,9 +169,9 @@ def _each_tile(tiles, columns_of, compute, gpu, verbose):
             try:
                 result = compute(rows, columns)
             except gpu.out_of_memory:
-                columns_of.forget()
+                samples.clear_cache()
                 gpu.release()
-                if height <= _FEWEST_ROWS:
+                if height <= _MIN_ROWS:
                     raise
                 height //= 2
                 pending = _cut(pending, height)
@@ -199,24 +182,21 @@ def _each_tile(tiles, columns_of, compute, gpu, verbose):
 
 
 def symmetric_masses(points, weights, label_sets, blocks, gpu, verbose):
-    """Return the masses of each row over the rows of each block, each pair computed once.
-
-    As `_cpu.symmetric_masses` does, up to rounding.
-    """
+    """Return the masses of `_cpu.symmetric_masses`, up to rounding."""
     samples = _Samples(points, label_sets, gpu)
     sums = _Sums(weights, 1 + len(label_sets), gpu)
 
     def compute(rows, columns):
-        factors, column_side = samples.strip(columns, keep=True)
-        own_factors, row_side = samples.strip(rows)
-        products = samples.products(own_factors, factors)
+        column_factors, column_side = samples.strip(columns, keep=True)
+        row_factors, row_side = samples.strip(rows)
+        products = samples.products(row_factors, column_factors)
         to_rows = sums(products, row_side, column_side, by_rows=True)
         if rows == columns:
             return to_rows, None
         return to_rows, sums(products, column_side, row_side, by_rows=False)
 
-    of_block = block_slices(blocks)
-    tiles = [(r, c, r == c) for c in of_block for r in of_block if r.start <= c.start]
+    ranges = block_slices(blocks)
+    tiles = [(r, c, r == c) for c in ranges for r in ranges if r.start <= c.start]
     masses = np.zeros((len(weights), 1 + len(label_sets), blocks[-1] + 1, len(points)))
     for rows, columns, (to_rows, to_columns) in _each_tile(tiles, samples, compute, gpu, verbose):
         masses[:, :, blocks[columns.start], rows] += np.exp(to_rows)
@@ -226,15 +206,15 @@ def symmetric_masses(points, weights, label_sets, blocks, gpu, verbose):
 
 
 def cross_masses(queries, points, weights, query_label_sets, label_sets, gpu, verbose):
-    """Return the log masses of each query over all rows; no query need be among them."""
+    """Return the log masses of `_cpu.cross_masses`, up to rounding."""
     samples = _Samples(points, label_sets, gpu)
-    others = _Samples(queries, query_label_sets, gpu)
+    query_samples = _Samples(queries, query_label_sets, gpu)
     sums = _Sums(weights, 1 + len(label_sets), gpu)
 
     def compute(rows, columns):
-        factors, column_side = samples.strip(columns, keep=True)
-        own_factors, row_side = others.strip(rows)
-        products = samples.products(own_factors, factors)
+        column_factors, column_side = samples.strip(columns, keep=True)
+        row_factors, row_side = query_samples.strip(rows)
+        products = samples.products(row_factors, column_factors)
         return sums(products, row_side, column_side, by_rows=True)
 
     tiles = [(slice(0, len(queries)), slice(0, len(points)), False)]

@@ -1,7 +1,9 @@
-"""Squared distances of samples on the CPU, a tile at a time: of bits, and of real numbers.
+"""Squared distances of samples on the CPU, one tile at a time: of bits, and of real numbers.
 
-Both classes hold the layers of some samples, and offer the same: ``prepare`` columns once, then
-``between`` rows and them, one array a layer, in memory that a task keeps in its dict ``scratch``.
+Both classes hold the layers of samples and have the same interface. ``prepare`` takes columns, and
+``between`` returns their distances from rows, one array per layer; a task passes the same dict
+``scratch`` to each call, for arrays that are reused. ``max_distances`` has a bound per layer,
+infinite if distances are not integers, and ``cost`` roughly the nanoseconds per pair.
 """
 
 import copy
@@ -13,34 +15,21 @@ from sklearn.utils.extmath import row_norms
 
 from ..utils.parallel import slices
 
-# The most that rounding may change an exponent before differences are taken one by one.
+# Largest rounding error of an exponent that a matrix product may cause.
 _TOLERANCE = 1e-10
-# Up to this many units that costs no more than a matrix product does.
+# With at most this many units, exact differences cost no more than a matrix product.
 _FEW_UNITS = 16
 
 
-class Bits:
-    """Hamming distances of packed bits, exact integers.
+class HammingDistances:
+    """Hamming distances of packed bits, exact integers."""
 
-    Parameters
-    ----------
-    packed : sequence of ndarray of shape (n_samples, n_bytes), dtype uint8
-
-    Attributes
-    ----------
-    largest : list of float
-        No distance in a layer exceeds this integer.
-    tile_columns : int
-    cost : float
-        Rough nanoseconds that a pair takes.
-    """
-
-    # Measured: NumKong's best rate from 2048 gates on, and a good one below.
+    # Measured: NumKong is fastest with 64 columns from 2048 gates, and nearly so with fewer gates.
     tile_columns = 64
 
     def __init__(self, packed):
         self.packed = packed
-        self.largest = [8 * bits.shape[1] for bits in packed]
+        self.max_distances = [8 * bits.shape[1] for bits in packed]
         self.cost = sum(bits.shape[1] for bits in packed) / 256
 
     def __len__(self):
@@ -52,36 +41,31 @@ class Bits:
     def between(self, rows, prepared, scratch):
         distances = []
         for index, (bits, pack) in enumerate(zip(self.packed, prepared, strict=True)):
-            own = np.ascontiguousarray(bits[rows])
-            # a fresh array a tile costs as much again where memory goes back to the system at
+            row_bits = np.ascontiguousarray(bits[rows])
+            # a new array per tile doubles the time if freed memory is returned to the system at
             # once, as in the workers of a Dask cluster
-            key = index, len(own), pack.width
+            key = index, len(row_bits), pack.width
             if key not in scratch:
                 scratch[key] = numkong.empty(key[1:], dtype="uint32")
-            numkong.hammings_packed(own, pack, out=scratch[key])
+            numkong.hammings_packed(row_bits, pack, out=scratch[key])
             distances.append(np.asarray(scratch[key]))
         return distances
 
 
-class Reals:
+class SquaredEuclideanDistances:
     """Squared Euclidean distances of real numbers.
 
-    A matrix product gives them as ``|a|^2 - 2ab + |b|^2``, around the mean of the samples, and
-    loses digits where they are small beside the norms. Where that would show in an exponent, and
-    for few units, differences are squared and summed instead.
-
-    Parameters
-    ----------
-    layers : sequence of ndarray of shape (n_samples, n_units)
-    weights : ndarray of shape (n_terms, n_layers)
-        What the distances are going to be multiplied by.
+    A matrix product computes them as ``|a|^2 - 2ab + |b|^2``, with samples centred at their mean,
+    and loses digits if they are small relative to the norms. Differences are squared and summed
+    instead if that would change an exponent, a distance times one of ``weights``, or if there are
+    few units.
     """
 
     tile_columns = 256
 
     def __init__(self, layers, weights):
         self.layers = layers
-        self.largest = [np.inf] * len(layers)
+        self.max_distances = [np.inf] * len(layers)
         self.cost = sum(layer.shape[1] for layer in layers) / 16
         self.centres = [layer.mean(axis=0, dtype=np.float64) for layer in layers]
         self.exact = [
@@ -97,8 +81,8 @@ class Reals:
     def _centred(self, index, rows):
         return self.layers[index][rows] - self.centres[index]
 
-    def of(self, layers):
-        """Return other samples, whose distances to these are wanted."""
+    def with_layers(self, layers):
+        """Return the same settings, such as centres, with the layers of other samples."""
         other = copy.copy(self)
         other.layers = layers
         return other
@@ -122,8 +106,7 @@ class Reals:
             if exact:
                 distances.append(cdist(x, columns, "sqeuclidean"))
             else:
-                product = (
-                    np.column_stack([x, row_norms(x, squared=True), np.ones(len(x))]) @ columns
-                )
+                x = np.column_stack([x, row_norms(x, squared=True), np.ones(len(x))])
+                product = x @ columns
                 distances.append(np.maximum(product, 0.0, out=product))
         return distances

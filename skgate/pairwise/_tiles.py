@@ -1,4 +1,4 @@
-"""How the pairs are cut into tiles, and tiles put together into tasks."""
+"""The division of pairs into tiles, and of tiles into tasks."""
 
 from itertools import pairwise
 
@@ -8,20 +8,20 @@ from tqdm import tqdm
 
 from ..utils.parallel import slices
 
-# What stays in the second-level cache of one core; between 1 and 8 MiB it hardly matters.
+# About the second-level cache of one core; timings are flat between 1 and 8 MiB.
 _CACHE_BYTES = 2 << 20
 _MAX_TASK_ROWS = 4096
-# Nanoseconds, roughly: an interrupted fit waits for the tasks that run.
+# Rough nanoseconds; small because an interrupted fit waits for the running tasks.
 _MAX_TASK_WORK = 3e8
-#: Parts of the columns whose sums can be told apart.
+#: Number of equal blocks of columns that have separate sums.
 N_BLOCKS = 16
 
 
 def tile_rows(n_columns, n_layers, n_terms):
-    """Return the height of a tile of ``n_columns`` whose distances and exponents fit in cache.
+    """Return the number of rows for which the distances and exponents of a tile fit in cache.
 
-    Within scikit-learn's ``working_memory``, and independent of the number of threads, so
-    that the same input gives the same bits on any number of them.
+    They also fit in scikit-learn's ``working_memory``. The height does not depend on the number of
+    threads, so that results are equal bit for bit on any number of them.
     """
     budget = min(_CACHE_BYTES, get_config()["working_memory"] * 2**20)
     rows = budget / (8 * n_columns * (2 * n_layers + n_terms + 1))
@@ -29,31 +29,32 @@ def tile_rows(n_columns, n_layers, n_terms):
 
 
 def column_blocks(n):
-    """Return the block of each column: 16 of one size, and what is left over in one more."""
+    """Return the block of each column: 16 blocks of equal size, and one for the remainder."""
     size = max(1, n // N_BLOCKS)
     return np.minimum(np.arange(n) // size, N_BLOCKS)
 
 
 def block_slices(blocks):
-    """Return the slice of each block, from numbers of blocks that rise."""
-    edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(blocks)]
-    return [slice(start, stop) for start, stop in pairwise(edges) if stop > start]
+    """Return the slice of each block of a sorted array of block numbers."""
+    bounds = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(blocks)]
+    return [slice(start, stop) for start, stop in pairwise(bounds) if stop > start]
 
 
 def symmetric_tasks(blocks, n_columns, cost):
     """Return the ``(rows, columns)`` of tasks that cover each pair ``row <= column``.
 
-    There are 16 or more, of whole tiles of ``n_columns`` where that can be, and the columns of a
-    task are of one block. ``cost`` is that of a pair, in nanoseconds.
+    A task has columns of one block, in whole tiles of ``n_columns`` except at its end, and there
+    are 16 tasks or more if ``n`` allows. ``cost`` is the nanoseconds per pair.
     """
     n = len(blocks)
-    most = min(_MAX_TASK_ROWS, max(1, int((_MAX_TASK_WORK / cost) ** 0.5) // n_columns) * n_columns)
-    step = min(-(-n // (16 * n_columns)) * n_columns, most)
+    height = max(1, int((_MAX_TASK_WORK / cost) ** 0.5) // n_columns) * n_columns
+    height = min(_MAX_TASK_ROWS, height)
+    width = min(-(-n // (16 * n_columns)) * n_columns, height)
     return [
         (rows, columns)
         for block in block_slices(blocks)
-        for columns in slices(block.start, block.stop, step)
-        for rows in slices(0, columns.stop, most)
+        for columns in slices(block.start, block.stop, width)
+        for rows in slices(0, columns.stop, height)
     ]
 
 
@@ -63,5 +64,5 @@ def length(s):
 
 
 def pair_bar(n_pairs, verbose):
-    """Return a progress bar of pairs, which shows nothing unless ``verbose``."""
+    """Return a progress bar of pairs, hidden unless ``verbose``."""
     return tqdm(total=n_pairs, unit=" pairs", unit_scale=True, disable=not verbose)
