@@ -209,7 +209,7 @@ def test_devices_that_are_not_there():
             GateExtractor(network(), device="cuda").fit(GOOD)
 
 
-def test_activations_in_place_of_pre_activations_are_told():
+def test_activations_in_place_of_pre_activations_warn():
     with pytest.warns(UserWarning, match=r"All gates are open.*threshold=0\.0"):
         assert GatingEntropy().fit(1 / (1 + np.exp(-GOOD))).entropy_ == 0
 

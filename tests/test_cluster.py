@@ -1,4 +1,4 @@
-"""Tasks on processes and on a Dask cluster give the same bits, whoever dies."""
+"""Tasks in processes and on a Dask cluster give the same bits, also if workers die."""
 
 import os
 import signal

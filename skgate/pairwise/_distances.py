@@ -24,7 +24,7 @@ _FEW_UNITS = 16
 class HammingDistances:
     """Hamming distances of packed bits, exact integers."""
 
-    # Measured: NumKong is fastest with 64 columns from 2048 gates, and nearly so with fewer gates.
+    # Measured: the fastest width of NumKong from 2048 gates, and a good one for fewer gates.
     tile_columns = 64
 
     def __init__(self, packed):
