@@ -79,7 +79,7 @@ class GatingEstimator(Measure):
         self.random_state = random_state
 
     def _engine(self):
-        """Return where pairs are computed; raise if that cannot be had."""
+        """Return where pairs are computed; raise if it is not available."""
         return Engine(self.device, self.n_jobs, self.verbose)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -104,7 +104,7 @@ class GatingEstimator(Measure):
         ValueError
             If a parameter, ``X`` or ``y`` is not as described, or ``model`` has no gates.
         RuntimeError
-            If ``device="cuda"`` cannot be had.
+            If ``device="cuda"`` is not available.
 
         Warns
         -----

@@ -202,7 +202,7 @@ class GatingMI(GatingEstimator):
         Raises
         ------
         ValueError
-            If a label was not there in :meth:`fit`.
+            If a label did not occur in :meth:`fit`.
         """
         check_is_fitted(self)
         if y is not None or hasattr(X, "shape"):

@@ -105,7 +105,7 @@ class LayerEstimator(Measure):
         Raises
         ------
         ValueError
-            If a label was not there in :meth:`fit`.
+            If a label did not occur in :meth:`fit`.
         """
         check_is_fitted(self)
         return float(self._score(X, y) / np.log(self.base))
