@@ -7,6 +7,8 @@ learns? The images show one pattern in four orientations under noise. The orient
 the label 1 bit.
 """
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -25,6 +27,8 @@ def history_of(activation):
         nn.Linear(6, 2),
     )
     monitor = ComplexityMonitor([GibbsLayerMI(), BinnedLayerMI(bin_size=1.0)], X, y)
+    # the first epochs are within one bin of some layers, which is said once for each
+    warnings.filterwarnings("ignore", ".*All samples are in one cell", UserWarning)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     for epoch in range(33):
         if epoch in (0, 1, 2, 3, 4, 6, 8, 16, 32):

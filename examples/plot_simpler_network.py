@@ -43,7 +43,7 @@ for lam in [0, 1e-3]:
 # The entropy of each layer's gates over the epochs, and the paths of the first network's layers in
 # the information plane.
 plt.rcParams.update({"font.size": 8, "svg.fonttype": "none", "lines.markersize": 4})
-figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
 for ax, (lam, (history, accuracy)) in zip(axes, runs.items(), strict=False):
     ComplexityDisplay.from_history(history, measure="GatingEntropy", ax=ax)
     words = f"penalty, λ = {lam:g}" if lam else "no penalty"
