@@ -127,6 +127,22 @@ def test_parameters_out_of_range(measure, params, message):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
+def test_parameters_of_a_density_that_is_a_string(measure):
+    with pytest.raises(ValueError, match=r"density=Kernel\(\), from skgate.densities"):
+        measure().set_params(density__alpha=0.1)
+    with pytest.raises(ValueError, match=r"density=ChowLiu\(\)"):
+        measure().set_params(density="chow-liu", density__alpha=0.1)
+    fitted = measure().set_params(density=Kernel(), density__alpha=0.1)
+    assert fitted.density.alpha == 0.1
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_raw_inputs_without_a_model(measure):
+    with pytest.raises(ValueError, match=r"dim 4.*model=.*GatingStates.from_arrays"):
+        measure().fit(np.zeros((20, 3, 8, 8)), np.arange(20) % 2)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 def test_cuda_without_a_gpu(measure, monkeypatch):
     monkeypatch.setattr(_cupy, "what_is_missing", lambda: "there is no GPU.")
     with pytest.raises(RuntimeError, match=r"there is no GPU\. Or use device='cpu'"):

@@ -150,6 +150,15 @@ def test_densities_of_real_numbers_are_refused_with_the_reason(gates, density):
             measure(density=density).fit(gates, np.arange(300) % 2)
 
 
+def test_scores_of_another_shape_are_refused(gates):
+    class Wide(BernoulliMixture):
+        def score_samples(self, X):
+            return super().score_samples(X)[:, None]
+
+    with pytest.raises(ValueError, match=r"returned shape \(8, 1\) for 8 rows"):
+        GatingEntropy(density=Wide()).fit(gates)
+
+
 def test_a_class_is_refused(gates):
     with pytest.raises(TypeError, match=r"need an instance, Product\(\.\.\.\)"):
         GatingEntropy(density=Product).fit(gates)

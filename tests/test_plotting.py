@@ -483,3 +483,13 @@ def test_history_of_a_monitor_is_drawn(tmp_path):
     assert set(InformationPlaneDisplay.from_history(history).paths_) == {"0", "2", "4"}
     TC = ComplexityDisplay.from_history(history, quantity="total_correlation")
     assert set(TC.lines_) == {"1", "3", "all layers"}
+
+
+def test_information_of_activations_is_about_t_and_that_of_gates_about_sigma(rng):
+    X, y = rng.normal(size=(100, 6)), rng.integers(0, 2, 100)
+    plane = ComplexityDisplay.from_estimator(GibbsLayerMI().fit(X, y), quantities="mi_x")
+    assert plane.ax_.get_xlabel() == "I(X;T) [bits]"
+    gates = GatingMI(density=Kernel(alpha=0.3), random_state=0).fit(X, y)
+    assert ComplexityDisplay.from_estimator(gates, quantities="mi_x").ax_.get_xlabel() == (
+        "I(X;Σ) [bits]"
+    )

@@ -37,7 +37,12 @@ class ForeignDensity(FittedDensity):
         """Raise for a density of real numbers, whose values are no probabilities of gates."""
         gates = _gates(states)[:, :_PROBED_GATES]
         possible = np.array(list(itertools.product([0.0, 1.0], repeat=gates.shape[1])))
-        logs = clone(self.estimator, safe=False).fit(gates).score_samples(possible)
+        logs = np.asarray(clone(self.estimator, safe=False).fit(gates).score_samples(possible))
+        if logs.shape != (len(possible),):
+            raise ValueError(
+                f"density={self.estimator!r}: score_samples returned shape {logs.shape} for "
+                f"{len(possible)} rows; need one log-probability per row, {(len(possible),)}."
+            )
         total = np.exp(logsumexp(logs))
         if not abs(total - 1) < 1e-6:
             raise ValueError(

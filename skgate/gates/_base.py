@@ -78,6 +78,33 @@ class GatingEstimator(Measure):
         self.verbose = verbose
         self.random_state = random_state
 
+    def set_params(self, **params):
+        """Set parameters, those of the density as ``density__name``.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        self : GatingEstimator
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown, or ``density`` is a string, which has no parameters.
+        """
+        density = params.get("density", self.density)
+        nested = [name for name in params if name.startswith("density__")]
+        if nested and isinstance(density, str):
+            kind = NAMED[density].__name__ if density in NAMED else "Kernel"
+            raise ValueError(
+                f"{nested[0]!r} sets a parameter of density={density!r}, a string, which has none. "
+                f"Pass the density itself: density={kind}(), from skgate.densities."
+            )
+        return super().set_params(**params)
+
     def _engine(self):
         """Return where pairs are computed; raise if it is not available."""
         return Engine(self.device, self.n_jobs, self.verbose)

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..densities import Kernel
 from ..monitoring import records_of
-from ..monitoring._quantities import COLUMNS
+from ..monitoring._quantities import COLUMNS, symbol_of
 from ..utils.sklearn import check_is_fitted
 from ._drawing import (
     by_layer,
@@ -159,7 +159,7 @@ class ComplexityDisplay:
             ax.errorbar(values, shifted, xerr=errors, fmt="none", ecolor=looks["color"], lw=1)
             flag = FLAGS[COLUMNS[quantity].scope]
             full, open_ = points(ax, values, shifted, records, flag=flag, **looks)
-            full.set_label(f"{COLUMNS[quantity].symbol} {COLUMNS[quantity].scope}")
+            full.set_label(f"{symbol_of(quantity, records)} {COLUMNS[quantity].scope}")
             if len(open_.get_xdata()):
                 open_.set_label("saturated")
             (self.lines_[quantity],) = ax.plot(values, shifted, linestyle="none")
@@ -167,7 +167,7 @@ class ComplexityDisplay:
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_xlim(0, None)
         ax.grid(axis="y", linewidth=0.4, alpha=0.5)
-        symbols = ", ".join(dict.fromkeys(COLUMNS[quantity].symbol for quantity in quantities))
+        symbols = ", ".join(dict.fromkeys(symbol_of(quantity, records) for quantity in quantities))
         ax.set_xlabel(f"{symbols} [{unit(records[0]['base'])}]")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
 
@@ -190,6 +190,6 @@ class ComplexityDisplay:
         short = max(0.0, 0.1 * max(abs(low), abs(high)) - (high - low))
         ax.set_ylim(low - short / 2, high + short / 2)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        label = f"{COLUMNS[quantity].symbol} [{unit(records[0]['base'])}]"
+        label = f"{symbol_of(quantity, records)} [{unit(records[0]['base'])}]"
         ax.set(xlabel="step", ylabel=label)
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..monitoring import records_of
-from ..monitoring._quantities import COLUMNS
+from ..monitoring._quantities import symbol_of
 from ..utils.sklearn import check_is_fitted
 from ._drawing import (
     COLORS,
@@ -19,8 +19,8 @@ from ._drawing import (
     unit,
 )
 
-#: Pairs of quantities, of which the first that the records have is drawn -> the layer's variable.
-PAIRS = {("mi_x", "mi_y"): "T", ("mi_x", "mi_xy"): "Σ"}
+#: Pairs of quantities, of which the first that the records have is drawn.
+PAIRS = [("mi_x", "mi_y"), ("mi_x", "mi_xy")]
 
 
 class InformationPlaneDisplay:
@@ -129,8 +129,8 @@ class InformationPlaneDisplay:
         n = len(planes)
         shape = (-(-n // 2), min(n, 2))
         size = {"height": 2.6 * shape[0], "width": WIDTH * shape[1], "shape": shape}
-        symbols = [COLUMNS[key].symbol.replace("Σ", PAIRS[x, y]) for key in (x, y)]
-        xlabel, ylabel = (f"{symbol} [{unit(base)}]" for symbol in symbols)
+        records = next(iter(planes.values()))
+        xlabel, ylabel = (f"{symbol_of(key, records)} [{unit(base)}]" for key in (x, y))
         self.paths_ = {}
         with drawing(ax, n, **size, sharex=True, sharey=True) as (self.figure_, found):
             for axis, (title, records) in zip(found, planes.items(), strict=True):

@@ -33,6 +33,12 @@ def check_states(estimator, X, *, threshold, layers):
             f"Got a {type(X).__name__}, but no model to compute gates from it. Pass "
             f"{type(estimator).__name__}(model=...), or the states that a GateExtractor returns."
         )
+    if getattr(X, "ndim", 2) > 2:
+        raise ValueError(
+            f"Found array with dim {X.ndim}; {type(estimator).__name__} takes gates of shape "
+            "(n_samples, n_gates). Raw inputs of a network need model=...; gates with positions "
+            "become states by GatingStates.from_arrays(X)."
+        )
     if on_device(X) and X.ndim == 2:  # packed there
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     else:
