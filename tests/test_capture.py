@@ -1311,8 +1311,8 @@ DRAWS = {
         lambda mu, std: F.one_hot(distinct(mu).argmax(-1), 4).float(),
     ),
     "gumbel_softmax keywords": (
-        lambda mu, std: F.gumbel_softmax(logits=mu, tau=2.0, hard=False, dim=0),
-        lambda mu, std: (mu / 2).softmax(0),
+        lambda mu, std: F.gumbel_softmax(logits=mu.mT[None], tau=2.0, hard=False, dim=1)[0].mT,
+        lambda mu, std: (mu / 2).softmax(-1),
     ),
 }
 

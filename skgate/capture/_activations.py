@@ -17,7 +17,7 @@ from ._coverage import select
 from ._inputs import check_inputs, refuse_shuffling, sampled_batches
 from ._models import prepare_module
 from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
-from ._substitutes import DETERMINISTIC
+from ._substitutes import DETERMINISTIC, DRY_RUN
 from ._tracer import Tracer, tensors_in
 
 
@@ -62,13 +62,12 @@ class ActivationRecorder(Tracer):
         Filled with the operations that have linear layers inside which cannot be seen, by layer.
     """
 
-    substitutes = DETERMINISTIC
-
     def __init__(
         self, module, *, report, dry_run=False, wanted=None, read_before_activation=(), opaque=None
     ):
         super().__init__(module)
         self.report, self.dry_run = report, dry_run
+        self.substitutes = DRY_RUN if dry_run else DETERMINISTIC
         self.wanted = wanted or (lambda name: True)
         self.read_before_activation = read_before_activation
         self.opaque = {} if opaque is None else opaque
@@ -152,9 +151,9 @@ class ActivationLayer(NamedTuple):
     unit_axis: int | None
     activation: str | None
 
-    def array(self, event):
+    def array(self, event, n_samples):
         """Return activations, (n_samples, n_positions, n_units)."""
-        values = self.batch_axis.rows(event.values)
+        values = self.batch_axis.checked_rows(self.name, event.values, n_samples)
         n_units = values[0].numel() if self.unit_axis is None else values.shape[self.unit_axis]
         values = values if self.unit_axis is None else values.movedim(self.unit_axis, -1)
         values = values.reshape(len(values), -1, n_units)

@@ -2,8 +2,14 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from ..states import GateLayer
 from ..utils.arrays import pack_rows
+
+#: Relative difference of the values of a sample in two batches that bfloat16 may cause; samples
+#: in the wrong order differ by about 1.
+ROUNDING = 0.1
 
 #: Why a function of parameters alone is no layer.
 CONSTANT = "its input does not depend on the batch"
@@ -29,9 +35,26 @@ class BatchAxis:
         sizes = (n, self.repeats) if self.sample_major else (self.repeats, n)
         return tensor.unflatten(self.axis, sizes).movedim(self.axis + (not self.sample_major), 0)
 
-    def packed(self, event):
+    def mismatch(self, tensor, n_samples):
+        """Return how the rows of a tensor differ in number from the samples, "" if they do not."""
+        size = tensor.shape[self.axis] if self.axis < tensor.ndim else 1
+        if size == n_samples * self.repeats:
+            return ""
+        each = f", {self.repeats} a sample" if self.repeats > 1 else ""
+        return f"it has {size} rows{each}, in a batch of {n_samples} samples"
+
+    def checked_rows(self, layer, tensor, n_samples):
+        """Return `rows` of a tensor of a layer, if they are as many as the samples."""
+        if mismatch := self.mismatch(tensor, n_samples):
+            raise ValueError(
+                f"Layer {layer!r} cannot be matched with the samples: {mismatch}. Samples must "
+                "all have one shape, and the rows of a layer must not depend on the data."
+            )
+        return self.rows(tensor)
+
+    def packed(self, event, n_samples):
         """Return the gates of an event as packed bits, (n_samples, n_bytes)."""
-        rows = self.rows(event.gates)
+        rows = self.checked_rows(event.layer, event.gates, n_samples)
         return pack_rows(rows.reshape(len(rows), -1))
 
     def layer(self, event):
@@ -53,7 +76,7 @@ def find_batch_axis(two, three):
 
     The axis is the one whose size differs between the runs, since networks put their samples
     first, second, or on one axis with positions; in that case, the values that both runs share
-    give their order.
+    give their order. If they agree in neither order, there is no such axis.
 
     Parameters
     ----------
@@ -78,5 +101,14 @@ def find_batch_axis(two, three):
     if rest or b.shape[axis] != 3 * repeats or not a.numel():
         return None, "its axes do not grow in proportion to the batch"
     orders = [BatchAxis(axis, repeats, sample_major) for sample_major in (True, False)]
-    gaps = [(order.rows(a) - order.rows(b)[:2]).abs().nansum() for order in orders]
+    gaps = [_gap(order.rows(a), order.rows(b)[:2]) for order in orders]
+    if min(gaps) > ROUNDING:
+        return None, "its values for two samples change when a third is in the batch"
     return orders[int(gaps[1] < gaps[0])], ""
+
+
+def _gap(a, b):
+    """Return the sum of differences, relative to that of values; equal infinities do not differ."""
+    a, b = a.double(), b.double()
+    gap = torch.where(a == b, 0, a - b).abs().nansum()
+    return float(gap / b[b.isfinite()].abs().sum()) if gap else 0.0

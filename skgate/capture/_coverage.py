@@ -8,6 +8,11 @@ from typing import NamedTuple
 from ..exceptions import GateCaptureWarning, warn_user
 from ._batch_axis import CONSTANT, find_batch_axis
 
+#: Why a layer is refused.
+DEPENDENT = "its gates of a row depend on the other rows of the batch"
+#: Said of a layer that is captured all the same.
+UNCHECKED = "rows not compared between batches: in the first batch all have equal gates"
+
 
 class Coverage(NamedTuple):
     """Whether one non-linear operation was captured, or the reason why not."""
@@ -65,6 +70,25 @@ def choose_layers(two, three, layers):
             Coverage(event.layer, event.operation, event.kind, n_gates, captured, reason)
         )
     return chosen, coverage
+
+
+def refuse_layers(chosen, coverage, reasons, unchecked):
+    """Return layers and coverage of `choose_layers` less those that depend on other rows.
+
+    Parameters
+    ----------
+    chosen, coverage : as from `choose_layers`
+    reasons, unchecked : as from `compare_rows`
+    """
+    records = []
+    for record in coverage:
+        if record.captured and record.layer in reasons:
+            why = f"{DEPENDENT}: {reasons[record.layer]}"
+            record = record._replace(n_gates=0, captured=False, reason=why)
+        elif record.captured and record.layer in unchecked:
+            record = record._replace(reason=UNCHECKED)
+        records.append(record)
+    return {name: layer for name, layer in chosen.items() if name not in reasons}, records
 
 
 def select(events, layers):

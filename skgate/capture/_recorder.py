@@ -8,7 +8,7 @@ from torch import nn
 
 from . import _operations as ops
 from ._pooling import POOLING, max_pool
-from ._substitutes import DETERMINISTIC, MEANS, WITHOUT_SIDE_EFFECTS, dropout_mask
+from ._substitutes import DETERMINISTIC, DRY_RUN, MEANS, WITHOUT_SIDE_EFFECTS, dropout_mask
 from ._tracer import Tracer, has_floats
 
 
@@ -48,18 +48,27 @@ class GateRecorder(Tracer):
         Whether to replace random numbers in any case; events are still those of ``sampling``.
     wanted : callable, default=None
         Tells by name whether the gates of a layer are read; all are by default.
-    constant_is_first : collection of str, default=()
-        Layers that compare a constant with data, in this order, as found by a dry run.
+    constant_is_first : collection of str, default=None
+        Layers that compare a constant with data, in this order; by default it is found out.
     """
 
     def __init__(
-        self, module, *, sampling, smooth, report, dry_run=False, wanted=None, constant_is_first=()
+        self,
+        module,
+        *,
+        sampling,
+        smooth,
+        report,
+        dry_run=False,
+        wanted=None,
+        constant_is_first=None,
     ):
         super().__init__(module)
         self.sampling, self.smooth, self.report, self.dry_run = sampling, smooth, report, dry_run
         self.wanted, self.constant_is_first = wanted or (lambda name: True), constant_is_first
         self.draws = sampling == "on" and not dry_run
-        self.substitutes = WITHOUT_SIDE_EFFECTS if self.draws else DETERMINISTIC
+        still = DRY_RUN if dry_run else DETERMINISTIC
+        self.substitutes = WITHOUT_SIDE_EFFECTS if self.draws else still
 
     def _event(self, operation, kind, **details):
         layer, module = self._locate(operation)
@@ -77,8 +86,12 @@ class GateRecorder(Tracer):
                 data, *thresholds = ops.THRESHOLD[operation](*args, **kwargs)
                 if operation in ops.COMPARING:
                     # found once, since the data of another batch may be constant too
-                    known = event.layer in self.constant_is_first
-                    found = ops.constant_first(data, *thresholds) if self.dry_run else known
+                    known = self.constant_is_first
+                    found = (
+                        ops.constant_first(data, *thresholds)
+                        if known is None
+                        else event.layer in known
+                    )
                     event.constant_is_first = found
                     data, thresholds = (thresholds[0], [data]) if found else (data, thresholds)
                 self._read(event, ops.above(data, *thresholds), data)  # before it is overwritten

@@ -9,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..utils.arrays import to_numpy
-from ._inputs import InputCaster, call, first_samples, tree_map
+from ._inputs import InputCaster, call, first_samples, n_samples_in, tree_map
 
 #: All threads share the flags and hooks of a module and torch's generator: one runs at a time.
 TORCH_LOCK = threading.RLock()
@@ -34,17 +34,20 @@ class ModuleRunner:
 
     def dry_run(self, inputs):
         """Return the events of a run on two samples of a batch, and of one on three."""
-        inputs = InputCaster(self.module)(inputs)
         two, three = [], []
         # without random numbers, samples that both runs share have the same values in both
-        self._run(first_samples(inputs, 2), self.seed, report=two.append, dry_run=True)
-        self._run(first_samples(inputs, 3), self.seed, report=three.append, dry_run=True)
+        self.trial(first_samples(inputs, 2), report=two.append)
+        self.trial(first_samples(inputs, 3), report=three.append)
         if [event.layer for event in two] != [event.layer for event in three]:
             raise ValueError(
                 "The module runs other operations on two samples than on three, so that its "
                 "layers cannot be identified. Take data-dependent control flow out of forward."
             )
         return two, three
+
+    def trial(self, inputs, **options):
+        """Run without random numbers, with options of the recorder."""
+        self._run(InputCaster(self.module)(inputs), self.seed, dry_run=True, **options)
 
     def read(self, inputs, position, convert, *, checked, **options):
         """Return an array for each layer, by name, from a run on a batch.
@@ -56,17 +59,17 @@ class ModuleRunner:
             Of the batch. Each has its own seed, so that random numbers do not depend on the
             batches that ran before.
         convert : dict of str to callable
-            The layers to read, and the functions that turn their events into arrays.
+            The layers to read, and the functions of (event, n_samples) that return their arrays.
         checked : bool
             Whether the inputs are known to hold no NaN.
         **options
             Of the recorder.
         """
-        arrays = {}
+        arrays, n_samples = {}, n_samples_in(inputs)
 
         def keep(event):
             if event.layer in convert:
-                arrays[event.layer] = convert[event.layer](event)
+                arrays[event.layer] = convert[event.layer](event, n_samples)
 
         inputs = InputCaster(self.module)(inputs, check=not checked)
         seed = (self.seed + position) % 2**31

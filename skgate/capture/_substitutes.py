@@ -43,6 +43,13 @@ def _mean(operation, function, args, kwargs):
     return MEANS[operation](_drawn(operation, function, args, kwargs), *args, **kwargs)
 
 
+def _lowest(operation, function, args, kwargs):
+    """Replace random integers by the lowest, the same for all samples."""
+    low = kwargs.get("low", kwargs.get("from", 0))
+    bounds = [a for a in args if isinstance(a, int)]  # (high) or (low, high)
+    return _drawn(operation, function, args, kwargs).fill_(bounds[0] if bounds[1:] else low)
+
+
 def _rrelu(operation, function, args, kwargs):
     names = ("input", "lower", "upper", "training", "inplace")
     return function(**{**by_name(names, args, kwargs), "training": False})
@@ -138,6 +145,9 @@ MEANS = {
     **dict.fromkeys(("randint", "randint_like", "random", "randperm")),
 }
 
+#: Operations that draw integers, which have no mean.
+INTEGERS = [operation for operation, mean in MEANS.items() if mean is None]
+
 #: Substitutes that leave parameters, buffers and generators of the module alone.
 WITHOUT_SIDE_EFFECTS = {
     **dict.fromkeys(_EMBEDDING, _embedding),
@@ -154,3 +164,6 @@ DETERMINISTIC = {
     "rrelu": _rrelu,
     "gumbel_softmax": lambda operation, function, args, kwargs: _noiseless_softmax(*args, **kwargs),
 }
+
+#: The same; besides, what is drawn does not depend on the place of a sample in its batch.
+DRY_RUN = {**DETERMINISTIC, **dict.fromkeys(INTEGERS, _lowest)}

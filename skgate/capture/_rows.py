@@ -1,0 +1,106 @@
+"""Whether the gates of a row depend on that row alone: rows run among others."""
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from ..states import GatingStates
+from ._inputs import n_samples_in, tree_map
+
+#: Rows that run: enough to see experts, a top-k or statistics that span the batch.
+MAX_ROWS = 64
+#: Share of gates that rounding may flip, of those that differ between two rows drawn at random,
+#: in float32 on a CPU and float64, and in less. Rounding flips none or a few in a million of the
+#: former; statistics of a batch, the least of the dependences, change 4% in either.
+TOLERANCE, LOW_TOLERANCE = 0.001, 0.02
+#: Gates that may flip in any case, because a share of few gates is no measure.
+ALWAYS_ALLOWED = 1
+
+
+def compare_rows(runner, inputs, chosen, **options):
+    """Compare the gates of rows in one batch with theirs in batches of other sizes and orders.
+
+    Parameters
+    ----------
+    runner : ModuleRunner
+    inputs : raw inputs
+        Of a batch.
+    chosen : dict of str to (GateLayer, BatchAxis)
+        The layers to compare.
+    **options
+        Of the recorder.
+
+    Returns
+    -------
+    reasons : dict of str to str
+        By layer: how the gates of its rows depend on the other rows of the batch.
+    unchecked : set of str
+        Layers with equal gates in all rows, in which nothing could show.
+    """
+    rng = np.random.RandomState(0)
+    rows = np.sort(rng.permutation(n_samples_in(inputs))[:MAX_ROWS])
+    if len(rows) == 1:
+        return {}, set(chosen)
+    order = rng.permutation(len(rows))
+    whole, tolerances, reasons = _run_parts(runner, inputs, [rows], chosen, options)
+    parts, _, more_reasons = _run_parts(runner, inputs, _split(rows[order]), chosen, options)
+    reasons, unchecked = {**more_reasons, **reasons}, set()
+    for name in chosen.keys() - reasons.keys():
+        (rates,) = whole[name].activation_rates()
+        expected = 2 * len(rows) * (rates * (1 - rates)).sum()
+        differing = np.bitwise_count(whole[name].packed[0][order] ^ parts[name].packed[0]).sum()
+        if differing > ALWAYS_ALLOWED + tolerances[name] * expected:
+            share = differing / np.prod(whole[name].shape)
+            reasons[name] = f"{share:.2g} of its bits change when the rows run in other batches"
+        elif not expected:
+            unchecked.add(name)
+    return reasons, unchecked
+
+
+def _split(rows):
+    """Return half of the rows, half of the rest and so on; two or three are taken one by one."""
+    parts = []
+    while len(rows) > 3:
+        parts.append(rows[: len(rows) // 2])
+        rows = rows[len(rows) // 2 :]
+    return [*parts, rows] if parts else np.split(rows, len(rows))
+
+
+def _run_parts(runner, inputs, parts, chosen, options):
+    """Return states and tolerances of each layer on parts of a batch; of layers without, why."""
+    packed, tolerances, reasons = {name: [] for name in chosen}, {}, {}
+
+    def keep(event, n_samples):
+        if event.layer not in chosen:
+            return
+        layer, axis = chosen[event.layer]
+        if mismatch := axis.mismatch(event.gates, n_samples):
+            reasons[event.layer] = mismatch
+            return
+        packed[event.layer].append(axis.packed(event, n_samples))
+        tolerances[event.layer] = _tolerance(runner.module, event)
+        if packed[event.layer][-1].shape[1] != layer.n_bytes:
+            reasons[event.layer] = "the number of its gates changes"
+
+    for part in parts:
+        rows = tree_map(lambda a, part=part: a[part.tolist()], inputs)
+        report = partial(keep, n_samples=len(part))
+        runner.trial(rows, report=report, wanted=chosen.__contains__, **options)
+    for name in chosen.keys() - reasons.keys():
+        if len(packed[name]) < len(parts):
+            reasons[name] = "it does not run in every batch"
+    states = {
+        name: GatingStates([np.concatenate(packed[name])], [chosen[name][0]])
+        for name in chosen.keys() - reasons.keys()
+    }
+    return states, tolerances, reasons
+
+
+def _tolerance(module, event):
+    """Return the share of gates that rounding may flip, in the precision of a layer."""
+    numbers = [*module.parameters(), event.values]
+    epsilons = [torch.finfo(t.dtype).eps for t in numbers if t.is_floating_point()]
+    # convolutions in float32 run as TF32 on CUDA by default
+    low = max(epsilons, default=0) > (1e-12 if event.values.is_cuda else 1e-6)
+    return LOW_TOLERANCE if low else TOLERANCE
