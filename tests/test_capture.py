@@ -471,7 +471,8 @@ def test_dropout_on_has_the_mask_of_its_output(case, inplace):
     dropout = cls(0.4, inplace=inplace)
     net, X = Apply(lambda x: dropout(x + 0)), positive(30, *shape)
     net.dropout = dropout
-    extractor = GateExtractor(net, sampling="on", random_state=0, batch_size=8).fit(X)
+    params = dict(sampling="on", random_state=0, batch_size=8)
+    extractor = GateExtractor(net, layers="*dropout*", **params).fit(X)
     net.seen.clear()
     states = extractor.transform(X)
     wanted = kept_by_hand(torch.cat(net.seen), operation)
@@ -482,24 +483,27 @@ def test_dropout_on_has_the_mask_of_its_output(case, inplace):
 
 
 @pytest.mark.parametrize("case", DROPOUT_MODULES)
-def test_dropout_off_has_all_gates_open_under_the_same_names(case):
+def test_dropout_is_a_layer_only_with_sampling_on(case):
+    # its gates are the mask, and without sampling there is none
     cls, shape, operation = DROPOUT_MODULES[case]
-    dropout, X = cls(0.4), positive(7, *shape)
-    net = Apply(dropout)
+    net, X = nn.Sequential(nn.ReLU(), cls(0.4)), positive(7, *shape)
     off, on = (extract(net, X, sampling=sampling, random_state=0) for sampling in ("off", "on"))
-    assert np.asarray(off).all()
-    assert not np.asarray(on).all()
-    assert off.layers == on.layers
-    assert off.kinds == (operation,)
-    assert torch.equal(dropout.eval()(torch.from_numpy(X)), torch.from_numpy(X))
+    assert off.layer_names == ("0",)
+    assert on.layer_names == ("0", "1")
+    assert on.kinds == ("relu", operation)
+    assert off == on.select("0")
+    assert not np.asarray(on.select("1")).all()
+    record = GateExtractor(net).fit(X).coverage_[1]
+    assert record == ("1", operation, "dropout", 0, False, "it drops nothing: sampling is off")
 
 
 def test_dropout_off_passes_its_input_on():
-    net = Apply(lambda x: F.dropout(x, 0.5))  # training by default, whatever the module's flag
+    # training by default, whatever the module's flag
+    net = Apply(lambda x: F.dropout(F.relu(x), 0.5))
     X = positive(6, 5)
     extractor = GateExtractor(net).fit(X)
     net.seen.clear()
-    assert np.asarray(extractor.transform(X)).all()
+    assert extractor.transform(X).layer_names == ("relu",)
     np.testing.assert_array_equal(net.seen[0].numpy(), X)
 
 
@@ -518,7 +522,7 @@ DROPOUT_FUNCTIONS = {
 def test_dropout_functions_have_the_mask_of_their_output(case):
     function, operation = DROPOUT_FUNCTIONS[case]
     net, X = Apply(function), positive(30, 6)
-    extractor = GateExtractor(net, sampling="on", random_state=0).fit(X)
+    extractor = GateExtractor(net, sampling="on", random_state=0, layers="*dropout").fit(X)
     net.seen.clear()
     states = extractor.transform(X)
     wanted = kept_by_hand(net.seen[0], operation)
@@ -527,13 +531,46 @@ def test_dropout_functions_have_the_mask_of_their_output(case):
     assert states.layer_names == (operation,)
 
 
-def test_dropout_with_a_false_flag_is_open_under_sampling():
-    states = extract(Apply(lambda x: F.dropout(x, 0.5, False)), positive(6, 5), sampling="on")
-    assert np.asarray(states).all()
+DROPPING_NOTHING = {
+    "p=0": (nn.Dropout(0), "p is 0"),
+    "F p=0": (lambda x: F.dropout(x, 0.0), "p is 0"),
+    "p=0 by channel": (nn.Dropout1d(0.0), "p is 0"),
+    "flag": (lambda x: F.dropout(x, 0.5, False), "flag is off"),
+    "flag by default": (lambda x: F.alpha_dropout(x, 0.4), "flag is off"),
+    "torch": (lambda x: torch.dropout(x, 0.4, train=False), "flag is off"),
+}
+
+
+@pytest.mark.parametrize("case", DROPPING_NOTHING)
+def test_dropout_that_drops_nothing_is_no_layer(case):
+    dropout, why = DROPPING_NOTHING[case]
+    net, X = Apply(lambda x: dropout(F.relu(x))), noise(6, 5, 3)
+    extractor = GateExtractor(net, sampling="on").fit(X)
+    assert extractor.layer_names_ == ["relu"]
+    assert extractor.coverage_[1].reason.startswith("it drops nothing: ")
+    assert why in extractor.coverage_[1].reason
+    net.seen.clear()
+    extractor.transform(X)
+    np.testing.assert_array_equal(net.seen[0].numpy(), X.clip(0))
+    with pytest.raises(ValueError, match=f"(?s)no gating layer.*{why}"):
+        GateExtractor(Apply(dropout), sampling="on").fit(X)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1])
+def test_module_whose_only_gates_are_dropout_raises(p):
+    # 0.1 gave a transformer without ReLUs as many open gates as it has units
+    layer = nn.TransformerEncoderLayer(8, 2, 6, dropout=p, activation=F.gelu, batch_first=True)
+    with pytest.raises(ValueError, match=r"no gating layer.*Set smooth=True.*operations ran"):
+        GateExtractor(layer).fit(noise(5, 3, 8))
+    if p:
+        remedies = r"no gates but those that dropout draws.*smooth=True.*layers=\['dropout1'"
+        with pytest.raises(ValueError, match=remedies):
+            GateExtractor(layer, sampling="on").fit(noise(5, 3, 8))
 
 
 def test_dropout_of_everything_has_all_gates_closed():
-    states = extract(nn.Sequential(nn.Dropout(1.0)), positive(6, 5), sampling="on")
+    net = nn.Sequential(nn.Dropout(1.0))
+    states = extract(net, positive(6, 5), sampling="on", layers="0")
     assert not np.asarray(states).any()
 
 
@@ -552,7 +589,7 @@ def test_dropout_on_merged_axes_keeps_the_mask_of_each_sample(seed):
             return out
 
     net, X = TimeMajor(), positive(9, 3, 4)
-    extractor = GateExtractor(net, sampling="on", random_state=seed).fit(X)
+    extractor = GateExtractor(net, layers="dropout", sampling="on", random_state=seed).fit(X)
     net.seen.clear()
     states = extractor.transform(X)
     np.testing.assert_array_equal(np.asarray(states), flat(net.seen[0] != 0))
@@ -751,7 +788,8 @@ def test_pooling_and_dropout_in_bfloat16():
     np.testing.assert_array_equal(
         np.asarray(states.select("1")), unfolded_winners(z, kernel_size=2, stride=2)
     )
-    assert states.n_gates == (2 * 4 * 4, 2 * 4)
+    assert states.n_gates == (2 * 4 * 4,)
+    assert extract(net, X, sampling="on").n_gates == (2 * 4 * 4, 2 * 4)
 
 
 # Transformers and merged axes ----------------------------------------------------------------
@@ -1043,6 +1081,48 @@ def test_unknown_name_raises_with_the_nearest():
         GateExtractor(Selectable(), layers="dec.2").fit(X5)
 
 
+EXCLUSIONS = {
+    "name": ("enc.1", ["enc.3", "dec.1", "relu"]),
+    "pattern": ("enc.*", ["dec.1", "relu"]),
+    "type": (nn.LeakyReLU, None),
+    "expression": (re.compile("[de].*1"), ["enc.3", "relu"]),
+    "list": (["relu", "enc.1"], ["enc.3", "dec.1"]),
+    "none": ([], ["enc.1", "enc.3", "dec.1", "relu"]),
+}
+
+
+@pytest.mark.parametrize("case", EXCLUSIONS)
+def test_excluded_layers_are_left_out(case):
+    exclude, names = EXCLUSIONS[case]
+    net, every = Selectable(), GateExtractor(Selectable()).fit(X5).layer_names_
+    if names is None:
+        names = [n for n in every if not isinstance(dict(net.named_modules()).get(n), exclude)]
+    assert names != every or not exclude
+    extractor = GateExtractor(net, exclude=exclude).fit(X5)
+    assert extractor.layer_names_ == names
+    assert extractor.transform(X5) == GateExtractor(net).fit_transform(X5).select(names)
+    reasons = {r.reason for r in extractor.coverage_ if not r.captured}
+    assert reasons == ({"excluded"} if exclude else set())
+
+
+def test_layers_and_exclude_together():
+    net = Selectable()
+    extractor = GateExtractor(net, layers="*c.*", exclude="enc*").fit(X5)
+    assert extractor.layer_names_ == ["dec.1"]
+    with pytest.raises(ValueError, match=r"(?s)no gating layer.*enc\.1.*excluded"):
+        GateExtractor(net, layers="enc.1", exclude="enc*").fit(X5)
+    with pytest.raises(ValueError, match=r"No layer matches 'drop\*'"):
+        GateExtractor(net, exclude="drop*").fit(X5)
+
+
+@pytest.mark.parametrize("sampling", ["off", "on"])
+def test_dropout_can_be_excluded_with_either_sampling(sampling):
+    net = nn.Sequential(linear(5, 4), nn.ReLU(), nn.Dropout(), nn.GELU())
+    extractor = GateExtractor(net, exclude=[nn.Dropout, nn.GELU], sampling=sampling).fit(X5)
+    assert extractor.layer_names_ == ["1"]  # without a warning of GELU
+    assert [r.reason for r in extractor.coverage_] == ["", "excluded", "excluded"]
+
+
 # Coverage ------------------------------------------------------------------------------------
 
 SMOOTH = {
@@ -1107,18 +1187,19 @@ def test_coverage_says_what_ran_in_order():
     records = [(r.layer, r.operation, r.kind, r.n_gates, r.captured) for r in extractor.coverage_]
     assert records == [
         ("relu", "relu", "threshold", 4, True),
-        ("drop", "dropout", "dropout", 4, True),
+        ("drop", "dropout", "dropout", 0, False),
         ("exp", "exp", "smooth", 0, False),
         ("softmax", "softmax", "normalising", 0, False),
         ("randn_like", "randn_like", "random", 0, False),
     ]
-    assert [bool(r.reason) for r in extractor.coverage_] == [False, False, True, True, True]
+    assert [bool(r.reason) for r in extractor.coverage_] == [False, True, True, True, True]
 
 
 def test_network_without_gates_raises_with_what_ran():
     net = nn.Sequential(linear(5, 4), nn.Softmax(-1))
     with pytest.raises(
-        ValueError, match=r"(?s)Sequential has no gating layer.*1\b.*softmax.*not captured"
+        ValueError,
+        match=r"(?s)Sequential has no gating layer.*Write.*ran:.*1\b.*softmax.*not captured",
     ):
         GateExtractor(net).fit(X5)
     with pytest.raises(ValueError, match="no non-linear operation ran"):
@@ -1355,8 +1436,8 @@ def test_sampling_on_does_not_follow_the_global_generator():
 
 def test_sampling_on_draws_each_batch_afresh():
     X = np.repeat(positive(1, 6), 8, axis=0)
-    states = GateExtractor(nn.Dropout(0.5), sampling="on", batch_size=4, random_state=0)
-    gates = np.asarray(states.fit_transform(X))
+    params = dict(sampling="on", layers="dropout", batch_size=4, random_state=0)
+    gates = np.asarray(GateExtractor(nn.Dropout(0.5), **params).fit_transform(X))
     assert (gates[:4] != gates[4:]).any()
 
 

@@ -394,13 +394,14 @@ def wanted(net):
         z = F.linear(torch.from_numpy(ROWS), net[0].weight, net[0].bias)
         first = (z - net[1].running_mean) / torch.sqrt(net[1].running_var + net[1].eps)
         second = F.linear(first.clamp(min=0), net[4].weight, net[4].bias)
-    return np.hstack([first > 0, np.ones((20, 8), dtype=bool), second > 0])
+    # dropout drops nothing with sampling off and is no layer
+    return np.hstack([first > 0, second > 0])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 19, 20, 21, 1000])
 def test_states_do_not_depend_on_batch_size(net, wanted, batch_size):
     states = GateExtractor(net, batch_size=batch_size).fit_transform(ROWS)
-    assert states.layer_names == ("2", "3", "5")
+    assert states.layer_names == ("2", "5")
     np.testing.assert_array_equal(np.asarray(states), wanted)
 
 

@@ -35,11 +35,12 @@ def test_dropout_adds_entropy_that_the_input_does_not_cause(net, rng):
         if part == "entropy_":
             assert on.mean() - off > 10 * spread
         else:
-            # the layer before dropout is the same, dropout and what follows have more
+            # the layer before dropout is the same, dropout and what follows have more;
+            # dropout is a layer only where it is drawn
             np.testing.assert_allclose(on[:, 0], off[0], rtol=1e-12)
-            assert off[1] == 0
-            assert (on.mean(axis=0)[1:] - off[1:] > spread[1:]).all()
-    assert drawn[0].layer_names_ == removed.layer_names_ == ["1", "2", "5"]
+            assert (on.mean(axis=0)[1:] - [0, off[1]] > spread[1:]).all()
+    assert drawn[0].layer_names_ == ["1", "2", "5"]
+    assert removed.layer_names_ == ["1", "5"]
 
 
 def test_one_seed_gives_one_result(net, rng):

@@ -6,8 +6,10 @@ import re
 from typing import NamedTuple
 
 from ..exceptions import GateCaptureWarning, warn_user
+from . import _operations as ops
 from ._batch_axis import CONSTANT, find_batch_axis
 
+EXCLUDED = "excluded"
 #: Why a layer is refused.
 DEPENDENT = "its gates of a row depend on the other rows of the batch"
 #: Said of a layer that is captured all the same.
@@ -35,14 +37,14 @@ class Coverage(NamedTuple):
         return "\n".join(lines) or "  (no non-linear operation ran)"
 
 
-def choose_layers(two, three, layers):
+def choose_layers(two, three, layers, exclude=None):
     """Return the layers that were asked for among the events of two runs.
 
     Parameters
     ----------
     two, three : list of Event
         Of a run on two samples, and of one on three.
-    layers : as of `GateExtractor`
+    layers, exclude : as of `GateExtractor`
 
     Returns
     -------
@@ -56,12 +58,15 @@ def choose_layers(two, three, layers):
         for a, b in zip(two, three, strict=True)
     ]
     gating = [event for event, (axis, _) in zip(three, found, strict=True) if axis]
-    wanted = select(gating, layers) if gating else set()
+    excluded = select(three, exclude) if exclude else set()
+    wanted = select(gating, layers) - excluded if gating else set()
     chosen, coverage = {}, []
     for event, (axis, reason) in zip(three, found, strict=True):
         layer = axis and axis.layer(event)
         captured = event.layer in wanted
-        if captured:
+        if event.layer in excluded:
+            reason = EXCLUDED
+        elif captured:
             chosen[event.layer] = layer, axis
         elif layer:
             reason = "not selected by layers"
@@ -135,8 +140,35 @@ def warn_missed(coverage):
         for r in coverage
         if not r.captured
         and r.n_gates == 0
-        and r.reason != CONSTANT
+        and r.reason not in (CONSTANT, EXCLUDED)
+        and not r.reason.startswith(ops.DROPS_NOTHING)
         and r.kind in ("hidden", "smooth activation", "threshold", "max pooling", "dropout")
     ]
     if missed:
         warn_user(f"Not among the gating states:\n{Coverage.table(missed)}", GateCaptureWarning)
+
+
+def check_layers(name, chosen, coverage, layers):
+    """Raise unless a module has layers to measure, with what to do about it.
+
+    Gates that are drawn count only if ``layers`` asks for them.
+    """
+    drawn = chosen and all(layer.kind in ops.DROPOUT for layer, _ in chosen.values())
+    if chosen and not (drawn and layers is None):
+        return
+    message = f"{name} has no gating layer that could be captured"
+    if drawn:
+        message = f"{name} has no gates but those that dropout draws, whatever the network computes"
+    remedies = []
+    missed = [record for record in coverage if not record.captured]
+    if any(r.reason.startswith(DEPENDENT) for r in missed):
+        remedies.append("Choose layers whose gates of a row depend on that row alone.")
+    if drawn or any(r.kind == "smooth activation" for r in missed):
+        remedies.append("Set smooth=True to read input > 0 of smooth activations.")
+    if drawn:
+        remedies.append(f"Set layers={list(chosen)} to measure the drawn gates all the same.")
+    else:
+        remedies.append("Write gates made by arithmetic, such as z * (z > 0), as F.relu(z).")
+    raise ValueError(
+        f"{message}. {' '.join(remedies)} These operations ran:\n{Coverage.table(coverage)}"
+    )

@@ -18,7 +18,7 @@ from ..utils.sklearn import (
     _fit_context,
     check_is_fitted,
 )
-from ._coverage import Coverage, choose_layers, refuse_layers, warn_missed
+from ._coverage import check_layers, choose_layers, refuse_layers, warn_missed
 from ._inputs import Batches, check_inputs, n_samples_in, refuse_shuffling, sampled_batches
 from ._models import prepare_module
 from ._recorder import GateRecorder
@@ -47,13 +47,15 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     layers : None, str, type, re.Pattern, slice, or sequence of these, default=None
         Layers to keep: by name, by pattern with ``*`` and ``?``, by the type of the module that
         makes the call, or by position; all by default.
+    exclude : None, str, type, re.Pattern, or sequence of these, default=None
+        Layers to leave out, of those that ``layers`` keeps: by name, pattern or type.
     smooth : bool, default=False
         Whether smooth activations (SiLU, GELU, tanh, ...) count as layers with gates
         ``input > 0``.
     sampling : {"off", "on"}, default="off"
-        ``"off"``: random numbers that the module draws are replaced by their means, and all gates
-        of dropout are open. ``"on"``: they are drawn from ``random_state``. Batch normalisation
-        uses its running statistics in both cases.
+        ``"off"``: random numbers that the module draws are replaced by their means, and dropout,
+        which drops nothing, is no layer. ``"on"``: they are drawn from ``random_state``. Batch
+        normalisation uses its running statistics in both cases.
     batch_size : int, default=256
         Samples that go through the module at once. A ``DataLoader`` has its own.
     device : str, default="auto"
@@ -102,6 +104,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     _parameter_constraints = {
         "module": [HasMethods("forward"), HasMethods("predict")],
         "layers": [None, str, type, re.Pattern, slice, list, tuple, Integral],
+        "exclude": [None, str, type, re.Pattern, list, tuple],
         "smooth": ["boolean"],
         "sampling": [StrOptions({"on", "off"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -115,6 +118,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         module,
         *,
         layers=None,
+        exclude=None,
         smooth=False,
         sampling="off",
         batch_size=256,
@@ -124,6 +128,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     ):
         self.module = module
         self.layers = layers
+        self.exclude = exclude
         self.smooth = smooth
         self.sampling = sampling
         self.batch_size = batch_size
@@ -148,8 +153,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         Raises
         ------
         ValueError
-            If ``X`` is not as described, the module has no gating layer, or ``layers`` names
-            none; the error lists the layers.
+            If ``X`` is not as described, the module has no gating layer or, unless ``layers``
+            names them, none but dropout, or if ``layers`` or ``exclude`` names none; the error
+            lists the layers.
         """
         X = self._start(X)
         inputs, _ = next(each_batch(Batches(X, self.batch_size), seed=self._seed))
@@ -318,13 +324,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             two, three = self._runner.dry_run(inputs)
             self._constant_is_first = {event.layer for event in three if event.constant_is_first}
             chosen, coverage = self._choose_layers(two, three, inputs)
-        if not chosen:
-            raise ValueError(
-                f"{type(self.module_).__name__} has no gating layer that could be captured. "
-                f"These operations ran:\n{Coverage.table(coverage)}\nsmooth=True reads input > 0 "
-                "of smooth activations. Gates made by arithmetic, such as z * (z > 0), cannot be "
-                "seen; write them as F.relu(z)."
-            )
+        check_layers(type(self.module_).__name__, chosen, coverage, self.layers)
         warn_missed(coverage)
         self.coverage_ = coverage
         self._layers = [layer for layer, _ in chosen.values()]
@@ -333,7 +333,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
     def _choose_layers(self, two, three, inputs):
         """Return the layers to capture, and the coverage, after a comparison of their rows."""
-        chosen, coverage = choose_layers(two, three, self.layers)
+        chosen, coverage = choose_layers(two, three, self.layers, self.exclude)
         drawn = {event.layer for event in three if event.kind == "dropout"}
         compared = {name: layer for name, layer in chosen.items() if name not in drawn}
         if not compared:

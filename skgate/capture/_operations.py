@@ -133,6 +133,9 @@ DROPOUT = {
     "feature_alpha_dropout": 2,
 }
 
+#: Start of the reason why a dropout is no layer.
+DROPS_NOTHING = "it drops nothing"
+
 # Linear layers ------------------------------------------------------------------------------
 
 #: Products of two tensors, which are linear layers if one of them is a parameter.

@@ -123,11 +123,14 @@ class GateRecorder(Tracer):
         kwargs = ops.by_name(("input", "p", flag, "inplace"), args, kwargs)
         x, inplace = kwargs.pop("input"), kwargs.pop("inplace", function.__name__.endswith("_"))
         event = self._event(operation, "dropout")
-        if self.draws and kwargs.get(flag, True):
+        if reason := self._no_dropout(operation, kwargs.get("p", 0.5), kwargs.get(flag)):
+            event.reason = f"{ops.DROPS_NOTHING}: {reason}"
+            self.report(event)
+            return x
+        output, kept = x, torch.ones_like(x, dtype=torch.bool)
+        if self.draws:
             output, kept = dropout_mask(function, x, kwargs)
             output = x.copy_(output) if inplace else output
-        else:
-            output, kept = x, torch.ones_like(x, dtype=torch.bool)
         if self.wanted(event.layer):
             values, axes = x, ops.DROPOUT[operation]
             if axes and x.ndim > axes:
@@ -135,6 +138,16 @@ class GateRecorder(Tracer):
             self._read(event, kept.unsqueeze(-1), values)
         self.report(event)
         return output
+
+    def _no_dropout(self, operation, p, training):
+        """Return why a dropout has no gates, "" if it has."""
+        if training is None:  # functions for alpha dropout differ from the others
+            training = "alpha" not in operation
+        if not p:
+            return "p is 0"
+        if self.sampling == "off":
+            return "sampling is off"
+        return "" if training else "its training flag is off"
 
     def _smooth_activation(self, operation, function, args, kwargs):
         event = self._event(operation, "smooth activation")
