@@ -10,9 +10,9 @@ from ._inputs import n_samples_in, tree_map
 
 #: Rows that run: enough to see experts, a top-k or statistics that span the batch.
 MAX_ROWS = 64
-#: Share of gates that rounding may flip, of those that differ between two rows drawn at random,
-#: in float32 on a CPU and float64, and in less. Rounding flips none or a few in a million of the
-#: former; statistics of a batch, the least of the dependences, change 4% in either.
+#: Share of gates that rounding may flip, of those that differ between two rows drawn at random:
+#: in float64 and in float32 on a CPU, and in lower precision. Measured on 64 and 256 rows of an MLP
+#: and a convolutional network on a CPU, it flips none; statistics of the batch change 4% to 15%.
 TOLERANCE, LOW_TOLERANCE = 0.001, 0.02
 #: Gates that may flip in any case, because a share of few gates is no measure.
 ALWAYS_ALLOWED = 1
@@ -70,6 +70,7 @@ def _split(rows):
 def _run_parts(runner, inputs, parts, chosen, options):
     """Return states and tolerances of each layer on parts of a batch; of layers without, why."""
     packed, tolerances, reasons = {name: [] for name in chosen}, {}, {}
+    dtypes = {parameter.dtype for parameter in runner.module.parameters()}
 
     def keep(event, n_samples):
         if event.layer not in chosen:
@@ -79,7 +80,7 @@ def _run_parts(runner, inputs, parts, chosen, options):
             reasons[event.layer] = mismatch
             return
         packed[event.layer].append(axis.packed(event, n_samples))
-        tolerances[event.layer] = _tolerance(runner.module, event)
+        tolerances[event.layer] = _tolerance({*dtypes, event.values.dtype}, event.values.is_cuda)
         if packed[event.layer][-1].shape[1] != layer.n_bytes:
             reasons[event.layer] = "the number of its gates changes"
 
@@ -97,10 +98,8 @@ def _run_parts(runner, inputs, parts, chosen, options):
     return states, tolerances, reasons
 
 
-def _tolerance(module, event):
-    """Return the share of gates that rounding may flip, in the precision of a layer."""
-    numbers = [*module.parameters(), event.values]
-    epsilons = [torch.finfo(t.dtype).eps for t in numbers if t.is_floating_point()]
+def _tolerance(dtypes, on_cuda):
+    """Return the share of gates that rounding may flip, given the types of numbers."""
+    epsilon = max((torch.finfo(t).eps for t in dtypes if t.is_floating_point), default=0)
     # convolutions in float32 run as TF32 on CUDA by default
-    low = max(epsilons, default=0) > (1e-12 if event.values.is_cuda else 1e-6)
-    return LOW_TOLERANCE if low else TOLERANCE
+    return LOW_TOLERANCE if epsilon > (1e-12 if on_cuda else 1e-6) else TOLERANCE
