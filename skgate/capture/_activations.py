@@ -47,19 +47,10 @@ class ActivationRecorder(Tracer):
     all of them. The product of an output and its own activation, such as ``z * sigmoid(z)``, counts
     as one activation function.
 
-    Parameters
-    ----------
-    module : nn.Module
-    report : callable
-        Called with each `LinearEvent` when its values are known.
-    dry_run : bool, default=False
-        Whether to report each event as soon as it opens, and to copy its values.
-    wanted : callable, default=None
-        Tells by name whether a layer is reported; all are by default.
-    read_before_activation : collection of str, default=()
-        Layers whose own output is wanted, not that of an activation function.
-    opaque : dict, default=None
-        Filled with the operations that have linear layers inside which cannot be seen, by layer.
+    ``report`` is called with each `LinearEvent` when its values are known, in a dry run as soon as
+    it opens. ``wanted`` tells by name whether a layer is reported. Layers named in
+    ``read_before_activation`` are read without their activation function. ``opaque`` is filled with
+    the operations that have linear layers inside which cannot be seen, by layer.
     """
 
     def __init__(
@@ -169,21 +160,9 @@ class ActivationLayer(NamedTuple):
 class ActivationReader:
     """Runs a module on raw inputs and yields the activations of its layers, batch by batch.
 
-    Parameters
-    ----------
-    model : nn.Module or fitted estimator with a module
-    layers : as of `GateExtractor`
-    spatial : {"channels", "flatten"}
-    batch_size : int
-
-    Attributes
-    ----------
-    activation_functions : list of str or None
-        Name of the activation function of each layer, None for its own output.
-    has_first, has_last : bool
-        Whether the first, and the last, layer of the module are among those that are read.
-    sampled : bool
-        Whether the last `read` could draw ``max_samples``.
+    After a pass, ``activation_functions`` names that of each layer, None for its own output;
+    ``has_first`` and ``has_last`` say whether the first, and the last, layer of the module are
+    read, and ``sampled`` whether ``max_samples`` were drawn before it.
     """
 
     def __init__(self, model, *, layers, spatial, batch_size):
@@ -193,16 +172,8 @@ class ActivationReader:
     def read(self, estimator, X, y, *, reset, max_samples=None, random_state=None):
         """Yield ``(layers, labels)`` of each batch: arrays by name, and labels or None.
 
-        Parameters
-        ----------
-        estimator : BaseEstimator
-            Whose input this is, for scikit-learn's checks.
-        X : array, tensor, dict or tuple of these, Dataset or DataLoader
-        y : array-like or None
-        reset : bool
-            Whether to find the layers, in the first batch.
-        max_samples, random_state
-            Of the samples to read, as of `sampled_batches`.
+        ``estimator`` is that whose input this is, for scikit-learn's checks. ``reset`` finds the
+        layers, in the first batch.
         """
         batches, y, self.sampled = sampled_batches(
             check_inputs(estimator, X, reset=reset), y, self.batch_size, max_samples, random_state

@@ -76,17 +76,8 @@ def find_batch_axis(two, three):
 
     The axis is the one whose size differs between the runs, since networks put their samples
     first, second, or on one axis with positions; in that case, the values that both runs share
-    give their order. If they agree in neither order, there is no such axis.
-
-    Parameters
-    ----------
-    two, three : Event
-        The same operation on samples (a, b), and on (a, b, c).
-
-    Returns
-    -------
-    batch_axis : BatchAxis or None
-    reason : str
+    give their order. If they agree in neither order, there is no such axis. ``two`` is the event
+    on samples (a, b), ``three`` on (a, b, c).
     """
     a, b = two.values, three.values
     if a.ndim != b.ndim:

@@ -38,20 +38,10 @@ class Coverage(NamedTuple):
 
 
 def choose_layers(two, three, layers, exclude=None):
-    """Return the layers that were asked for among the events of two runs.
+    """Return the selected layers among the events of runs on two samples and on three.
 
-    Parameters
-    ----------
-    two, three : list of Event
-        Of a run on two samples, and of one on three.
-    layers, exclude : as of `GateExtractor`
-
-    Returns
-    -------
-    chosen : dict of str to (GateLayer, BatchAxis)
-        In the order of the network.
-    coverage : list of Coverage
-        A record for each event.
+    They are a dict of (GateLayer, BatchAxis) by name, in the order of the network. Returns besides
+    a `Coverage` for each event.
     """
     found = [
         find_batch_axis(a, b) if b.gates is not None else (None, b.reason)
@@ -78,13 +68,7 @@ def choose_layers(two, three, layers, exclude=None):
 
 
 def refuse_layers(chosen, coverage, reasons, unchecked):
-    """Return layers and coverage of `choose_layers` less those that depend on other rows.
-
-    Parameters
-    ----------
-    chosen, coverage : as from `choose_layers`
-    reasons, unchecked : as from `compare_rows`
-    """
+    """Return the result of `choose_layers`, less the layers that `compare_rows` has reasons for."""
     records = []
     for record in coverage:
         if record.captured and record.layer in reasons:
@@ -97,13 +81,7 @@ def refuse_layers(chosen, coverage, reasons, unchecked):
 
 
 def select(events, layers):
-    """Return the names of the events that ``layers`` selects.
-
-    Raises
-    ------
-    ValueError
-        If it selects none, or an item of it matches none; the error lists the names.
-    """
+    """Return the names of the events that ``layers`` selects; raise if an item matches none."""
     names = [event.layer for event in events]
     if layers is None:
         return set(names)

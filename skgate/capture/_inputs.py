@@ -58,15 +58,9 @@ def _lengths(inputs):
 
 
 class Batches:
-    """Batches of ``(inputs, labels)`` from anything that holds samples.
+    """Batches of ``(inputs, labels)`` from anything that holds samples, or from ``rows`` of it.
 
-    Parameters
-    ----------
-    X : array, tensor, mapping or tuple of these, Dataset or DataLoader
-    batch_size : int
-        A loader keeps its own.
-    rows : ndarray of int, default=None
-        The samples to take, of anything but a loader.
+    A loader keeps its own batch size, and all its rows.
     """
 
     def __init__(self, X, batch_size, rows=None):

@@ -18,14 +18,9 @@ _ADAPTIVE = ("input", "output_size", "return_indices")
 
 
 def max_pool(operation, args, kwargs):
-    """Run a max pooling once and return ``(output, winner)``.
+    """Run a max pooling once; return its output, and the winners, one-hot over the windows.
 
-    Returns
-    -------
-    output : Tensor or tuple of Tensor
-        As the operation itself returns.
-    winner : Tensor of shape (*output.shape, window size), dtype bool
-        One-hot over the positions of the window.
+    The winners are boolean, of shape (*output.shape, window size).
     """
     n_axes, adaptive = POOLING[operation], operation.startswith("adaptive_")
     arguments = by_name(_ADAPTIVE if adaptive else _FIXED, args, kwargs)

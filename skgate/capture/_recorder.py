@@ -35,21 +35,11 @@ class Event:
 class GateRecorder(Tracer):
     """Reports the non-linear operations of a module, with their gates.
 
-    Parameters
-    ----------
-    module : nn.Module
-    sampling : {"on", "off"}
-        Whether random numbers are drawn or replaced by their means.
-    smooth : bool
-        Whether smooth activations have gates, ``input > 0``.
-    report : callable
-        Called with each `Event` as it happens.
-    dry_run : bool, default=False
-        Whether to replace random numbers in any case; events are still those of ``sampling``.
-    wanted : callable, default=None
-        Tells by name whether the gates of a layer are read; all are by default.
-    constant_is_first : collection of str, default=None
-        Layers that compare a constant with data, in this order; by default it is found out.
+    ``report`` is called with each `Event` as it happens. ``sampling`` is "on" or "off": whether
+    random numbers are drawn or replaced by their means, as a dry run replaces them in any case.
+    ``smooth`` activations have gates, ``input > 0``. ``wanted`` tells by name whether the gates of
+    a layer are read. Layers in ``constant_is_first`` compare a constant with data, in this order;
+    by default it is found out.
     """
 
     def __init__(

@@ -42,19 +42,9 @@ class GateRelaxation(Tracer):
     threshold, as ``F.hardshrink`` does, or draws its slope, as ``F.rrelu`` does, the gates are
     relaxed and the output stays. All other operations run unchanged.
 
-    Parameters
-    ----------
-    module : nn.Module
-    layers : collection of str
-        Layers to relax, by the names that `GateExtractor` gives them.
-    sharpness : float
-    constant_is_first : collection of str, default=()
-        Those that compare a constant with data, in this order.
-
-    Attributes
-    ----------
-    gates : dict of str to Tensor
-        Relaxed gates of each layer that ran, those of a unit on the last axis.
+    ``layers`` are named as `GateExtractor` names them; those in ``constant_is_first`` compare a
+    constant with data, in this order. ``gates`` has the relaxed gates of each layer that ran, those
+    of a unit on the last axis.
     """
 
     def __init__(self, module, layers, sharpness, constant_is_first=()):

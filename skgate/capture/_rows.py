@@ -21,22 +21,9 @@ ALWAYS_ALLOWED = 1
 def compare_rows(runner, inputs, chosen, **options):
     """Compare the gates of rows in one batch with theirs in batches of other sizes and orders.
 
-    Parameters
-    ----------
-    runner : ModuleRunner
-    inputs : raw inputs
-        Of a batch.
-    chosen : dict of str to (GateLayer, BatchAxis)
-        The layers to compare.
-    **options
-        Of the recorder.
-
-    Returns
-    -------
-    reasons : dict of str to str
-        By layer: how the gates of its rows depend on the other rows of the batch.
-    unchecked : set of str
-        Layers with equal gates in all rows, in which nothing could show.
+    Returns by layer how the gates of its rows depend on the other rows of the batch, and the names
+    of the layers with equal gates in all rows, in which nothing could show. ``options`` are those
+    of the recorder.
     """
     rng = np.random.RandomState(0)
     rows = np.sort(rng.permutation(n_samples_in(inputs))[:MAX_ROWS])

@@ -18,15 +18,8 @@ TORCH_LOCK = threading.RLock()
 class ModuleRunner:
     """Runs a module under a tracer and reads the events of its layers.
 
-    Parameters
-    ----------
-    module : nn.Module
-    make_tracer : callable
-        Takes the module and options, ``report`` among them; returns a recorder, such as a
-        `GateRecorder`.
-    train : bool
-        Whether parts of the module that draw random numbers do so.
-    seed : int
+    ``make_tracer`` takes the module and options, ``report`` among them, and returns a recorder.
+    With ``train``, parts of the module that draw random numbers do so.
     """
 
     def __init__(self, module, make_tracer, *, train, seed):
@@ -52,18 +45,9 @@ class ModuleRunner:
     def read(self, inputs, position, convert, *, checked, **options):
         """Return an array for each layer, by name, from a run on a batch.
 
-        Parameters
-        ----------
-        inputs : raw inputs
-        position : int
-            Of the batch. Each has its own seed, so that random numbers do not depend on the
-            batches that ran before.
-        convert : dict of str to callable
-            The layers to read, and the functions of (event, n_samples) that return their arrays.
-        checked : bool
-            Whether the inputs are known to hold no NaN.
-        **options
-            Of the recorder.
+        ``convert`` holds the functions of (event, n_samples) that make the arrays, by layer. Each
+        ``position`` of a batch has its own seed, so that random numbers do not depend on earlier
+        batches. ``checked`` inputs are known to hold no NaN; ``options`` are the recorder's.
         """
         arrays, n_samples = {}, n_samples_in(inputs)
 
@@ -95,12 +79,8 @@ def each_batch(batches, *, seed, verbose=0, desc=None):
     """Yield ``(inputs, labels)`` of each batch, drawn with random numbers of their own.
 
     The lock and torch's generator, from which a loader draws its order, are taken for each batch
-    and given back before it is yielded, so that the caller may stop at any of them.
-
-    Raises
-    ------
-    ValueError
-        If there is no batch.
+    and given back before it is yielded, so that the caller may stop at any of them. Raises if there
+    is no batch.
     """
     bar = tqdm(batches, total=batches.n_batches, disable=not verbose, desc=desc)
     batch, state = iter(bar), None

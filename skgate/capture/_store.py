@@ -4,14 +4,7 @@ import numpy as np
 
 
 class Store:
-    """Packed rows and labels that grow by a batch.
-
-    Parameters
-    ----------
-    layers : list of GateLayer
-    n_samples : int or None
-        If it is known, rows are allocated once.
-    """
+    """Packed rows and labels that grow by a batch; allocated once if ``n_samples`` is known."""
 
     def __init__(self, layers, n_samples):
         self.layers, self.n_rows = layers, 0

@@ -14,20 +14,11 @@ class Tracer(TorchFunctionMode):
     Function calls are intercepted, not modules, because networks call ``F.relu`` as often as
     ``nn.ReLU``; and above autograd and the dispatcher, because fused kernels hide gates there.
     Modules lend their names to the calls that they make.
-
-    Parameters
-    ----------
-    module : nn.Module
-
-    Attributes
-    ----------
-    handlers : dict of str to function
-        Methods called with (operation, function, args, kwargs) in the place of an operation.
-    substitutes : dict of str to function
-        Functions of the same arguments by which `_run` replaces an operation.
     """
 
+    #: Methods called with (operation, function, args, kwargs) in the place of an operation.
     handlers = {}
+    #: Functions of the same arguments by which `_run` replaces an operation.
     substitutes = {}
 
     def __init__(self, module):
