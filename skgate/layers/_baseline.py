@@ -59,14 +59,8 @@ class BaselineLayerMI(LayerEstimator):
 def _plane(layers, log_sums, labels, ceilings, base):
     """Return I(X;T), I(Y;T) and the ceilings of layers, from their sums; warn at a ceiling.
 
-    Parameters
-    ----------
-    layers : list of str
-    log_sums : list of ndarray of shape (3, n)
-    labels : list of tuple of two ndarray of shape (n,)
-        Encoded labels, and shuffled ones.
-    ceilings : ndarray of shape (n_layers,), nats
-    base : float
+    Each layer has its name, its ``log_sums`` (3, n), its encoded labels and shuffled ones, both
+    (n,), and its ceiling in nats.
     """
     unit = np.log(base)
     total = np.array([entropy(logs[0]) for logs in log_sums])

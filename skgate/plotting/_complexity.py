@@ -190,6 +190,5 @@ class ComplexityDisplay:
         short = max(0.0, 0.1 * max(abs(low), abs(high)) - (high - low))
         ax.set_ylim(low - short / 2, high + short / 2)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        label = f"{symbol_of(quantity, records)} [{unit(records[0]['base'])}]"
-        ax.set(xlabel="step", ylabel=label)
+        ax.set(xlabel="step", ylabel=f"{symbol_of(quantity, records)} [{unit(records[0]['base'])}]")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)

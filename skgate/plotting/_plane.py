@@ -148,8 +148,7 @@ class InformationPlaneDisplay:
         pairs = {r["measure"]: pair for r in records for pair in PAIRS if set(pair) <= r.keys()}
         if self.measure is None and len(pairs) > 1:
             raise ValueError(f"Several measures can be drawn: {list(pairs)}. Choose measure=...")
-        first = next(iter(pairs.values() or PAIRS))
-        pair = pairs.get(self.measure, first)
+        pair = pairs.get(self.measure, next(iter(pairs.values() or PAIRS)))
         return pair, choose_measure(records, self.measure, set(pair))
 
     def _draw(self, ax, records, x, y, steps):
@@ -166,10 +165,7 @@ class InformationPlaneDisplay:
                 colors = [COLORS[i % len(COLORS)]] * len(rows)
                 errors = [column(rows, f"{key}_se") for key in (y, x)]
                 ax.errorbar(xs, ys, *errors, fmt="none", ecolor=colors[0], linewidth=1)
-            faces = [
-                "white" if empty else color
-                for color, empty in zip(colors, hollow(rows), strict=True)
-            ]
+            faces = ["white" if h else c for c, h in zip(colors, hollow(rows), strict=True)]
             ax.scatter(xs, ys, s=16, marker=marker, c=faces, edgecolors=colors, zorder=3)
         return paths
 

@@ -449,8 +449,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,)
         """
-        logits = self._logits(X)
-        return self.classes_[logits.argmax(axis=1)]
+        return self.classes_[self._logits(X).argmax(axis=1)]
 
     def _logits(self, X):
         check_is_fitted(self)

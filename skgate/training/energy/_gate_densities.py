@@ -41,11 +41,9 @@ class Group(nn.Module):
 class GateDensities:
     """Densities of the gates of some layers, learned from batches.
 
-    Methods take gates as a list with a tensor (n_layers, n_samples, *shape) for each shape, and
-    return values of layers in the order of ``shapes``.
-
-    ``shapes`` has the shape of the gates of each layer by name; ``n_steps`` and ``step_size`` are
-    those of the sampler, ``lr`` is that of the energy models.
+    ``shapes`` has the shape of the gates of each layer by name. Methods take gates as a list with
+    a tensor (n_layers, n_samples, *shape) for each shape, and return values of layers in the order
+    of ``shapes``.
     """
 
     def __init__(self, shapes, *, penalty, sampler, n_steps, step_size, lr, seed, dtype, device):

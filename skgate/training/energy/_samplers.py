@@ -47,8 +47,7 @@ class DiscreteLangevin(nn.Module):
     def __init__(self, model, n_steps):
         super().__init__()
         self.n_steps = n_steps
-        n_chains = N_CHAINS[len(model.shape)]
-        shape, like = (model.n_layers, n_chains, *model.shape), _like(model.rates)
+        shape, like = (model.n_layers, N_CHAINS[len(model.shape)], *model.shape), _like(model.rates)
         self.register_buffer("chains", torch.zeros(shape, dtype=bool, device=like["device"]))
         self.register_buffer("step_size", torch.full(shape[:1], FIRST_STEP, **like))
         self.register_buffer("started", torch.tensor(False, device=like["device"]))
