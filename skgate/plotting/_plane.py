@@ -126,13 +126,12 @@ class InformationPlaneDisplay:
             raise ValueError(f"The histories hold different quantities: {sorted(pairs)}.")
         ((x, y, base),) = pairs
         steps = sorted({step for records in planes.values() for step in steps_of(records)})
-        n = len(planes)
-        shape = (-(-n // 2), min(n, 2))
+        shape = (-(-len(planes) // 2), min(len(planes), 2))
         size = {"height": 2.6 * shape[0], "width": WIDTH * shape[1], "shape": shape}
         records = next(iter(planes.values()))
         xlabel, ylabel = (f"{symbol_of(key, records)} [{unit(base)}]" for key in (x, y))
         self.paths_ = {}
-        with drawing(ax, n, **size, sharex=True, sharey=True) as (self.figure_, found):
+        with drawing(ax, len(planes), **size, sharex=True, sharey=True) as (self.figure_, found):
             for axis, (title, records) in zip(found, planes.items(), strict=True):
                 self.paths_[title] = self._draw(axis, records, x, y, steps)
                 axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -171,11 +170,9 @@ class InformationPlaneDisplay:
 
     @staticmethod
     def _scale(steps):
-        from matplotlib import colormaps
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
+        from matplotlib import cm, colormaps, colors
 
-        return ScalarMappable(Normalize(steps[0], steps[-1]), colormaps["viridis"])
+        return cm.ScalarMappable(colors.Normalize(steps[0], steps[-1]), colormaps["viridis"])
 
     def _legend(self, found, planes, steps):
         layers = list(dict.fromkeys(r["layer"] for rows in planes.values() for r in rows))

@@ -75,16 +75,14 @@ class GateDensities:
 
     def step(self, gates):
         """Update the densities with the hard gates of a batch; return the loss."""
-        for group, states in zip(self.groups, gates, strict=True):
+        pairs = list(zip(self.groups, gates, strict=True))
+        for group, states in pairs:
             group.model.update_rates(states)
         if self.optimizer is None:
             return 0.0
         try:
             with torch.enable_grad():
-                losses = [
-                    group.contrastive_loss(states, self.generator)
-                    for group, states in zip(self.groups, gates, strict=True)
-                ]
+                losses = [group.contrastive_loss(states, self.generator) for group, states in pairs]
                 total = sum(losses)
                 self.optimizer.zero_grad()
                 total.backward()
@@ -101,10 +99,8 @@ class GateDensities:
 
     def penalties(self, gates):
         """Return the mean of -f - log q over samples and positions, (n_layers,), nats."""
-        means = [
-            group.energies(states).mean(1) / group.n_positions
-            for group, states in zip(self.groups, gates, strict=True)
-        ]
+        pairs = zip(self.groups, gates, strict=True)
+        means = [group.energies(states).mean(1) / group.n_positions for group, states in pairs]
         return torch.cat(means)[self._order]
 
     @torch.no_grad()
