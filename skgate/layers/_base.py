@@ -173,8 +173,7 @@ class LayerEstimator(Measure):
 
     def _set_result(self, result):
         """Set each quantity of a result as a fitted attribute."""
-        for name, value in result.items():
-            setattr(self, f"{name}_", value)
+        vars(self).update({f"{name}_": value for name, value in result.items()})
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "layer_mi_x_")

@@ -59,23 +59,14 @@ class BaselineLayerMI(LayerEstimator):
 def _plane(layers, log_sums, labels, ceilings, base):
     """Return I(X;T), I(Y;T) and the ceilings of layers, from their sums; warn at a ceiling.
 
-    Parameters
-    ----------
-    layers : list of str
-    log_sums : list of ndarray of shape (3, n)
-    labels : list of tuple of two ndarray of shape (n,)
-        Encoded labels, and shuffled ones.
-    ceilings : ndarray of shape (n_layers,), nats
-    base : float
+    Each layer has its name, its ``log_sums`` (3, n), its encoded labels and shuffled ones, both
+    (n,), and its ceiling in nats.
     """
     unit = np.log(base)
     total = np.array([entropy(logs[0]) for logs in log_sums])
-    given, given_shuffled = np.transpose(
-        [
-            [conditional_entropy(*pair) for pair in zip(logs[1:], ys, strict=True)]
-            for logs, ys in zip(log_sums, labels, strict=True)
-        ]
-    )
+    pairs = zip(log_sums, labels, strict=True)
+    given = [[*map(conditional_entropy, logs[1:], ys)] for logs, ys in pairs]
+    given, given_shuffled = np.transpose(given)
     within = np.array([np.mean(np.log(np.bincount(y)[y])) for y, _ in labels])
     varies = (ceilings > 0) | np.array([len(y) == 1 for y, _ in labels])
     saturated = varies & (

@@ -15,21 +15,9 @@ _BLOCK = 1 << 18  # activations that are binned at once
 class _Cells:
     """The cells of a grid that hold samples of one layer, with their numbers of each class.
 
-    Parameters
-    ----------
-    activations : ndarray of shape (n_samples, n_units)
-    y_encoded, y_shuffled : ndarray of shape (n_samples,), dtype int
-    n_classes : int
-    bin_size : float
-
-    Attributes
-    ----------
-    log_counts : ndarray of shape (3, n_samples)
-        Logarithms of the number of samples in the same cell: of all, of the same class, and of the
-        same shuffled label.
-    class_shares : ndarray of shape (n_classes,)
-    too_wide : bool
-        Whether all samples are in one cell, though their activations vary.
+    ``log_counts``, (3, n_samples), has the logarithms of the numbers of samples in the cell of each
+    one: of all, of its class, and of its shuffled label. A grid is ``too_wide`` if all samples are
+    in one cell, though their activations vary.
     """
 
     def __init__(self, activations, y_encoded, y_shuffled, n_classes, bin_size):

@@ -190,9 +190,7 @@ class GibbsLayerMI(LayerEstimator):
                 self.mi_y_ = np.nan
 
     def _transform(self, layers):
-        return np.hstack(
-            [softmax(t.astype(np.float64), axis=-1).mean(axis=1) for t in layers.values()]
-        )
+        return np.hstack([softmax(t.astype(float), axis=-1).mean(axis=1) for t in layers.values()])
 
     def _score(self, X, y):
         *_, fitted = self._sums.values()

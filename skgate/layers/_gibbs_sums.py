@@ -11,19 +11,10 @@ _TASKS = 16
 
 
 class GibbsSums:
-    """Sums over the samples of each class, for one layer.
-
-    Attributes
-    ----------
-    counts, entropies : ndarray of shape (n_classes,)
-        Number of samples, and sum of H(T|X=x) over them, nats.
-    probabilities : ndarray of shape (n_classes, n_units)
-        Sum of P(T|x).
-    """
+    """Sums over the samples of each class: of 1, of H(T|X=x) in nats, and of P(T|x) by unit."""
 
     def __init__(self, n_units, n_classes=0):
-        self.counts = np.zeros(n_classes)
-        self.entropies = np.zeros(n_classes)
+        self.counts, self.entropies = np.zeros(n_classes), np.zeros(n_classes)
         self.probabilities = np.zeros((n_classes, n_units))
 
     def reorder(self, positions, n_classes):

@@ -22,8 +22,7 @@ def check_activations(estimator, X, *, reset):
         raise ValueError(
             f"{name} takes one 2-D array or a dict of them, one per layer; got a "
             f"{type(X).__name__} of {len(X)} arrays, which scikit-learn would split as if they "
-            "were samples. Pass "
-            '{"layer0": X[0], "layer1": X[1], ...}.'
+            'were samples. Pass {"layer0": X[0], "layer1": X[1], ...}.'
         )
     if holds_layers(X):
         layers = as_layers(X, name)
@@ -47,11 +46,8 @@ def check_activations(estimator, X, *, reset):
 
 def name_layers(activations):
     """Return activations, an array or a list or dict of arrays (one per layer), as a dict."""
-    if not holds_layers(activations):
-        activations = [activations]
-    if isinstance(activations, dict):
-        return activations
-    return {f"layer{i}": array for i, array in enumerate(activations)}
+    layers = activations if holds_layers(activations) else [activations]
+    return layers if isinstance(layers, dict) else {f"layer{i}": t for i, t in enumerate(layers)}
 
 
 def as_layers(activations, measure="GibbsLayerMI"):

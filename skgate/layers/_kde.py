@@ -151,14 +151,8 @@ class KDELayerMI(BaselineLayerMI):
 
     def _information(self, fitted, activations, y_encoded):
         weights, samples, y_fitted = fitted
-        total, given = kernel_masses(
-            [samples],
-            weights,
-            label_sets=[y_fitted],
-            queries=[activations],
-            query_label_sets=[y_encoded],
-            engine=self._engine(),
-        )[0]
+        data = {"queries": [activations], "label_sets": [y_fitted], "query_label_sets": [y_encoded]}
+        total, given = kernel_masses([samples], weights, **data, engine=self._engine())[0]
         return given - total - np.log(np.bincount(y_fitted) / len(y_fitted))[y_encoded]
 
 

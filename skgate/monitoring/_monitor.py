@@ -225,8 +225,7 @@ class ComplexityMonitor(Callback):
     def _fit(self, measure, model):
         """Return a fitted copy of a measure, and the warnings that it gave."""
         if measure.model is not None:  # an extractor, of which only the settings count
-            settings = measure.model.get_params(deep=False) | {"module": model}
-            model = type(measure.model)(**settings)
+            model = type(measure.model)(**measure.model.get_params(deep=False) | {"module": model})
         others = {k: v for k, v in measure.get_params(deep=False).items() if k != "model"}
         measure = type(measure)(model, **copy.deepcopy(others))
         if "random_state" in measure.get_params() and measure.random_state is None:

@@ -128,8 +128,7 @@ class ComplexityDisplay:
         display : ComplexityDisplay
         """
         quantities = [quantities] if isinstance(quantities, str) else list(quantities)
-        records = check_records(self.records)
-        records = choose_measure(records, self.measure, {quantities[0]})
+        records = choose_measure(check_records(self.records), self.measure, {quantities[0]})
         n_layers = len(by_layer(records))
         if len(steps_of(records)) == 1:
             for quantity in quantities[1:]:
@@ -154,8 +153,7 @@ class ComplexityDisplay:
         for i, quantity in enumerate(quantities):
             shifted = rows + 0.25 * (i - (len(quantities) - 1) / 2)
             looks = {key: style(i)[key] for key in ("color", "marker")}
-            values = column(records, quantity)
-            errors = column(records, f"{quantity}_se")
+            values, errors = column(records, quantity), column(records, f"{quantity}_se")
             ax.errorbar(values, shifted, xerr=errors, fmt="none", ecolor=looks["color"], lw=1)
             flag = FLAGS[COLUMNS[quantity].scope]
             full, open_ = points(ax, values, shifted, records, flag=flag, **looks)
@@ -164,8 +162,7 @@ class ComplexityDisplay:
                 open_.set_label("saturated")
             (self.lines_[quantity],) = ax.plot(values, shifted, linestyle="none")
         ax.set_yticks(rows, names)
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_xlim(0, None)
+        ax.set(xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
         ax.grid(axis="y", linewidth=0.4, alpha=0.5)
         symbols = ", ".join(dict.fromkeys(symbol_of(quantity, records) for quantity in quantities))
         ax.set_xlabel(f"{symbols} [{unit(records[0]['base'])}]")
@@ -175,8 +172,7 @@ class ComplexityDisplay:
         ax, self.lines_, (quantity,) = self.ax_, {}, quantities
         for i, (layer, rows) in enumerate(by_layer(records).items()):
             looks = style(i) if layer is not None else {**style(i), **NETWORK}
-            steps, values = column(rows, "step"), column(rows, quantity)
-            errors = column(rows, f"{quantity}_se")
+            steps, values, errors = (column(rows, k) for k in ("step", quantity, f"{quantity}_se"))
             ax.errorbar(steps, values, errors, fmt="none", ecolor=looks["color"], lw=1)
             name = WHOLE if layer is None else layer
             (self.lines_[name],) = ax.plot(steps, values, **{**looks, "marker": ""})
@@ -190,6 +186,5 @@ class ComplexityDisplay:
         short = max(0.0, 0.1 * max(abs(low), abs(high)) - (high - low))
         ax.set_ylim(low - short / 2, high + short / 2)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        label = f"{symbol_of(quantity, records)} [{unit(records[0]['base'])}]"
-        ax.set(xlabel="step", ylabel=label)
+        ax.set(xlabel="step", ylabel=f"{symbol_of(quantity, records)} [{unit(records[0]['base'])}]")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)

@@ -126,12 +126,8 @@ class LambdaDisplay:
         if missing or len(trained) < len(records):
             found = f"(lam, seed) {missing[:5]} are missing" if missing else "some have several"
             raise ValueError(f"Each λ needs one record of each seed; {found}.")
-        return {
-            key: np.array(
-                [[trained[lam, s][key] for s in seeds] for lam in self.lams_], dtype=float
-            )
-            for key in keys
-        }
+        rows = [[trained[lam, s] for s in seeds] for lam in self.lams_]
+        return {key: np.array([[r[key] for r in row] for row in rows], float) for key in keys}
 
 
 def _short(lam):

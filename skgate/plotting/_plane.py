@@ -126,13 +126,12 @@ class InformationPlaneDisplay:
             raise ValueError(f"The histories hold different quantities: {sorted(pairs)}.")
         ((x, y, base),) = pairs
         steps = sorted({step for records in planes.values() for step in steps_of(records)})
-        n = len(planes)
-        shape = (-(-n // 2), min(n, 2))
+        shape = (-(-len(planes) // 2), min(len(planes), 2))
         size = {"height": 2.6 * shape[0], "width": WIDTH * shape[1], "shape": shape}
         records = next(iter(planes.values()))
         xlabel, ylabel = (f"{symbol_of(key, records)} [{unit(base)}]" for key in (x, y))
         self.paths_ = {}
-        with drawing(ax, n, **size, sharex=True, sharey=True) as (self.figure_, found):
+        with drawing(ax, len(planes), **size, sharex=True, sharey=True) as (self.figure_, found):
             for axis, (title, records) in zip(found, planes.items(), strict=True):
                 self.paths_[title] = self._draw(axis, records, x, y, steps)
                 axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -148,8 +147,7 @@ class InformationPlaneDisplay:
         pairs = {r["measure"]: pair for r in records for pair in PAIRS if set(pair) <= r.keys()}
         if self.measure is None and len(pairs) > 1:
             raise ValueError(f"Several measures can be drawn: {list(pairs)}. Choose measure=...")
-        first = next(iter(pairs.values() or PAIRS))
-        pair = pairs.get(self.measure, first)
+        pair = pairs.get(self.measure, next(iter(pairs.values() or PAIRS)))
         return pair, choose_measure(records, self.measure, set(pair))
 
     def _draw(self, ax, records, x, y, steps):
@@ -166,20 +164,15 @@ class InformationPlaneDisplay:
                 colors = [COLORS[i % len(COLORS)]] * len(rows)
                 errors = [column(rows, f"{key}_se") for key in (y, x)]
                 ax.errorbar(xs, ys, *errors, fmt="none", ecolor=colors[0], linewidth=1)
-            faces = [
-                "white" if empty else color
-                for color, empty in zip(colors, hollow(rows), strict=True)
-            ]
+            faces = ["white" if h else c for c, h in zip(colors, hollow(rows), strict=True)]
             ax.scatter(xs, ys, s=16, marker=marker, c=faces, edgecolors=colors, zorder=3)
         return paths
 
     @staticmethod
     def _scale(steps):
-        from matplotlib import colormaps
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
+        from matplotlib import cm, colormaps, colors
 
-        return ScalarMappable(Normalize(steps[0], steps[-1]), colormaps["viridis"])
+        return cm.ScalarMappable(colors.Normalize(steps[0], steps[-1]), colormaps["viridis"])
 
     def _legend(self, found, planes, steps):
         layers = list(dict.fromkeys(r["layer"] for rows in planes.values() for r in rows))

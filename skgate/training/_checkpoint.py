@@ -12,9 +12,7 @@ from ..utils.files import atomic_write
 
 FORMAT = "skgate 2"
 #: Parameters that may change when training resumes.
-NOT_SETTINGS = {
-    *("callbacks", "checkpoint", "device", "max_epochs", "module", "verbose", "warm_start")
-}
+MAY_CHANGE = {"callbacks", "checkpoint", "device", "max_epochs", "module", "verbose", "warm_start"}
 
 
 def write_state(state, path):
@@ -58,7 +56,7 @@ def settings_of(params):
     """Return a hash of each parameter of a classifier that determines the result of training."""
     if not isinstance(params["random_state"], Integral):
         params = {**params, "random_state": None}  # the file has the seed that was drawn
-    return {name: _digest(v) for name, v in params.items() if name not in NOT_SETTINGS}
+    return {name: _digest(v) for name, v in params.items() if name not in MAY_CHANGE}
 
 
 def _digest(value):

@@ -279,9 +279,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
                     "parameters, with warm_start=False and module=classifier.module_."
                 )
             return
-        saved = None
-        if self.warm_start and path is not None and os.path.exists(path):
-            saved = read_checkpoint(path, settings, data_hash)
+        exists = self.warm_start and path is not None and os.path.exists(path)
+        saved = read_checkpoint(path, settings, data_hash) if exists else None
         self._start(X, settings, saved and saved["seed"])
         self.net_.batch_size = batch_size_for(self.net_, X, y, self.batch_size)
         if saved is not None:
@@ -449,8 +448,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,)
         """
-        logits = self._logits(X)
-        return self.classes_[logits.argmax(axis=1)]
+        return self.classes_[self._logits(X).argmax(axis=1)]
 
     def _logits(self, X):
         check_is_fitted(self)

@@ -120,14 +120,7 @@ class ComplexityLoss:
         options = {name: value for name, value in locals().items() if name in PENALTY_CONSTRAINTS}
         validate_parameter_constraints(PENALTY_CONSTRAINTS, options, type(self).__name__)
         self.module = inner_module(module)
-        self.penalized_layers = penalized_layers
-        self.penalty = penalty
-        self.sampler = sampler
-        self.gate_sharpness = gate_sharpness
-        self.langevin_steps = langevin_steps
-        self.langevin_step_size = langevin_step_size
-        self.energy_lr = energy_lr
-        self.random_state = random_state
+        vars(self).update(options)
 
     def find_layers(self, inputs):
         """Find the layers to penalise and initialise their densities.
@@ -175,11 +168,9 @@ class ComplexityLoss:
         with TORCH_LOCK, self._layers.relaxation(self.module, self.gate_sharpness) as relaxation:
             found = []
             yield found
-        gates, dtype = self._layers.shaped(relaxation.gates), self._densities.dtype
-        stacks = (
-            torch.stack([gates[n] for n in g.names]).to(dtype) for g in self._densities.groups
-        )
-        found.append(RelaxedGates(stacks))
+        gates, densities = self._layers.shaped(relaxation.gates), self._densities
+        stacks = (torch.stack([gates[name] for name in g.names]) for g in densities.groups)
+        found.append(RelaxedGates(stack.to(densities.dtype) for stack in stacks))
 
     def run(self, x):
         """Return the output of the module for a batch, and its relaxed gates.
@@ -295,8 +286,7 @@ class ComplexityLoss:
             _, gates = self.run(x)
             self._require_batches()
             nats = self._densities.entropies(self._densities.hard_gates(gates), n_particles)
-        entropies, errors = (values.cpu().numpy() / np.log(2) for values in nats)
-        return entropies, errors
+        return tuple(values.cpu().numpy() / np.log(2) for values in nats)
 
     def state_dict(self):
         """Return everything needed to resume training: tensors, numbers and text."""

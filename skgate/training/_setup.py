@@ -45,12 +45,9 @@ def new_net(params, X, n_classes, seed):
     net = PenalizedNet(
         module,
         complexity=complexity,
-        lam=params["lam"],
-        penalty_interval=params["penalty_interval"],
         criterion=nn.CrossEntropyLoss,
         optimizer=OPTIMIZERS.get(params["optimizer"], params["optimizer"]),
-        lr=params["lr"],
-        max_epochs=params["max_epochs"],
+        **{name: params[name] for name in ("lam", "lr", "max_epochs", "penalty_interval")},
         train_split=fraction and ValidSplit(fraction, stratified=True, random_state=seed),
         callbacks=_callbacks(params["callbacks"], params["early_stopping"], fraction),
         device=str(InputCaster(module).device),
@@ -143,12 +140,9 @@ def _called(factory, n_features, n_classes, arguments):
     numbers = {"n_features": n_features, "n_classes": n_classes, "num_classes": n_classes}
     parameters = list(inspect.signature(factory).parameters.values())
     by_name = {p.name: numbers[p.name] for p in parameters if p.name in numbers}
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [
-        p.name
-        for p in parameters
-        if p.kind in positional and p.default is p.empty and p.name not in {*by_name, *arguments}
-    ]
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p.name for p in positional if p.default is p.empty]
+    required = [name for name in required if name not in {*by_name, *arguments}]
     if not required:
         built = factory(**by_name, **arguments)
     elif len(required) == 2 and not by_name:

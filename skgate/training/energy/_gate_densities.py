@@ -41,11 +41,9 @@ class Group(nn.Module):
 class GateDensities:
     """Densities of the gates of some layers, learned from batches.
 
-    Methods take gates as a list with a tensor (n_layers, n_samples, *shape) for each shape, and
-    return values of layers in the order of ``shapes``.
-
-    ``shapes`` has the shape of the gates of each layer by name; ``n_steps`` and ``step_size`` are
-    those of the sampler, ``lr`` is that of the energy models.
+    ``shapes`` has the shape of the gates of each layer by name. Methods take gates as a list with
+    a tensor (n_layers, n_samples, *shape) for each shape, and return values of layers in the order
+    of ``shapes``.
     """
 
     def __init__(self, shapes, *, penalty, sampler, n_steps, step_size, lr, seed, dtype, device):
@@ -77,16 +75,14 @@ class GateDensities:
 
     def step(self, gates):
         """Update the densities with the hard gates of a batch; return the loss."""
-        for group, states in zip(self.groups, gates, strict=True):
+        pairs = list(zip(self.groups, gates, strict=True))
+        for group, states in pairs:
             group.model.update_rates(states)
         if self.optimizer is None:
             return 0.0
         try:
             with torch.enable_grad():
-                losses = [
-                    group.contrastive_loss(states, self.generator)
-                    for group, states in zip(self.groups, gates, strict=True)
-                ]
+                losses = [group.contrastive_loss(states, self.generator) for group, states in pairs]
                 total = sum(losses)
                 self.optimizer.zero_grad()
                 total.backward()
@@ -103,10 +99,8 @@ class GateDensities:
 
     def penalties(self, gates):
         """Return the mean of -f - log q over samples and positions, (n_layers,), nats."""
-        means = [
-            group.energies(states).mean(1) / group.n_positions
-            for group, states in zip(self.groups, gates, strict=True)
-        ]
+        pairs = zip(self.groups, gates, strict=True)
+        means = [group.energies(states).mean(1) / group.n_positions for group, states in pairs]
         return torch.cat(means)[self._order]
 
     @torch.no_grad()

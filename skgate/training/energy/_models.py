@@ -55,8 +55,7 @@ class ProductModel(nn.Module):
 
     def draw_prior(self, n_samples, generator):
         """Return samples of q."""
-        p = self.p.expand(-1, n_samples, *self.shape)
-        return torch.bernoulli(p, generator=generator)
+        return torch.bernoulli(self.p.expand(-1, n_samples, *self.shape), generator=generator)
 
     def f(self, gates):
         """Return the log of the unnormalised density over that of independent gates: 0."""
@@ -105,9 +104,8 @@ class EnergyModel(ProductModel):
             hidden = self._products(gates)
             gradient = self._layers[-1][0].mT.expand(-1, gates.shape[1], -1)
             for (weight, _), h in zip(self._layers[-2::-1], hidden[-2::-1], strict=True):
-                gradient = torch.bmm(
-                    leaky_relu_backward(gradient, h, NEGATIVE_SLOPE, False), weight.mT
-                )
+                gradient = leaky_relu_backward(gradient, h, NEGATIVE_SLOPE, False)
+                gradient = torch.bmm(gradient, weight.mT)
             return hidden[-1].squeeze(-1), gradient
 
     def _products(self, x):

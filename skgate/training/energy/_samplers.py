@@ -47,8 +47,7 @@ class DiscreteLangevin(nn.Module):
     def __init__(self, model, n_steps):
         super().__init__()
         self.n_steps = n_steps
-        n_chains = N_CHAINS[len(model.shape)]
-        shape, like = (model.n_layers, n_chains, *model.shape), _like(model.rates)
+        shape, like = (model.n_layers, N_CHAINS[len(model.shape)], *model.shape), _like(model.rates)
         self.register_buffer("chains", torch.zeros(shape, dtype=bool, device=like["device"]))
         self.register_buffer("step_size", torch.full(shape[:1], FIRST_STEP, **like))
         self.register_buffer("started", torch.tensor(False, device=like["device"]))
@@ -95,8 +94,7 @@ def dmala_steps(model, states, step_size, n_steps, generator, temperature=1.0):
         # backward over forward proposal: log P(no flip) + sum of the log odds of the flips made
         log_ratio = new[1] - current[1] + new[4] - current[4]
         log_ratio += (new[2] - current[2]).mul_(flips).flatten(2).sum(-1)
-        uniform = torch.rand(log_ratio.shape, generator=generator, **_like(states))
-        accept = uniform.log() < log_ratio
+        accept = torch.rand(log_ratio.shape, generator=generator, **_like(states)).log() < log_ratio
         accept_gates = accept.reshape(*accept.shape, *[1] * (states.ndim - 2))
         states = torch.where(accept_gates, proposal, states, out=proposal)
         for a, b in zip(new, current, strict=True):
