@@ -69,9 +69,8 @@ def _plane(layers, log_sums, labels, ceilings, base):
     given, given_shuffled = np.transpose(given)
     within = np.array([np.mean(np.log(np.bincount(y)[y])) for y, _ in labels])
     varies = (ceilings > 0) | np.array([len(y) == 1 for y, _ in labels])
-    saturated = varies & (
-        (total >= SATURATED * ceilings) | (within > 0) & (given >= SATURATED * within)
-    )
+    saturated = (total >= SATURATED * ceilings) | (within > 0) & (given >= SATURATED * within)
+    saturated &= varies
     if saturated.any():
         lines = "\n  ".join(
             f"{layers[i]}: I(X;T) {total[i] / unit:.2f}, ceiling {ceilings[i] / unit:.2f}; given Y "

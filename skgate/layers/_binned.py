@@ -15,9 +15,9 @@ _BLOCK = 1 << 18  # activations that are binned at once
 class _Cells:
     """The cells of a grid that hold samples of one layer, with their numbers of each class.
 
-    ``log_counts``, (3, n_samples), has the logarithms of the numbers of samples in the cell of each
-    one: of all, of its class, and of its shuffled label. A grid is ``too_wide`` if all samples are
-    in one cell, though their activations vary.
+    ``log_counts``, (3, n_samples), has for each sample the logarithms of the numbers of samples in
+    its cell: all, those of its class, and those of its shuffled label. A grid is ``too_wide`` if
+    all samples are in one cell, though their activations vary.
     """
 
     def __init__(self, activations, y_encoded, y_shuffled, n_classes, bin_size):

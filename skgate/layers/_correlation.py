@@ -104,8 +104,7 @@ def _means(activations, y_encoded, name):
             "in all units and correlate with nothing. They are left out."
         )
     units, y_encoded = units[varies], y_encoded[varies]
-    n = len(units)
-    sums = np.zeros(4)
+    n, sums = len(units), np.zeros(4)
     for rows in gen_batches(n, _CHUNK):
         R = units[rows] @ units.T  # (n_rows, n)
         same = y_encoded[rows, None] == y_encoded

@@ -50,11 +50,8 @@ def drawing(ax, n=1, *, height, width=WIDTH, shape=None, **shared):
 
 def style(i):
     """Return colour, marker and line style of the i-th curve; curves differ in grey, too."""
-    return {
-        "color": COLORS[i % len(COLORS)],
-        "marker": MARKERS[i % len(MARKERS)],
-        "linestyle": DASHES[i % len(DASHES)],
-    }
+    cycles = {"color": COLORS, "marker": MARKERS, "linestyle": DASHES}
+    return {key: cycle[i % len(cycle)] for key, cycle in cycles.items()}
 
 
 def unit(base):
