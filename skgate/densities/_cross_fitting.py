@@ -64,8 +64,7 @@ class FittedDensity(Density):
         unsaturable, estimates = np.zeros(len(ranges), bool), []
         for y in label_sets:
             density, logs = cross_fit(self, states, y, ranges, cv=cv, seed=seed, engine=engine)
-            given = None
-            marginal = Surprisals(-logs[..., 0])
+            marginal, given = Surprisals(-logs[..., 0]), None
             if y is not None:
                 given = Surprisals(-log_p_given_y(logs, y))
                 gains = pointwise_information(logs, y, density._priors)

@@ -120,7 +120,14 @@ class ComplexityLoss:
         options = {name: value for name, value in locals().items() if name in PENALTY_CONSTRAINTS}
         validate_parameter_constraints(PENALTY_CONSTRAINTS, options, type(self).__name__)
         self.module = inner_module(module)
-        vars(self).update(options)
+        self.penalized_layers = penalized_layers
+        self.penalty = penalty
+        self.sampler = sampler
+        self.gate_sharpness = gate_sharpness
+        self.langevin_steps = langevin_steps
+        self.langevin_step_size = langevin_step_size
+        self.energy_lr = energy_lr
+        self.random_state = random_state
 
     def find_layers(self, inputs):
         """Find the layers to penalise and initialise their densities.
