@@ -87,7 +87,7 @@ def each_batch(batches, *, seed, verbose=0, desc=None):
     while True:
         with TORCH_LOCK, torch.random.fork_rng(devices=[]):
             if state is None:
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)
             else:
                 torch.set_rng_state(state)
             found = next(batch, None)
@@ -126,7 +126,10 @@ def eval_mode_without_side_effects(module, *, train, seed):
             for m, _ in flags:
                 normalises = isinstance(m, nn.modules.batchnorm._NormBase)
                 m.training = train and not normalises
-            torch.manual_seed(seed)
+            # torch.manual_seed is slow, and seeds devices that fork_rng does not restore
+            cuda = [torch.cuda.default_generators[d.index] for d in devices]
+            for generator in (torch.default_generator, *cuda):
+                generator.manual_seed(seed)
             yield
         finally:
             for m, training in flags:

@@ -29,8 +29,7 @@ class ForestDensity(FittedDensity):
             members = [rows[y_encoded[rows] == c] for c in range(n_classes)]
             bits = [_transposed(states, m) for m in members]
             sizes = np.array([len(m) for m in members])
-            children, parents = self._edges(states, bits, sizes, gpu)
-            return _count(states, bits, children, parents, sizes).forest
+            return _count(states, bits, *self._edges(states, bits, sizes, gpu), sizes).forest
 
         shrinkage = choose_shrinkage(
             states, y_encoded, n_classes, refit, _SHRINKAGES, seed, self._judged_folds

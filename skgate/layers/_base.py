@@ -173,7 +173,8 @@ class LayerEstimator(Measure):
 
     def _set_result(self, result):
         """Set each quantity of a result as a fitted attribute."""
-        vars(self).update({f"{name}_": value for name, value in result.items()})
+        for name, value in result.items():
+            setattr(self, f"{name}_", value)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "layer_mi_x_")

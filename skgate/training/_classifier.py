@@ -448,7 +448,8 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,)
         """
-        return self.classes_[self._logits(X).argmax(axis=1)]
+        logits = self._logits(X)  # raises before fit, when there are no classes_
+        return self.classes_[logits.argmax(axis=1)]
 
     def _logits(self, X):
         check_is_fitted(self)
