@@ -117,6 +117,15 @@ def test_draws_from_the_marginals_converge_to_the_closed_form(rng, d):
     assert_allclose(result.conditional_independent_entropy, given, atol=0.02)
 
 
+def test_few_draws_overestimate_in_high_dimension(rng):
+    latent = rng.normal(size=(1000, 2))
+    gates = latent @ rng.normal(size=(2, 16)) + 0.3 * rng.normal(size=(1000, 16)) > 0
+    exact = TotalCorrelation(density=Kernel(alpha=0.01)).fit(gates)
+    drawn = drawn_independently(gates, 1000, rng)
+    bits = entropy_over_draws(gates, drawn, exact.density_.bandwidth_) / np.log(2)
+    assert bits - exact.entropy_ > exact.total_correlation_ + 5
+
+
 def one_hot_units(rng, n, n_units, size):
     winners = rng.integers(0, size, (n, n_units))
     return (winners[..., None] == np.arange(size)).reshape(n, -1), winners

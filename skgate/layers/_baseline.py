@@ -65,7 +65,7 @@ def _plane(layers, log_sums, labels, ceilings, base):
     unit = np.log(base)
     total = np.array([entropy(logs[0]) for logs in log_sums])
     pairs = zip(log_sums, labels, strict=True)
-    given = [[*map(conditional_entropy, logs[1:], ys)] for logs, ys in pairs]
+    given = [[conditional_entropy(*p) for p in zip(t[1:], ys, strict=True)] for t, ys in pairs]
     given, given_shuffled = np.transpose(given)
     within = np.array([np.mean(np.log(np.bincount(y)[y])) for y, _ in labels])
     varies = (ceilings > 0) | np.array([len(y) == 1 for y, _ in labels])
