@@ -103,6 +103,44 @@ def test_files_come_back(states, tmp_path, mmap):
     assert GatingStates.load(path, mmap=mmap).layers == (layer,)
 
 
+@pytest.mark.parametrize("mmap", [False, True])
+def test_groups_stay_with_their_rows(states, tmp_path, mmap):
+    groups = np.arange(len(states)) // 3
+    grouped = GatingStates(states.packed, states.layers, groups)
+    assert grouped != states
+    assert grouped.n_samples == groups[-1] + 1
+    rows = [7, 2, 2]
+    np.testing.assert_array_equal(grouped[rows].groups, [2, 0, 0])
+    assert grouped[rows].n_samples == 2
+    assert repr(grouped[rows]).startswith("GatingStates(n_rows=3, n_samples=2, ")
+    np.testing.assert_array_equal(grouped.select(0).groups, groups)
+    grouped.save(tmp_path / "states")
+    assert GatingStates.load(tmp_path / "states", mmap=mmap) == grouped
+    arrays = {"a": np.eye(4)}
+    np.testing.assert_array_equal(GatingStates.from_arrays(arrays, groups=[3, 3, 1, 1]).groups, [3, 3, 1, 1])
+
+
+@pytest.mark.parametrize("groups", [[0, 1], np.zeros((3, 1), int), [0.0, 1.0, 1.0], ["a", "b", "b"]])
+def test_groups_of_another_shape_or_type_are_refused(groups):
+    with pytest.raises(ValueError, match="an integer for each of 3 rows"):
+        GatingStates.from_arrays(np.eye(3), groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spatial"), [((6,), False), ((2, 3), False), ((3, 2, 2), True), ((2, 3, 2, 2), True)]
+)
+def test_a_layer_knows_its_shape(rng, shape, spatial):
+    (layer,) = GatingStates.from_arrays(rng.random((4, *shape))).layers
+    assert layer.shape == shape
+    assert layer.spatial == spatial
+
+
+def test_a_shape_that_does_not_fit_is_refused():
+    assert GateLayer("relu6", 12, unit_size=2).shape == (6,)
+    with pytest.raises(ValueError, match=r"shape=\(5,\), with 5 units; .* make 6"):
+        GateLayer("relu6", 12, unit_size=2, shape=(5,))
+
+
 def test_a_save_that_fails_leaves_the_old_file(states, tmp_path, monkeypatch):
     path = tmp_path / "states.npz"
     states.save(path)

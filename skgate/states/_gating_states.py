@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,9 @@ class GateLayer:
         of a unit open in order (a thermometer code).
     spatial : bool, default=False
         Whether the gates have spatial positions, such as those of a convolution.
+    shape : tuple of int, default=(n_gates / unit_size,)
+        Axes of the units: (channels, height, width), or as many axes of positions as there are,
+        if the layer is ``spatial``; (tokens, units) or (units,) otherwise.
 
     See Also
     --------
@@ -53,8 +57,8 @@ class GateLayer:
     >>> import torch
     >>> from skgate import GateExtractor
     >>> pooled = GateExtractor(torch.nn.MaxPool1d(2)).fit_transform(torch.randn(10, 3, 8))
-    >>> pooled.layers[0].n_gates, pooled.layers[0].unit_size, pooled.layers[0].one_hot
-    (24, 2, True)
+    >>> pooled.layers[0].shape, pooled.layers[0].unit_size, pooled.layers[0].one_hot
+    ((3, 4), 2, True)
     """
 
     name: str
@@ -63,12 +67,20 @@ class GateLayer:
     unit_size: int = 1
     one_hot: bool = False
     spatial: bool = False
+    shape: tuple = ()
 
     def __post_init__(self):
         if self.n_gates < 1 or self.unit_size < 1 or self.n_gates % self.unit_size:
             raise ValueError(
                 f"Layer {self.name!r} has n_gates={self.n_gates} and unit_size={self.unit_size}; "
                 "n_gates must be a positive multiple of unit_size."
+            )
+        n_units = self.n_gates // self.unit_size
+        object.__setattr__(self, "shape", tuple(self.shape) or (n_units,))
+        if prod(self.shape) != n_units:
+            raise ValueError(
+                f"Layer {self.name!r} has shape={self.shape}, with {prod(self.shape)} units; its "
+                f"n_gates={self.n_gates} and unit_size={self.unit_size} make {n_units}."
             )
 
     @property
@@ -78,7 +90,7 @@ class GateLayer:
 
 
 class GatingStates:
-    """Bit-packed gating states of named layers, one row per sample.
+    """Bit-packed gating states of named layers, one row per sample or per position of one.
 
     Built by :meth:`from_arrays`, by :class:`~skgate.GateExtractor` or by :meth:`load`.
     Rows are indexed as in an array, so that scikit-learn's splitters and pipelines accept
@@ -91,16 +103,21 @@ class GatingStates:
         of the last byte are 0.
     layers : sequence of GateLayer
         Metadata of each layer, in the order of the network.
+    groups : array-like of int of shape (n_rows,), default=None
+        Sample that each row belongs to, if rows are positions, such as the tokens of a text or the
+        pixels of an image; rows of a sample depend on each other. ``None``: each row is a sample.
 
     Attributes
     ----------
+    groups : ndarray of shape (n_rows,), or None
+    n_samples : int
     layer_names : tuple of str
     n_gates : tuple of int
         Number of gates of each layer.
     kinds : tuple of str
         Operation of each layer.
     shape : tuple of int
-        ``(n_samples, total number of gates)``.
+        ``(n_rows, total number of gates)``.
 
     Raises
     ------
@@ -125,7 +142,7 @@ class GatingStates:
     array([1, 0, 1])
     """
 
-    def __init__(self, packed, layers):
+    def __init__(self, packed, layers, groups=None):
         self.packed = tuple(packed)
         self.layers = tuple(layers)
         if not self.layers or len(self.packed) != len(self.layers):
@@ -142,19 +159,22 @@ class GatingStates:
                     f"Layer {layer.name!r} needs packed bits of shape {(n, layer.n_bytes)} and "
                     f"dtype uint8; got {bits.shape} and {bits.dtype}."
                 )
+        self.groups = None if groups is None else _checked_groups(groups, n)
 
     @classmethod
-    def from_arrays(cls, arrays, *, threshold=0.0):
+    def from_arrays(cls, arrays, *, threshold=0.0, groups=None):
         """Pack gates, or pre-activations that are compared with a threshold.
 
         Parameters
         ----------
         arrays : array-like, list of array-like, or dict of str to array-like
-            One array, or one per layer, each of shape (n_samples, ...). Axes after the
-            first are flattened; if there are several, the layer is ``spatial``.
+            One array, or one per layer, each of shape (n_samples, n_units), (n_samples, tokens,
+            n_units), or, for a ``spatial`` layer, (n_samples, channels, height, width).
             The members of a list are layers if they have two axes or more.
         threshold : float, default=0.0
             A gate is open where ``array > threshold``.
+        groups : array-like of int of shape (n_rows,), default=None
+            Sample that each row belongs to, as described above.
 
         Returns
         -------
@@ -174,13 +194,18 @@ class GatingStates:
             named = [("layer0", arrays)]
         packed, layers = [], []
         for name, array in named:
-            gates, spatial = _as_gates(array, threshold, name)
-            packed.append(pack_rows(gates))
-            layers.append(GateLayer(str(name), gates.shape[1], spatial=spatial))
+            gates = _as_gates(array, threshold, name)
+            shape = tuple(gates.shape[1:])
+            packed.append(pack_rows(gates.reshape(len(gates), -1)))
+            layers.append(GateLayer(str(name), prod(shape), spatial=len(shape) > 2, shape=shape))
         lengths = {layer.name: len(bits) for layer, bits in zip(layers, packed, strict=True)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"Layers differ in their number of samples: {lengths}.")
-        return cls(packed, layers)
+        return cls(packed, layers, groups)
+
+    @property
+    def n_samples(self):
+        return len(self) if self.groups is None else len(np.unique(self.groups))
 
     @property
     def layer_names(self):
@@ -229,7 +254,8 @@ class GatingStates:
             if not -len(self) <= row < len(self):
                 raise IndexError(f"row {row} is out of range for {len(self)} samples")
             return np.asarray(self[row : row + 1 or None])[0]
-        return GatingStates([np.ascontiguousarray(bits[rows]) for bits in self.packed], self.layers)
+        packed = [np.ascontiguousarray(bits[rows]) for bits in self.packed]
+        return GatingStates(packed, self.layers, None if self.groups is None else self.groups[rows])
 
     def __array__(self, dtype=None, copy=None):
         if copy is False:
@@ -244,15 +270,21 @@ class GatingStates:
     def __eq__(self, other):
         if not isinstance(other, GatingStates):
             return NotImplemented
-        return self.layers == other.layers and all(
-            np.array_equal(a, b) for a, b in zip(self.packed, other.packed, strict=True)
+        same_groups = (self.groups is None) == (other.groups is None) and (
+            self.groups is None or np.array_equal(self.groups, other.groups)
+        )
+        return (
+            same_groups
+            and self.layers == other.layers
+            and all(np.array_equal(a, b) for a, b in zip(self.packed, other.packed, strict=True))
         )
 
     __hash__ = None
 
     def __repr__(self):
         layers = dict(zip(self.layer_names, self.n_gates, strict=True))
-        return f"GatingStates(n_samples={len(self)}, layers={layers})"
+        n_rows = "" if self.groups is None else f"n_rows={len(self)}, "
+        return f"GatingStates({n_rows}n_samples={self.n_samples}, layers={layers})"
 
     def select(self, layers):
         """Return the states of selected layers.
@@ -277,7 +309,8 @@ class GatingStates:
         else:
             wanted = [layers] if isinstance(layers, str | int | np.integer) else layers
             indices = [index for layer in wanted for index in self._indices(layer)]
-        return GatingStates([self.packed[i] for i in indices], [self.layers[i] for i in indices])
+        packed, layers = [self.packed[i] for i in indices], [self.layers[i] for i in indices]
+        return GatingStates(packed, layers, self.groups)
 
     def _indices(self, layer):
         if not isinstance(layer, str):
@@ -308,12 +341,12 @@ class GatingStates:
             yield rows, np.unpackbits(bits[rows], axis=1, count=d)
 
     def activation_rates(self, rows=None):
-        """Return the fraction of samples in which each gate is open.
+        """Return the fraction of rows in which each gate is open.
 
         Parameters
         ----------
         rows : slice or array-like, default=None
-            Samples to count; all by default.
+            Rows to count; all by default.
 
         Returns
         -------
@@ -344,6 +377,8 @@ class GatingStates:
         """
         header = states_header(self.layers)
         members = {f"layer{i}": bits for i, bits in enumerate(self.packed)}
+        if self.groups is not None:
+            members["groups"] = self.groups
         members["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
         write_members(path, members)
 
@@ -379,7 +414,8 @@ class GatingStates:
                 raise ValueError(f"its format is {header['format']!r}, not {_FORMAT!r}")
             known = {field.name for field in fields(GateLayer)}
             layers = [GateLayer(**_only(record, known)) for record in header["layers"]]
-            return cls([members[f"layer{i}"] for i in range(len(layers))], layers)
+            packed = [members[f"layer{i}"] for i in range(len(layers))]
+            return cls(packed, layers, members.get("groups"))
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
             kind = "folder" if is_folder else "file"
             writer = "GateExtractor.transform_to" if is_folder else "GatingStates.save"
@@ -395,7 +431,7 @@ def states_header(layers):
 
 
 def _as_gates(array, threshold, name):
-    """Return ``(gates, spatial)``, gates of shape (n_samples, n_gates) on the array's device."""
+    """Return the gates of an array, on its device."""
     if not on_device(array):
         array = np.asarray(to_numpy(array))
     if array.ndim < 2 or 0 in array.shape:
@@ -408,8 +444,17 @@ def _as_gates(array, threshold, name):
         raise ValueError(f"Layer {name!r} needs real numbers or booleans; got dtype {dtype}.")
     if "float" in dtype and not bool((abs(array) < np.inf).all()):  # of NumPy, CuPy or torch
         raise ValueError(f"Layer {name!r} contains NaN or infinity; gates cannot be read from it.")
-    gates = array if dtype == "bool" else array > threshold
-    return gates.reshape(len(gates), -1), array.ndim > 2
+    return array if dtype == "bool" else array > threshold
+
+
+def _checked_groups(groups, n_rows):
+    groups = np.asarray(to_numpy(groups))
+    if groups.shape != (n_rows,) or groups.dtype.kind not in "iu":
+        raise ValueError(
+            f"groups needs an integer for each of {n_rows} rows, the sample that it belongs to; "
+            f"got shape {groups.shape} and dtype {groups.dtype}."
+        )
+    return groups
 
 
 def _only(record, known):
