@@ -117,10 +117,14 @@ def test_groups_stay_with_their_rows(states, tmp_path, mmap):
     grouped.save(tmp_path / "states")
     assert GatingStates.load(tmp_path / "states", mmap=mmap) == grouped
     arrays = {"a": np.eye(4)}
-    np.testing.assert_array_equal(GatingStates.from_arrays(arrays, groups=[3, 3, 1, 1]).groups, [3, 3, 1, 1])
+    np.testing.assert_array_equal(
+        GatingStates.from_arrays(arrays, groups=[3, 3, 1, 1]).groups, [3, 3, 1, 1]
+    )
 
 
-@pytest.mark.parametrize("groups", [[0, 1], np.zeros((3, 1), int), [0.0, 1.0, 1.0], ["a", "b", "b"]])
+@pytest.mark.parametrize(
+    "groups", [[0, 1], np.zeros((3, 1), int), [0.0, 1.0, 1.0], ["a", "b", "b"]]
+)
 def test_groups_of_another_shape_or_type_are_refused(groups):
     with pytest.raises(ValueError, match="an integer for each of 3 rows"):
         GatingStates.from_arrays(np.eye(3), groups=groups)
