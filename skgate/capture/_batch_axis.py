@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..states import GateLayer
-from ..utils.arrays import pack_rows
-
 #: Relative difference of the values of a sample in two batches that bfloat16 may cause; samples
 #: in the wrong order differ by about 1.
 ROUNDING = 0.1
@@ -51,24 +48,6 @@ class BatchAxis:
                 "all have one shape, and the rows of a layer must not depend on the data."
             )
         return self.rows(tensor)
-
-    def packed(self, event, n_samples):
-        """Return the gates of an event as packed bits, (n_samples, n_bytes)."""
-        rows = self.checked_rows(event.layer, event.gates, n_samples)
-        return pack_rows(rows.reshape(len(rows), -1))
-
-    def layer(self, event):
-        """Return the record of the layer whose gates an event holds."""
-        rows = self.rows(event.gates)  # (n_samples, ..., unit_size)
-        extents = [size for size in rows.shape[1:-1] if size > 1]
-        return GateLayer(
-            name=event.layer,
-            n_gates=rows[0].numel(),
-            kind=event.operation,
-            unit_size=rows.shape[-1],
-            one_hot=event.one_hot,
-            spatial=len(extents) > 1 or event.one_hot,
-        )
 
 
 def find_batch_axis(two, three):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..exceptions import GateCaptureWarning, warn_user
 from . import _operations as ops
 from ._batch_axis import CONSTANT, find_batch_axis
+from ._layout import Layout
 
 EXCLUDED = "excluded"
 #: Why a layer is refused.
@@ -40,8 +41,8 @@ class Coverage(NamedTuple):
 def choose_layers(two, three, layers, exclude=None):
     """Return the selected layers among the events of runs on two samples and on three.
 
-    They are a dict of (GateLayer, BatchAxis) by name, in the order of the network. Returns besides
-    a `Coverage` for each event.
+    They are a dict of `Layout` by name, in the order of the network. Returns besides a `Coverage`
+    for each event.
     """
     found = [
         find_batch_axis(a, b) if b.gates is not None else (None, b.reason)
@@ -52,15 +53,15 @@ def choose_layers(two, three, layers, exclude=None):
     wanted = select(gating, layers) - excluded if gating else set()
     chosen, coverage = {}, []
     for event, (axis, reason) in zip(three, found, strict=True):
-        layer = axis and axis.layer(event)
+        layout = axis and Layout.of(event, axis)
         captured = event.layer in wanted
         if event.layer in excluded:
             reason = EXCLUDED
         elif captured:
-            chosen[event.layer] = layer, axis
-        elif layer:
+            chosen[event.layer] = layout
+        elif layout:
             reason = "not selected by layers"
-        n_gates = layer.n_gates if layer else 0
+        n_gates = layout.layer.n_gates if layout else 0
         coverage.append(
             Coverage(event.layer, event.operation, event.kind, n_gates, captured, reason)
         )
@@ -77,7 +78,7 @@ def refuse_layers(chosen, coverage, reasons, unchecked):
         elif record.captured and record.layer in unchecked:
             record = record._replace(reason=UNCHECKED)
         records.append(record)
-    return {name: layer for name, layer in chosen.items() if name not in reasons}, records
+    return {name: layout for name, layout in chosen.items() if name not in reasons}, records
 
 
 def select(events, layers):
@@ -131,7 +132,7 @@ def check_layers(name, chosen, coverage, layers):
 
     Gates that are drawn count only if ``layers`` asks for them.
     """
-    drawn = chosen and all(layer.kind in ops.DROPOUT for layer, _ in chosen.values())
+    drawn = chosen and all(layout.layer.kind in ops.DROPOUT for layout in chosen.values())
     if chosen and not (drawn and layers is None):
         return
     message = f"{name} has no gating layer that could be captured"

@@ -327,15 +327,15 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         check_layers(type(self.module_).__name__, chosen, coverage, self.layers)
         warn_missed(coverage)
         self.coverage_ = coverage
-        self._layers = [layer for layer, _ in chosen.values()]
-        self._packers = {name: axis.packed for name, (_, axis) in chosen.items()}
+        self._layers = [layout.layer for layout in chosen.values()]
+        self._packers = {name: layout.packed for name, layout in chosen.items()}
         self.layer_names_ = list(chosen)
 
     def _choose_layers(self, two, three, inputs):
         """Return the layers to capture, and the coverage, after a comparison of their rows."""
         chosen, coverage = choose_layers(two, three, self.layers, self.exclude)
         drawn = {event.layer for event in three if event.kind == "dropout"}
-        compared = {name: layer for name, layer in chosen.items() if name not in drawn}
+        compared = {name: layout for name, layout in chosen.items() if name not in drawn}
         if not compared:
             return chosen, coverage
         options = {"constant_is_first": self._constant_is_first}

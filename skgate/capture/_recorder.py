@@ -18,7 +18,8 @@ class Event:
 
     ``gates`` is a boolean tensor with the gates of a unit on its last axis, or None for an
     operation whose gates cannot be read; ``reason`` then says why. A dry run also keeps
-    ``values``, the gated numbers, which tell samples apart on the other axes.
+    ``values``, the gated numbers, which tell samples apart on the other axes. ``after`` is about
+    the last linear operation: the axis of its units, counted from the last, and their number.
     """
 
     layer: str
@@ -30,6 +31,12 @@ class Event:
     one_hot: bool = False
     constant_is_first: bool = False
     reason: str = ""
+    after: tuple[int, int] | None = None
+
+    @property
+    def after_convolution(self):
+        """Whether the linear operation before is a convolution."""
+        return self.after is not None and self.after[0] < -1
 
 
 class GateRecorder(Tracer):
@@ -59,15 +66,23 @@ class GateRecorder(Tracer):
         self.draws = sampling == "on" and not dry_run
         still = DRY_RUN if dry_run else DETERMINISTIC
         self.substitutes = WITHOUT_SIDE_EFFECTS if self.draws else still
+        self._after = None
 
     def _event(self, operation, kind, **details):
         layer, module = self._locate(operation)
-        return Event(layer, operation, kind, module, **details)
+        return Event(layer, operation, kind, module, after=self._after, **details)
 
     def _read(self, event, gates, values):
         event.gates = gates
         if self.dry_run:  # a copy, since the module may overwrite them in place
             event.values = values.broadcast_to(gates.shape[:-1]).clone()
+
+    def _linear(self, operation, function, args, kwargs):
+        output = self._run(operation, function, args, kwargs)
+        axis = ops.LINEAR[operation]
+        if output.ndim >= -axis:
+            self._after = axis, output.shape[axis]
+        return output
 
     def _threshold(self, operation, function, args, kwargs):
         if has_floats(args, kwargs):
@@ -182,6 +197,7 @@ class GateRecorder(Tracer):
         return self._run(operation, function, args, kwargs)
 
     handlers = {
+        **dict.fromkeys(ops.LINEAR, _linear),
         **dict.fromkeys(ops.THRESHOLD, _threshold),
         **dict.fromkeys(ops.RECTIFIED, _rectified),
         **dict.fromkeys(POOLING, _pool),

@@ -62,13 +62,13 @@ def _run_parts(runner, inputs, parts, chosen, options):
     def keep(event, n_samples):
         if event.layer not in chosen:
             return
-        layer, axis = chosen[event.layer]
-        if mismatch := axis.mismatch(event.gates, n_samples):
+        layout = chosen[event.layer]
+        if mismatch := layout.batch_axis.mismatch(event.gates, n_samples):
             reasons[event.layer] = mismatch
             return
-        packed[event.layer].append(axis.packed(event, n_samples))
+        packed[event.layer].append(layout.packed(event, n_samples))
         tolerances[event.layer] = _tolerance({*dtypes, event.values.dtype}, event.values.is_cuda)
-        if packed[event.layer][-1].shape[1] != layer.n_bytes:
+        if packed[event.layer][-1].shape[1] != layout.layer.n_bytes:
             reasons[event.layer] = "the number of its gates changes"
 
     for part in parts:
@@ -79,7 +79,7 @@ def _run_parts(runner, inputs, parts, chosen, options):
         if len(packed[name]) < len(parts):
             reasons[name] = "it does not run in every batch"
     states = {
-        name: GatingStates([np.concatenate(packed[name])], [chosen[name][0]])
+        name: GatingStates([np.concatenate(packed[name])], [chosen[name].layer])
         for name in chosen.keys() - reasons.keys()
     }
     return states, tolerances, reasons

@@ -74,4 +74,4 @@ def _choose(two, three, selection, module_name):
             "a number with a threshold, as ReLU and its relatives do. Use F.relu or nn.ReLU, or "
             "lam=0."
         )
-    return {name: axis for name, (_, axis) in chosen.items()}
+    return {name: layout.batch_axis for name, layout in chosen.items()}
