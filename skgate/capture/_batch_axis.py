@@ -1,6 +1,6 @@
 """`BatchAxis`: the place of the samples in the tensors of a layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -39,6 +39,11 @@ class BatchAxis:
             return ""
         each = f", {self.repeats} a sample" if self.repeats > 1 else ""
         return f"it has {size} rows{each}, in a batch of {n_samples} samples"
+
+    def of_batch(self, tensor, n_samples):
+        """Return the same axis, where samples may have another number of positions on it."""
+        repeats, rest = divmod(tensor.shape[self.axis], n_samples)
+        return replace(self, repeats=repeats) if self.repeats > 1 and repeats and not rest else self
 
     def checked_rows(self, layer, tensor, n_samples):
         """Return `rows` of a tensor of a layer, if they are as many as the samples."""

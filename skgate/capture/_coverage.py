@@ -68,13 +68,12 @@ def choose_layers(two, three, layers, exclude=None):
     return chosen, coverage
 
 
-def refuse_layers(chosen, coverage, reasons, unchecked):
-    """Return the result of `choose_layers`, less the layers that `compare_rows` has reasons for."""
+def refuse_layers(chosen, coverage, reasons, unchecked=()):
+    """Return the result of `choose_layers`, less the layers for which there are reasons."""
     records = []
     for record in coverage:
         if record.captured and record.layer in reasons:
-            why = f"{DEPENDENT}: {reasons[record.layer]}"
-            record = record._replace(n_gates=0, captured=False, reason=why)
+            record = record._replace(n_gates=0, captured=False, reason=reasons[record.layer])
         elif record.captured and record.layer in unchecked:
             record = record._replace(reason=UNCHECKED)
         records.append(record)

@@ -20,9 +20,11 @@ from ..utils.sklearn import (
 )
 from ._coverage import check_layers, choose_layers, refuse_layers, warn_missed
 from ._inputs import Batches, check_inputs, n_samples_in, refuse_shuffling, sampled_batches
+from ._masks import Masks
 from ._models import prepare_module
+from ._positions import PositionRows, SampleRows, without_positions
 from ._recorder import GateRecorder
-from ._rows import compare_rows
+from ._rows import compare_padding, compare_rows
 from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
 from ._store import Store
 
@@ -49,6 +51,19 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         makes the call, or by position; all by default.
     exclude : None, str, type, re.Pattern, or sequence of these, default=None
         Layers to leave out, of those that ``layers`` keeps: by name, pattern or type.
+    samples : {"sample", "position"}, default="sample"
+        What a row is. ``"sample"``: an element of the batch; its positions are gates.
+        ``"position"``: a position of one, such as a token of a text or a pixel of a feature map;
+        gates are the units, ``states.groups`` has the sample of each row, and labels are given to
+        the positions of their samples. All layers need the same positions; those that have none
+        are left out.
+    mask : "auto", None, str or array-like of shape (n_samples, n_positions), default="auto"
+        Which positions are data. A position that is not is no row, or has closed gates if rows are
+        samples. ``"auto"``: the input of the module that is called ``attention_mask``, 1 where
+        positions are data, or ``*padding_mask*``, True where they are not; in a module with an
+        encoder and a decoder, layers of the decoder have ``decoder_attention_mask`` or
+        ``tgt_*padding_mask``. A string: the input of this name, with the same meaning. An array:
+        True where the positions of ``X`` are data. ``None``: all of them are.
     smooth : bool, default=False
         Whether smooth activations (SiLU, GELU, tanh, ...) count as layers with gates
         ``input > 0``.
@@ -84,7 +99,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     -----
     GateCaptureWarning
         If an operation that may gate the data was not captured, also because its gates of a row
-        depend on the other rows of the batch.
+        depend on the other rows of the batch or on padding; or if gates were closed under a mask.
 
     See Also
     --------
@@ -105,6 +120,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         "module": [HasMethods("forward"), HasMethods("predict")],
         "layers": [None, str, type, re.Pattern, slice, list, tuple, Integral],
         "exclude": [None, str, type, re.Pattern, list, tuple],
+        "samples": [StrOptions({"sample", "position"})],
+        "mask": [None, str, "array-like"],
         "smooth": ["boolean"],
         "sampling": [StrOptions({"on", "off"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -119,6 +136,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         *,
         layers=None,
         exclude=None,
+        samples="sample",
+        mask="auto",
         smooth=False,
         sampling="off",
         batch_size=256,
@@ -129,6 +148,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         self.module = module
         self.layers = layers
         self.exclude = exclude
+        self.samples = samples
+        self.mask = mask
         self.smooth = smooth
         self.sampling = sampling
         self.batch_size = batch_size
@@ -158,8 +179,10 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             lists the layers.
         """
         X = self._start(X)
-        inputs, _ = next(each_batch(Batches(X, self.batch_size), seed=self._seed))
-        self._fit_layers(inputs)
+        batches = Batches(X, self.batch_size)
+        self._check_mask(batches)
+        inputs, _ = next(each_batch(batches, seed=self._seed))
+        self._fit_layers(inputs, np.arange(n_samples_in(inputs)))
         return self
 
     def transform(self, X):
@@ -173,7 +196,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         Returns
         -------
         states : GatingStates
-            One row per sample, in the order of ``X``.
+            One row per sample, in the order of ``X``, or per position that is data.
 
         Raises
         ------
@@ -210,7 +233,13 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         """
         check_is_fitted(self)
         refuse_shuffling(X)
+        if self.samples == "position":
+            raise ValueError(
+                "transform_to needs to know the number of rows beforehand, which positions under a "
+                "mask leave open. Use transform with samples='position'."
+            )
         batches = Batches(check_inputs(self, X, reset=False), self.batch_size)
+        self._check_mask(batches)
         if batches.n_samples is None:
             raise ValueError(
                 f"The number of samples that this {type(X).__name__} yields is not known. Pass an "
@@ -219,14 +248,17 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         layers, n_samples = self._layers, batches.n_samples
         shapes = {f"layer{i}": (n_samples, layer.n_bytes) for i, layer in enumerate(layers)}
         folder = GrowingFolder(path, shapes, {**states_header(layers), "n_samples": n_samples})
+        reader = self._rows(self._layouts, self._masks)
         start = 0
         for position, (inputs, _) in enumerate(self._each_batch(batches)):
             stop = start + n_samples_in(inputs)
             if start == 0 or stop > folder.n_rows:
-                packed = self._read(inputs, position, batches).values()
+                rows = batches.rows_of(start, stop)
+                packed, _, _ = self._read(reader, inputs, rows, position, batches)
                 folder.add(start, dict(zip(shapes, packed, strict=True)))
             start = stop
         folder.finish()
+        reader.warn()
         return GatingStates.load(path, mmap=True)
 
     def extract(self, X, y=None, *, max_samples=None, random_state=None):
@@ -237,7 +269,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         X : array, tensor, dict or tuple of these, Dataset or DataLoader
             Raw inputs of the module.
         y : array-like of shape (n_samples,), default=None
-            Labels; not needed for a dataset or loader that yields ``(inputs, label)``.
+            Labels; not needed for a dataset or loader that yields ``(inputs, label)``. If rows are
+            positions, there may be one label a position, (n_samples, n_positions).
         max_samples : int, float or None, default=None
             Number or share of samples to draw at random; a loader is read to its end first.
         random_state : int, RandomState instance or None, default=None
@@ -246,7 +279,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         Returns
         -------
         states : GatingStates
-        y : ndarray of shape (n_samples,) or None
+        y : ndarray of shape (n_rows,) or None
 
         Raises
         ------
@@ -260,11 +293,15 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             X = self._start(X)
         sample = max_samples, random_state
         batches, y, sampled = sampled_batches(X, y, self.batch_size, *sample)
-        states, labels = self._run(batches)
-        y = labels if y is None else y
+        self._check_mask(batches)
+        states, labels = self._run(batches, y)
+        y = labels if y is None or states.groups is not None else y
         check_consistent_length(states, y)
-        rows = None if sampled else sample_rows(len(states), *sample)
-        return (states, y) if rows is None else (states[rows], None if y is None else y[rows])
+        drawn = None if sampled else sample_rows(states.n_samples, *sample)
+        if drawn is None:
+            return states, y
+        rows = drawn if states.groups is None else np.isin(states.groups, drawn)
+        return states[rows], None if y is None else y[rows]
 
     def get_feature_names_out(self, input_features=None):
         """Return a name for each gate, ``layer_position``.
@@ -314,7 +351,23 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         return check_inputs(self, X, reset=True)
 
-    def _fit_layers(self, inputs):
+    def _check_mask(self, batches):
+        """Raise if the mask is an array that does not belong to the data."""
+        if self.mask is None or isinstance(self.mask, str):
+            return
+        if not batches.holds:
+            raise ValueError(
+                "mask is an array, whose rows cannot be matched with those of a Dataset or "
+                "DataLoader. Let it yield the mask as an input, and set mask to its name."
+            )
+        n_samples = n_samples_in(batches.X)
+        if len(self.mask) != n_samples:
+            raise ValueError(
+                f"mask has {len(self.mask)} rows and X {n_samples} samples. An array belongs to "
+                "one X; for several, pass the mask as an input and set mask to its name."
+            )
+
+    def _fit_layers(self, inputs, rows):
         """Set the module, its layers and its coverage from a first batch."""
         with with_shapes_in_errors(inputs):
             self.module_ = prepare_module(self.module, inputs, self.device, self._seed)
@@ -323,44 +376,62 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             self._runner = ModuleRunner(self.module_, recorder, train=train, seed=self._seed)
             two, three = self._runner.dry_run(inputs)
             self._constant_is_first = {event.layer for event in three if event.constant_is_first}
-            chosen, coverage = self._choose_layers(two, three, inputs)
+            self._masks = Masks(self.module_, self.mask)
+            chosen, coverage = self._choose_layers(two, three, inputs, rows)
         check_layers(type(self.module_).__name__, chosen, coverage, self.layers)
         warn_missed(coverage)
         self.coverage_ = coverage
-        self._layers = [layout.layer for layout in chosen.values()]
-        self._packers = {name: layout.packed for name, layout in chosen.items()}
+        self._layouts = chosen
+        self._rows = PositionRows if self.samples == "position" else SampleRows
+        self._layers = self._rows(chosen, self._masks).layers
         self.layer_names_ = list(chosen)
 
-    def _choose_layers(self, two, three, inputs):
+    def _choose_layers(self, two, three, inputs, rows):
         """Return the layers to capture, and the coverage, after a comparison of their rows."""
         chosen, coverage = choose_layers(two, three, self.layers, self.exclude)
+        masks = self._masks.of(inputs, rows)
+        reasons = without_positions(chosen, self._masks, masks, self.samples == "position")
+        chosen, coverage = refuse_layers(chosen, coverage, reasons)
         drawn = {event.layer for event in three if event.kind == "dropout"}
         compared = {name: layout for name, layout in chosen.items() if name not in drawn}
         if not compared:
             return chosen, coverage
         options = {"constant_is_first": self._constant_is_first}
-        return refuse_layers(
-            chosen, coverage, *compare_rows(self._runner, inputs, compared, **options)
-        )
+        refused = compare_rows(self._runner, inputs, compared, **options)
+        chosen, coverage = refuse_layers(chosen, coverage, *refused)
+        compared = {name: layout for name, layout in compared.items() if name in chosen}
+        given = self._masks, masks
+        reasons = compare_padding(self._runner, inputs, compared, *given, **options)
+        return refuse_layers(chosen, coverage, reasons)
 
     def _each_batch(self, batches):
         return each_batch(batches, seed=self._seed, verbose=self.verbose, desc="gating states")
 
-    def _read(self, inputs, position, batches):
-        """Return the packed gates of one batch, by layer."""
+    def _read(self, reader, inputs, rows, position, batches, labels=None):
+        """Return the packed rows of a batch by layer, the sample of each, and their labels."""
         options = {"checked": batches.holds, "constant_is_first": self._constant_is_first}
-        return self._runner.read(inputs, position, self._packers, **options)
+        convert = reader.converters(inputs, self._masks.of(inputs, rows))
+        return reader.collect(self._runner.read(inputs, position, convert, **options), labels)
 
-    def _run(self, batches):
+    def _run(self, batches, y):
         """Return the states and labels of all batches; fits on the first if need be."""
-        store = None
+        store, start = None, 0
         for position, (inputs, labels) in enumerate(self._each_batch(batches)):
+            stop = start + n_samples_in(inputs)
+            rows = batches.rows_of(start, stop)
+            labels = labels if y is None else y[start:stop]
             if not self.__sklearn_is_fitted__():
-                self._fit_layers(inputs)
-            store = store or Store(self._layers, batches.n_samples)
-            store.add(self._read(inputs, position, batches).values(), labels)
-        packed, labels = store.finish()
-        return GatingStates(packed, self._layers), labels
+                self._fit_layers(inputs, rows)
+            if store is None:
+                reader = self._rows(self._layouts, self._masks)
+                store = Store(self._layers, reader.n_rows(batches.n_samples))
+            packed, samples, labels = self._read(reader, inputs, rows, position, batches, labels)
+            store.add(packed, None if samples is None else start + samples, labels)
+            start = stop
+        check_consistent_length(range(start), y)
+        reader.warn()
+        packed, groups, labels = store.finish()
+        return GatingStates(packed, self._layers, groups), labels
 
 
 def as_extractor(model, *, sampling, random_state, verbose):

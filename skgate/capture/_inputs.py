@@ -92,6 +92,11 @@ class Batches:
         except TypeError:
             return None
 
+    def rows_of(self, start, stop):
+        """Return the rows of ``X`` that come at these places; a loader's are counted."""
+        rows = np.arange(start, stop)
+        return rows if not self.holds or self.rows is None else self.rows[rows]
+
     def __iter__(self):
         if not self.holds:
             yield from map(_split, self.X)

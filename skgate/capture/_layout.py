@@ -57,9 +57,16 @@ class Layout:
             return ()
         return self.layer.shape[1:] if self.layer.spatial else self.layer.shape[:-1]
 
-    def gates(self, event, n_samples):
-        """Return gates as (n_samples, *positions, n_units, unit_size); a batch has its own grid."""
-        rows = self.batch_axis.checked_rows(event.layer, event.gates, n_samples)
+    def gates(self, event, n_samples, lengths=()):
+        """Return gates as (n_samples, *positions, n_units, unit_size).
+
+        A batch may have another number of positions than the first, if its inputs have it: if it is
+        one of ``lengths``.
+        """
+        batch_axis = self.batch_axis.of_batch(event.gates, n_samples)
+        if batch_axis.repeats not in lengths:
+            batch_axis = self.batch_axis
+        rows = batch_axis.checked_rows(event.layer, event.gates, n_samples)
         if self.units_axis is None:
             return rows.flatten(1, -2)
         return rows.movedim(1 + self.units_axis, -2)

@@ -1,4 +1,4 @@
-"""Whether the gates of a row depend on that row alone: rows run among others."""
+"""Whether the gates of a row depend on its data alone, not on other rows or on padding."""
 
 from functools import partial
 
@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from ..states import GatingStates
+from ._coverage import DEPENDENT
 from ._inputs import n_samples_in, tree_map
+from ._positions import SampleRows
 
 #: Rows that run: enough to see experts, a top-k or statistics that span the batch.
 MAX_ROWS = 64
@@ -30,19 +32,52 @@ def compare_rows(runner, inputs, chosen, **options):
     if len(rows) == 1:
         return {}, set(chosen)
     order = rng.permutation(len(rows))
-    whole, tolerances, reasons = _run_parts(runner, inputs, [rows], chosen, options)
-    parts, _, more_reasons = _run_parts(runner, inputs, _split(rows[order]), chosen, options)
+    pack = {name: layout.packed for name, layout in chosen.items()}
+    whole, tolerances, reasons = _run_parts(runner, inputs, [rows], chosen, pack, options)
+    parts = _split(rows[order])
+    split, _, more_reasons = _run_parts(runner, inputs, parts, chosen, pack, options)
     reasons, unchecked = {**more_reasons, **reasons}, set()
     for name in chosen.keys() - reasons.keys():
-        (rates,) = whole[name].activation_rates()
-        expected = 2 * len(rows) * (rates * (1 - rates)).sum()
-        differing = np.bitwise_count(whole[name].packed[0][order] ^ parts[name].packed[0]).sum()
-        if differing > ALWAYS_ALLOWED + tolerances[name] * expected:
-            share = differing / np.prod(whole[name].shape)
+        share, expected = _difference(whole[name][order], split[name], tolerances[name])
+        if share:
             reasons[name] = f"{share:.2g} of its bits change when the rows run in other batches"
         elif not expected:
             unchecked.add(name)
-    return reasons, unchecked
+    return {name: f"{DEPENDENT}: {reason}" for name, reason in reasons.items()}, unchecked
+
+
+def compare_padding(runner, inputs, chosen, masks, found, **options):
+    """Compare the gates of rows with theirs after a change of the inputs under the masks.
+
+    Returns by layer how gates depend on padding. ``found`` are the masks of the batch.
+    """
+    rows = np.arange(min(n_samples_in(inputs), MAX_ROWS))
+    found = {side: mask[: len(rows)] for side, mask in found.items()}
+    if all(mask.all() for mask in found.values()):
+        return {}
+    inputs = tree_map(lambda a: a[: len(rows)], inputs)
+    convert = SampleRows(chosen, masks).converters(inputs, found)
+    before, tolerances, reasons = _run_parts(runner, inputs, [rows], chosen, convert, options)
+    inputs = masks.with_other_padding(inputs, found)
+    after, _, more_reasons = _run_parts(runner, inputs, [rows], chosen, convert, options)
+    reasons = {**more_reasons, **reasons}
+    for name in chosen.keys() - reasons.keys():
+        share, _ = _difference(before[name], after[name], tolerances[name])
+        if share:
+            reasons[name] = f"{share:.2g} of its bits change with the inputs under the mask"
+    return {name: f"its gates depend on padding: {reason}" for name, reason in reasons.items()}
+
+
+def _difference(a, b, tolerance):
+    """Return the share of bits that differ, 0 if rounding may be why, and the number expected.
+
+    That is of rows drawn at random.
+    """
+    (rates,) = a.activation_rates()
+    expected = 2 * len(a) * (rates * (1 - rates)).sum()
+    differing = np.bitwise_count(a.packed[0] ^ b.packed[0]).sum()
+    allowed = ALWAYS_ALLOWED + tolerance * expected
+    return (differing / np.prod(a.shape) if differing > allowed else 0), expected
 
 
 def _split(rows):
@@ -54,7 +89,7 @@ def _split(rows):
     return [*parts, rows] if parts else np.split(rows, len(rows))
 
 
-def _run_parts(runner, inputs, parts, chosen, options):
+def _run_parts(runner, inputs, parts, chosen, pack, options):
     """Return states and tolerances of each layer on parts of a batch; of layers without, why."""
     packed, tolerances, reasons = {name: [] for name in chosen}, {}, {}
     dtypes = {parameter.dtype for parameter in runner.module.parameters()}
@@ -66,7 +101,7 @@ def _run_parts(runner, inputs, parts, chosen, options):
         if mismatch := layout.batch_axis.mismatch(event.gates, n_samples):
             reasons[event.layer] = mismatch
             return
-        packed[event.layer].append(layout.packed(event, n_samples))
+        packed[event.layer].append(pack[event.layer](event, n_samples))
         tolerances[event.layer] = _tolerance({*dtypes, event.values.dtype}, event.values.is_cuda)
         if packed[event.layer][-1].shape[1] != layout.layer.n_bytes:
             reasons[event.layer] = "the number of its gates changes"
