@@ -45,7 +45,7 @@ class Masks:
         if self._mask is None:
             return {}
         if not isinstance(self._mask, str):
-            mask = _as_mask("mask", to_numpy(self._mask)[rows], n_samples_in(inputs))
+            mask = _as_mask("mask", np.asarray(to_numpy(self._mask))[rows], n_samples_in(inputs))
             return {"encoder": mask, "decoder": mask}
         named = dict(named_inputs(self._module, inputs))
         masks = {}
@@ -57,6 +57,12 @@ class Masks:
                     "the one that says which positions are data."
                 )
             masks[side] = _as_mask(name, to_numpy(named[name]), n_samples_in(inputs))
+            if self._mask == "auto" and masks[side].ndim > 2:
+                raise ValueError(
+                    f"{name} has shape {tuple(masks[side].shape)}, and a mask of positions "
+                    "(n_samples, n_positions). Set mask to such an array or to the name of another "
+                    "input; mask=None counts all positions as data."
+                )
         return masks
 
     def _names(self, named):
