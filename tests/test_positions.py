@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from skgate import GateCaptureWarning, GateExtractor, GatingEntropy
+from skgate import ComplexityLoss, GateCaptureWarning, GateExtractor, GatingEntropy
 
 N, T = 20, 7
 LENGTHS = np.random.default_rng(0).integers(2, T + 1, N)
@@ -436,3 +436,37 @@ def test_rows_that_are_as_many_by_chance_are_refused():
     halved[1::2, 5:] = 0  # 32 tokens, four a sample on average
     with pytest.raises(ValueError, match="32 rows, 6 a sample"):
         positions(Unpadded(), batches({"input_ids": whole}, {"input_ids": halved}))
+
+
+# The penalty --------------------------------------------------------------------------------
+
+
+def penalty_of(mask, ids, **call):
+    torch.manual_seed(0)
+    net = Reader()
+    loss = ComplexityLoss(net, "relu", mask=mask, random_state=0)
+    inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(MASK)}
+    if call:
+        loss.find_layers(inputs)
+        with loss.relaxed() as found:
+            net(inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        (gates,) = found
+    else:
+        _, gates = loss.run(inputs)
+    loss.energy_step(gates)
+    penalty = loss(gates)
+    penalty.backward()
+    return penalty.item(), net.up.weight.grad, gates[0][0]
+
+
+@pytest.mark.parametrize("call", [{}, {"positional": True}])
+def test_the_penalty_closes_gates_under_the_mask(call):
+    other = np.where(MASK, IDS, 8 - IDS)
+    penalty, gradient, gates = penalty_of("auto", IDS, **call)
+    assert (gates.reshape(N, T, 6).detach().numpy().any(-1) <= MASK).all()
+    again, same_gradient, _ = penalty_of("attention_mask", other, **call)
+    assert penalty == again
+    torch.testing.assert_close(gradient, same_gradient)
+    unmasked, other_gradient, _ = penalty_of(None, IDS, **call)
+    assert unmasked != penalty
+    assert not torch.allclose(gradient, other_gradient)

@@ -14,6 +14,7 @@ from ._activations import ActivationReader, layer_activations
 from ._coverage import choose_layers
 from ._extractor import GateExtractor, as_extractor
 from ._inputs import InputCaster, call, is_stream, refuse_shuffling, tree_map
+from ._masks import Masks, named_arguments
 from ._models import copy_module, inner_module, prepare_module
 from ._operations import THRESHOLD
 from ._recorder import GateRecorder
@@ -33,6 +34,7 @@ __all__ = [
     "GateRecorder",
     "GateRelaxation",
     "InputCaster",
+    "Masks",
     "ModuleRunner",
     "as_extractor",
     "call",
@@ -42,6 +44,7 @@ __all__ = [
     "inner_module",
     "is_stream",
     "layer_activations",
+    "named_arguments",
     "prepare_module",
     "refuse_shuffling",
     "tree_map",

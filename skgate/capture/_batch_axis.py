@@ -42,8 +42,10 @@ class BatchAxis:
 
     def of_batch(self, tensor, n_samples):
         """Return the same axis, where samples may have another number of positions on it."""
+        if self.repeats == 1 or not n_samples:
+            return self
         repeats, rest = divmod(tensor.shape[self.axis], n_samples)
-        return replace(self, repeats=repeats) if self.repeats > 1 and repeats and not rest else self
+        return self if rest or not repeats else replace(self, repeats=repeats)
 
     def checked_rows(self, layer, tensor, n_samples):
         """Return `rows` of a tensor of a layer, if they are as many as the samples."""

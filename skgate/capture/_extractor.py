@@ -389,7 +389,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     def _choose_layers(self, two, three, inputs, rows):
         """Return the layers to capture, and the coverage, after a comparison of their rows."""
         chosen, coverage = choose_layers(two, three, self.layers, self.exclude)
-        masks = self._masks.of(inputs, rows)
+        masks = self._masks.of(inputs, n_samples_in(inputs), rows)
         reasons = without_positions(chosen, self._masks, masks, self.samples == "position")
         chosen, coverage = refuse_layers(chosen, coverage, reasons)
         drawn = {event.layer for event in three if event.kind == "dropout"}
@@ -410,7 +410,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     def _read(self, reader, inputs, rows, position, batches, labels=None):
         """Return the packed rows of a batch by layer, the sample of each, and their labels."""
         options = {"checked": batches.holds, "constant_is_first": self._constant_is_first}
-        convert = reader.converters(inputs, self._masks.of(inputs, rows))
+        masks = self._masks.of(inputs, n_samples_in(inputs), rows)
+        convert = reader.converters(inputs, masks)
         return reader.collect(self._runner.read(inputs, position, convert, **options), labels)
 
     def _run(self, batches, y):

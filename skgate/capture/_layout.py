@@ -57,19 +57,29 @@ class Layout:
             return ()
         return self.layer.shape[1:] if self.layer.spatial else self.layer.shape[:-1]
 
-    def gates(self, event, n_samples, lengths=()):
-        """Return gates as (n_samples, *positions, n_units, unit_size).
+    def gates(self, tensor, n_samples, lengths=()):
+        """Return gates of a batch as (n_samples, *positions, n_units, unit_size).
 
         A batch may have another number of positions than the first, if its inputs have it: if it is
         one of ``lengths``.
         """
-        batch_axis = self.batch_axis.of_batch(event.gates, n_samples)
+        batch_axis = self.batch_axis.of_batch(tensor, n_samples)
         if batch_axis.repeats not in lengths:
             batch_axis = self.batch_axis
-        rows = batch_axis.checked_rows(event.layer, event.gates, n_samples)
+        rows = batch_axis.checked_rows(self.layer.name, tensor, n_samples)
         if self.units_axis is None:
             return rows.flatten(1, -2)
         return rows.movedim(1 + self.units_axis, -2)
+
+    def fits(self, mask, grid):
+        """Return whether these positions are those that a mask is about, or there are none."""
+        return not self.grid or tuple(grid[: mask.ndim - 1]) == tuple(mask.shape[1:])
+
+    def masked(self, gates, mask):
+        """Return gates by position, closed where the mask, if there is one, is False."""
+        if mask is None or not self.grid or mask.all():
+            return gates
+        return gates * broadcast_mask(self, mask, gates)
 
     def by_sample(self, gates):
         """Return gates by position as (n_samples, n_gates), in the order of the layer's shape."""
@@ -79,7 +89,24 @@ class Layout:
 
     def packed(self, event, n_samples):
         """Return the gates of an event as packed bits, (n_samples, n_bytes)."""
-        return pack_rows(self.by_sample(self.gates(event, n_samples)))
+        return pack_rows(self.by_sample(self.gates(event.gates, n_samples)))
+
+
+def broadcast_mask(layout, mask, gates):
+    """Return a mask with as many axes as gates by position, on their device."""
+    grid = gates.shape[1:-2]
+    if not layout.fits(mask, grid):
+        raise ValueError(
+            f"Layer {layout.layer.name!r} has {sizes(grid)} positions in this batch, and the mask "
+            f"has {sizes(mask.shape[1:])}, so that padding cannot be told from data. Leave the "
+            "layer out with exclude=..., or set mask=None to count all positions as data."
+        )
+    return mask.reshape(*mask.shape, *[1] * (gates.ndim - mask.ndim)).to(gates.device)
+
+
+def sizes(grid):
+    """Return numbers of positions by axis as text."""
+    return "x".join(map(str, grid))
 
 
 def _units_axis(event, axes):

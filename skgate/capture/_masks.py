@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from ..utils.arrays import to_numpy
-from ._inputs import n_samples_in
 
 _NAMES = ("attention_mask", "decoder_attention_mask")
 _OF_DECODER = ("decoder_", "tgt_")
@@ -37,7 +36,7 @@ class Masks:
         inside = self._has_two_sides and name.startswith(_OF_DECODER)
         return "decoder" if inside else "encoder"
 
-    def of(self, inputs, rows):
+    def of(self, inputs, n_samples, rows=None):
         """Return boolean masks of a batch by side, True for data, (n_samples, *positions).
 
         ``rows`` are those of the batch in the data, for a mask that is an array.
@@ -45,7 +44,7 @@ class Masks:
         if self._mask is None:
             return {}
         if not isinstance(self._mask, str):
-            mask = _as_mask("mask", np.asarray(to_numpy(self._mask))[rows], n_samples_in(inputs))
+            mask = _as_mask("mask", np.asarray(to_numpy(self._mask))[rows], n_samples)
             return {"encoder": mask, "decoder": mask}
         named = dict(named_inputs(self._module, inputs))
         masks = {}
@@ -56,7 +55,7 @@ class Masks:
                     f"The inputs hold several masks, {self._names(named)}. Set mask to the name of "
                     "the one that says which positions are data."
                 )
-            masks[side] = _as_mask(name, to_numpy(named[name]), n_samples_in(inputs))
+            masks[side] = _as_mask(name, to_numpy(named[name]), n_samples)
             if self._mask == "auto" and masks[side].ndim > 2:
                 raise ValueError(
                     f"{name} has shape {tuple(masks[side].shape)}, and a mask of positions "
@@ -100,6 +99,12 @@ def named_inputs(module, inputs):
     names = list(inspect.signature(module.forward).parameters)
     names += [f"input {i}" for i in range(len(names), len(values))]
     return list(zip(names, values, strict=False))
+
+
+def named_arguments(module, args, kwargs):
+    """Return the arguments of a call of a module by name, or those in a mapping that is alone."""
+    alone = len(args) == 1 and isinstance(args[0], Mapping)
+    return dict(named_inputs(module, args[0] if alone else args)) | kwargs
 
 
 def _as_mask(name, values, n_samples):

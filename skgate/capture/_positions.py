@@ -9,6 +9,7 @@ import torch
 from ..exceptions import GateCaptureWarning, warn_user
 from ..utils.arrays import pack_rows, to_numpy
 from ._inputs import tree_map
+from ._layout import broadcast_mask, sizes
 
 
 def without_positions(layouts, masks, found, by_position):
@@ -24,29 +25,20 @@ def without_positions(layouts, masks, found, by_position):
         pads = mask is not None and (by_position or not mask.all())
         if by_position and not layout.grid:
             reasons[name] = "it has one row a sample, and rows are positions"
-        elif pads and not _fits(layout.grid, mask):
-            shapes = f"{_sizes(layout.grid)}, and those of the mask {_sizes(mask.shape[1:])}"
+        elif pads and not layout.fits(mask, layout.grid):
+            shapes = f"{sizes(layout.grid)}, and those of the mask {sizes(mask.shape[1:])}"
             reasons[name] = f"padding cannot be told from data: its positions are {shapes}"
         elif by_position:
             by_positions.setdefault((layout.grid, side), []).append(name)
     if len(by_positions) > 1:
         table = "\n".join(
-            f"  {_sizes(grid)} ({side}): {names}" for (grid, side), names in by_positions.items()
+            f"  {sizes(grid)} ({side}): {names}" for (grid, side), names in by_positions.items()
         )
         raise ValueError(
             "With samples='position' all layers need the same positions. Choose layers of one of "
             f"these by layers=...:\n{table}"
         )
     return reasons
-
-
-def _fits(grid, mask):
-    """Return whether the positions of a layer are those that a mask is about, or it has none."""
-    return not grid or tuple(grid[: mask.ndim - 1]) == tuple(mask.shape[1:])
-
-
-def _sizes(grid):
-    return "x".join(map(str, grid))
 
 
 class SampleRows:
@@ -71,21 +63,16 @@ class SampleRows:
 
     @staticmethod
     def _packed(layout, lengths, mask, event, n_samples):
-        gates = layout.gates(
-            event, n_samples, lengths
-        )  # (n_samples, *positions, n_units, unit_size)
+        gates = layout.gates(event.gates, n_samples, lengths)
         grid = tuple(gates.shape[1:-2])
         if grid != layout.grid:
             raise ValueError(
-                f"Layer {event.layer!r} has {_sizes(grid)} positions in this batch and had "
-                f"{_sizes(layout.grid)} in the first: samples of different lengths have no gates "
+                f"Layer {event.layer!r} has {sizes(grid)} positions in this batch and had "
+                f"{sizes(layout.grid)} in the first: samples of different lengths have no gates "
                 "in common. Set samples='position', so that a row is a position, or pad all "
                 "samples to one length."
             )
-        if layout.grid and mask is not None and not mask.all():
-            _require_fit(event.layer, grid, mask)
-            gates = gates & _broadcast(mask, gates)
-        return pack_rows(layout.by_sample(gates))
+        return pack_rows(layout.by_sample(layout.masked(gates, mask)))
 
     def collect(self, arrays, labels):
         """Return the packed rows of a batch, their samples (None: each is one), and labels."""
@@ -125,16 +112,15 @@ class PositionRows:
     @staticmethod
     def _packed(layout, lengths, mask, event, n_samples):
         """Return packed rows, and which of the positions they are, (n_samples, *positions)."""
-        gates = layout.gates(event, n_samples, lengths)  # (n_samples, *positions, n_units, ...)
+        gates = layout.gates(event.gates, n_samples, lengths)
         grid = tuple(gates.shape[1:-2])
         kept = torch.ones((n_samples, *grid), dtype=torch.bool)
         if mask is not None:
-            _require_fit(event.layer, grid, mask)
-            kept &= _broadcast(mask, kept)
+            kept &= broadcast_mask(layout, mask, gates)[..., 0, 0].cpu()
         elif grid != layout.grid and grid[0] not in lengths:
             raise ValueError(
-                f"Layer {event.layer!r} has {_sizes(grid)} positions in this batch and had "
-                f"{_sizes(layout.grid)} in the first, which are not those of the inputs."
+                f"Layer {event.layer!r} has {sizes(grid)} positions in this batch and had "
+                f"{sizes(layout.grid)} in the first, which are not those of the inputs."
             )
         rows = gates.flatten(-2)[kept.to(gates.device)]  # (n_rows, n_units * unit_size)
         return pack_rows(rows), kept.numpy()
@@ -163,20 +149,6 @@ def _for_each(pack, layouts, masks, inputs, found):
         name: partial(pack, layout, lengths, found.get(masks.side_of(name)))
         for name, layout in layouts.items()
     }
-
-
-def _require_fit(layer, grid, mask):
-    if not _fits(grid, mask):
-        raise ValueError(
-            f"Layer {layer!r} has {_sizes(grid)} positions in this batch, and the mask has "
-            f"{_sizes(mask.shape[1:])}, so that padding cannot be told from data. Leave the layer "
-            "out with exclude=..., or set mask=None to count all positions as data."
-        )
-
-
-def _broadcast(mask, gates):
-    """Return a mask with the axes of gates, on their device."""
-    return mask.reshape(*mask.shape, *[1] * (gates.ndim - mask.ndim)).to(gates.device)
 
 
 def _row_labels(labels, kept, samples):

@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from ..capture import TORCH_LOCK, InputCaster, call, eval_mode_without_side_effects, inner_module
+from ..capture import (
+    TORCH_LOCK,
+    InputCaster,
+    call,
+    eval_mode_without_side_effects,
+    inner_module,
+    named_arguments,
+)
 from ..utils.sklearn import POSITIVE, Interval, StrOptions, validate_parameter_constraints
 from ._penalized_layers import PenalizedLayers
 from .energy import GateDensities
@@ -46,6 +53,9 @@ class ComplexityLoss:
         Layers to penalise, selected as by ``layers`` of :class:`GateExtractor`, among those whose
         gates compare a number with a threshold: ReLU and its relatives, not max pooling or dropout.
         ``None``: the last four, or as many as there are; ``"*"``: all.
+    mask : "auto", None or str, default="auto"
+        Input of the module that says which positions are data, as in :class:`GateExtractor`; gates
+        at the others are closed, and have no gradient.
     penalty : {"ebm", "product"}, default="ebm"
         ``"ebm"``: the density is an energy-based model (Eq. 10). ``"product"``: gates are
         independent, which bounds the entropy from above and costs next to nothing.
@@ -109,6 +119,7 @@ class ComplexityLoss:
         module,
         penalized_layers=None,
         *,
+        mask="auto",
         penalty="ebm",
         sampler="flips",
         gate_sharpness=100.0,
@@ -117,10 +128,12 @@ class ComplexityLoss:
         energy_lr=1e-3,
         random_state=None,
     ):
-        options = {name: value for name, value in locals().items() if name in PENALTY_CONSTRAINTS}
-        validate_parameter_constraints(PENALTY_CONSTRAINTS, options, type(self).__name__)
+        constraints = {**PENALTY_CONSTRAINTS, "mask": [None, str]}
+        options = {name: value for name, value in locals().items() if name in constraints}
+        validate_parameter_constraints(constraints, options, type(self).__name__)
         self.module = inner_module(module)
         self.penalized_layers = penalized_layers
+        self.mask = mask
         self.penalty = penalty
         self.sampler = sampler
         self.gate_sharpness = gate_sharpness
@@ -149,7 +162,7 @@ class ComplexityLoss:
             If ``penalized_layers`` selects no layer that can be penalised; the error lists them.
         """
         with TORCH_LOCK:
-            self._layers = PenalizedLayers(self.module, inputs, self.penalized_layers)
+            self._layers = PenalizedLayers(self.module, inputs, self.penalized_layers, self.mask)
         self.layer_names_ = list(self._layers.shapes)
         caster = InputCaster(self.module)
         self._densities = GateDensities(
@@ -172,10 +185,19 @@ class ComplexityLoss:
         The context manager yields a list, which holds the `RelaxedGates` after the block.
         """
         self._require_layers()
-        with TORCH_LOCK, self._layers.relaxation(self.module, self.gate_sharpness) as relaxation:
-            found = []
-            yield found
-        gates, densities = self._layers.shaped(relaxation.gates), self._densities
+        inputs, found = {}, []
+
+        def keep(module, args, kwargs):
+            inputs.update(named_arguments(module, args, kwargs))
+
+        hook = self.module.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            relaxation = self._layers.relaxation(self.module, self.gate_sharpness)
+            with TORCH_LOCK, relaxation:
+                yield found
+        finally:
+            hook.remove()
+        gates, densities = self._layers.shaped(relaxation.gates, inputs), self._densities
         stacks = (torch.stack([gates[name] for name in g.names]) for g in densities.groups)
         found.append(RelaxedGates(stack.to(densities.dtype) for stack in stacks))
 

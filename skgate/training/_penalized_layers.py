@@ -7,6 +7,7 @@ from ..capture import (
     THRESHOLD,
     GateRecorder,
     GateRelaxation,
+    Masks,
     ModuleRunner,
     choose_layers,
     with_shapes_in_errors,
@@ -16,38 +17,48 @@ from ..capture import (
 class PenalizedLayers:
     """The layers of a module to penalise, found by running it on a few samples.
 
-    ``selection`` is None for the last four. ``shapes`` has the shape of the gates of a sample, by
-    layer: (channels, height, width), or (n_gates,).
+    ``selection`` is None for the last four, and ``mask`` as in `ComplexityLoss`. ``shapes`` has the
+    shape of the gates of a sample, by layer: (channels, height, width), or (n_gates,).
     """
 
-    def __init__(self, module, inputs, selection):
+    def __init__(self, module, inputs, selection, mask=None):
         with with_shapes_in_errors(inputs):
             record = partial(GateRecorder, sampling="off", smooth=False)
             two, three = ModuleRunner(module, record, train=False, seed=0).dry_run(inputs)
-        self._axes = _choose(two, three, selection, type(module).__name__)
+        self._layouts = _choose(two, three, selection, type(module).__name__)
         self._constant_first = {event.layer for event in three if event.constant_is_first}
+        self._masks = Masks(module, mask)
         gates = {event.layer: event.gates for event in three}
-        self.shapes = {n: tuple(self._shaped(n, gates[n]).shape[1:]) for n in self._axes}
+        self.shapes = {n: tuple(self._shaped(n, gates[n], {}).shape[1:]) for n in self._layouts}
 
-    def _shaped(self, name, gates):
+    def _shaped(self, name, gates, masks):
         """Return gates as (n_samples, channels, height, width), or (n_samples, n_gates)."""
-        rows = self._axes[name].rows(gates)  # (n_samples, ..., gates of a unit)
-        if rows.ndim == 5 and rows.shape[2] * rows.shape[3] > 1:
-            return rows.movedim(-1, 2).flatten(1, 2)
-        return rows.flatten(1)
+        layout = self._layouts[name]
+        rows = layout.batch_axis.rows(gates)  # (n_samples, ..., gates of a unit)
+        gates = layout.gates(gates, len(rows))  # (n_samples, *positions, n_units, unit_size)
+        gates = layout.masked(gates, masks.get(self._masks.side_of(name)))
+        if layout.layer.spatial and len(layout.grid) == 2:
+            return gates.movedim((-2, -1), (1, 2)).flatten(1, 2)
+        return layout.by_sample(gates)
 
     def relaxation(self, module, sharpness):
         """Return the context manager that relaxes and keeps the gates of a run."""
-        return GateRelaxation(module, self._axes, sharpness, self._constant_first)
+        return GateRelaxation(module, self._layouts, sharpness, self._constant_first)
 
-    def shaped(self, gates):
-        """Return the gates of a run by layer, (n_samples, *shape), after checking their shapes."""
+    def shaped(self, gates, inputs):
+        """Return the gates of a run by layer, (n_samples, *shape), after checking their shapes.
+
+        ``inputs`` are those of the run, by name.
+        """
         if missing := [name for name in self.shapes if name not in gates]:
             raise ValueError(
                 f"The penalised layers {missing} ran on the first samples but not on others. Take "
                 "data-dependent control flow out of forward."
             )
-        shaped = {name: self._shaped(name, gates[name]) for name in self.shapes}
+        first = next(iter(self.shapes))
+        n_samples = len(self._layouts[first].batch_axis.rows(gates[first]))
+        masks = self._masks.of(inputs, n_samples)
+        shaped = {name: self._shaped(name, gates[name], masks) for name in self.shapes}
         for name, layer in shaped.items():
             if tuple(layer.shape[1:]) != self.shapes[name]:
                 raise ValueError(
@@ -58,7 +69,7 @@ class PenalizedLayers:
 
 
 def _choose(two, three, selection, module_name):
-    """Return the batch axis of each layer to penalise, from runs on two and three samples."""
+    """Return the layout of each layer to penalise, from runs on two and three samples."""
     candidates = [event.operation in THRESHOLD and event.gates is not None for event in three]
     two, three = list(compress(two, candidates)), list(compress(three, candidates))
     try:
@@ -74,4 +85,4 @@ def _choose(two, three, selection, module_name):
             "a number with a threshold, as ReLU and its relatives do. Use F.relu or nn.ReLU, or "
             "lam=0."
         )
-    return {name: layout.batch_axis for name, layout in chosen.items()}
+    return chosen
