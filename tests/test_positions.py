@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from skgate import ComplexityLoss, GateCaptureWarning, GateExtractor, GatingEntropy
+from skgate import (
+    ComplexityLoss,
+    GateCaptureWarning,
+    GateExtractor,
+    GatingEntropy,
+    GibbsLayerMI,
+)
 
 N, T = 20, 7
 LENGTHS = np.random.default_rng(0).integers(2, T + 1, N)
@@ -470,3 +476,14 @@ def test_the_penalty_closes_gates_under_the_mask(call):
     unmasked, other_gradient, _ = penalty_of(None, IDS, **call)
     assert unmasked != penalty
     assert not torch.allclose(gradient, other_gradient)
+
+
+def test_measures_of_layers_warn_of_padding():
+    net, y = Reader(), np.arange(N) % 2
+    share = f"{(1 - MASK[:10].mean()):.0%}"
+    with pytest.warns(UserWarning, match=f"Up to {share} of the positions .* count them as data"):
+        inputs = {"input_ids": IDS[:10], "attention_mask": MASK[:10]}
+        GibbsLayerMI(net).fit(inputs, y[:10])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GibbsLayerMI(net).fit({"input_ids": IDS, "attention_mask": np.ones_like(MASK)}, y)

@@ -15,6 +15,7 @@ from . import _operations as ops
 from ._batch_axis import CONSTANT, BatchAxis, find_batch_axis
 from ._coverage import select
 from ._inputs import check_inputs, refuse_shuffling, sampled_batches
+from ._masks import padding_share
 from ._models import prepare_module
 from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
 from ._substitutes import DETERMINISTIC, DRY_RUN
@@ -178,15 +179,21 @@ class ActivationReader:
         batches, y, self.sampled = sampled_batches(
             check_inputs(estimator, X, reset=reset), y, self.batch_size, max_samples, random_state
         )
-        start = 0
+        start, padding = 0, 0.0
         for inputs, labels in each_batch(batches, seed=0):
             if reset and start == 0:
                 self._find_layers(inputs)
+            padding = max(padding, padding_share(self._runner.module, inputs))
             options = {"checked": batches.holds, "read_before_activation": self._unactivated}
             arrays = self._runner.read(inputs, 0, self._converters, **options)
             stop = start + len(next(iter(arrays.values())))
             yield arrays, labels if y is None else y[start:stop]
             start = stop
+        if padding:
+            warn_user(
+                f"Up to {padding:.0%} of the positions of a batch are under a mask, and measures of "
+                "layers count them as data. Pass samples of one length."
+            )
 
     def _find_layers(self, inputs):
         opaque = {}

@@ -72,9 +72,7 @@ class Masks:
                     "Name one of them, or pass an array of shape (n_samples, n_positions)."
                 )
             return [self._mask]
-        usual = [n for n in named if n in _NAMES or "padding_mask" in n]
-        # such a mask repeats that of the encoder
-        return [n for n in usual if not n.startswith(("memory_", "cross_"))]
+        return _usual(named)
 
     def with_other_padding(self, inputs, masks):
         """Return inputs that hold, under the masks, what they hold at other positions."""
@@ -89,6 +87,21 @@ class Masks:
             return dict(changed)
         values = tuple(value for _, value in changed)
         return values if isinstance(inputs, tuple) else values[0]
+
+
+def padding_share(module, inputs):
+    """Return the share of positions that masks with the usual names say are no data."""
+    named = dict(named_inputs(module, inputs))
+    found = {name: np.asarray(to_numpy(named[name])) for name in _usual(named)}
+    masks = [_as_mask(name, v, len(v)) for name, v in found.items() if v.ndim == 2]
+    return max((1 - float(mask.double().mean()) for mask in masks), default=0.0)
+
+
+def _usual(names):
+    """Return those that masks are usually called."""
+    usual = [n for n in names if n in _NAMES or "padding_mask" in n]
+    # such a mask repeats that of the encoder
+    return [n for n in usual if not n.startswith(("memory_", "cross_"))]
 
 
 def named_inputs(module, inputs):
