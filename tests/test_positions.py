@@ -481,8 +481,8 @@ def test_the_penalty_closes_gates_under_the_mask(call):
 def test_measures_of_layers_warn_of_padding():
     net, y = Reader(), np.arange(N) % 2
     share = f"{(1 - MASK[:10].mean()):.0%}"
+    inputs = {"input_ids": IDS[:10], "attention_mask": MASK[:10]}
     with pytest.warns(UserWarning, match=f"Up to {share} of the positions .* count them as data"):
-        inputs = {"input_ids": IDS[:10], "attention_mask": MASK[:10]}
         GibbsLayerMI(net).fit(inputs, y[:10])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -191,8 +191,8 @@ class ActivationReader:
             start = stop
         if padding:
             warn_user(
-                f"Up to {padding:.0%} of the positions of a batch are under a mask, and measures of "
-                "layers count them as data. Pass samples of one length."
+                f"Up to {padding:.0%} of the positions of a batch are under a mask, and measures "
+                "of layers count them as data. Pass samples of one length."
             )
 
     def _find_layers(self, inputs):
