@@ -33,11 +33,11 @@ class Layout:
         """Return the layout of an event."""
         *axes, unit_size = batch_axis.rows(event.gates).shape[1:]
         units_axis = _units_axis(event, axes)
-        shape, spatial = (torch.Size(axes).numel(),), event.one_hot
+        pooled = event.operation in POOLING
+        shape, spatial = (torch.Size(axes).numel(),), pooled
         if units_axis is not None:
             grid = [size for axis, size in enumerate(axes) if axis != units_axis]
-            spatial = event.one_hot or event.operation in POOLING or event.after_convolution
-            spatial = spatial or len(grid) > 1
+            spatial = pooled or event.after_convolution or len(grid) > 1
             shape = (axes[units_axis], *grid) if spatial else (*grid, axes[units_axis])
         layer = GateLayer(
             name=event.layer,
