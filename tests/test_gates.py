@@ -304,7 +304,12 @@ def test_router_of_tokens_has_a_unit_a_token():
     extractor = fit(net, tokens)
     expected = np.eye(8, dtype=bool)[chosen].reshape(20, 40)
     np.testing.assert_array_equal(gates(extractor, "argmax", tokens), expected)
-    assert extractor.transform(tokens).layers[0].unit_size == 8
+    (layer,) = extractor.transform(tokens).layers
+    assert (layer.unit_size, layer.shape, layer.spatial) == (8, (5, 1), False)
+    by_token = gates(fit(net, tokens, samples="position"), "argmax", tokens)
+    np.testing.assert_array_equal(by_token, expected.reshape(100, 8))
+    top = fit(Net(lambda net, z: sparse(z)), tokens).transform(tokens).layers[0]
+    assert (top.unit_size, top.shape, top.spatial) == (1, (5, 8), False)
 
 
 def test_top_k_over_the_batch_is_refused_by_name():

@@ -68,7 +68,7 @@ class Layout:
             batch_axis = self.batch_axis
         rows = batch_axis.checked_rows(event.layer, event.gates, n_samples)
         if self.units_axis is None:
-            return rows.flatten(1, -2)
+            return rows.reshape(len(rows), -1, rows.shape[-1])  # a sample may have one number
         return rows.movedim(1 + self.units_axis, -2)
 
     def by_sample(self, gates):

@@ -115,9 +115,7 @@ class GateRecorder(Tracer):
             self._n_covering -= 1
             if output is None or self._n_covering:  # after an error; inside another such module
                 return
-            event = Event(
-                self._numbered(name), "custom", "custom", module, after=self._after
-            )
+            event = Event(self._numbered(name), "custom", "custom", module, after=self._after)
             if self.wanted(event.layer):
                 with torch._C.DisableTorchFunction():
                     gates = read_gates(name, self.gates[name], module, inputs, output)
