@@ -1199,7 +1199,7 @@ def test_network_without_gates_raises_with_what_ran():
     net = nn.Sequential(linear(5, 4), nn.Softmax(-1))
     with pytest.raises(
         ValueError,
-        match=r"(?s)Sequential has no gating layer.*Write.*ran:.*1\b.*softmax.*not captured",
+        match=r"(?s)Sequential has no gating layer.*Set gates=.*ran:.*1\b.*softmax.*not captured",
     ):
         GateExtractor(net).fit(X5)
     with pytest.raises(ValueError, match="no non-linear operation ran"):

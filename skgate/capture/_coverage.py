@@ -16,6 +16,10 @@ DEPENDENT = "its gates of a row depend on the other rows of the batch"
 #: Said of a layer that is captured all the same.
 UNCHECKED = "rows not compared between batches: in the first batch all have equal gates"
 
+#: Kinds of operations that may gate the data.
+MAY_GATE = ("comparison", "custom", "dropout", "hidden", "max pooling", "smooth activation",
+            "threshold", "top-k")  # fmt: skip
+
 
 class Coverage(NamedTuple):
     """Whether one non-linear operation was captured, or the reason why not."""
@@ -118,9 +122,9 @@ def warn_missed(coverage):
         for r in coverage
         if not r.captured
         and r.n_gates == 0
-        and r.reason not in (CONSTANT, EXCLUDED)
+        and r.reason not in (CONSTANT, EXCLUDED, ops.SELECTS_NOTHING, ops.READ_BY_FUNCTION)
         and not r.reason.startswith(ops.DROPS_NOTHING)
-        and r.kind in ("hidden", "smooth activation", "threshold", "max pooling", "dropout")
+        and r.kind in MAY_GATE
     ]
     if missed:
         warn_user(f"Not among the gating states:\n{Coverage.table(missed)}", GateCaptureWarning)
@@ -146,7 +150,7 @@ def check_layers(name, chosen, coverage, layers):
     if drawn:
         remedies.append(f"Set layers={list(chosen)} to measure the drawn gates all the same.")
     else:
-        remedies.append("Write gates made by arithmetic, such as z * (z > 0), as F.relu(z).")
+        remedies.append("Set gates= to read gates that a kernel or a custom function hides.")
     raise ValueError(
         f"{message}. {' '.join(remedies)} These operations ran:\n{Coverage.table(coverage)}"
     )

@@ -19,6 +19,7 @@ from ..utils.sklearn import (
     check_is_fitted,
 )
 from ._coverage import check_layers, choose_layers, refuse_layers, warn_missed
+from ._custom_gates import match_gates
 from ._inputs import Batches, check_inputs, n_samples_in, refuse_shuffling, sampled_batches
 from ._masks import Masks
 from ._models import prepare_module
@@ -33,8 +34,12 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     """Transformer from raw inputs of a torch module to its gating states.
 
     The module runs in evaluation mode, and the gates are read of each operation that lets some of
-    its input through: ReLU and its relatives, max pooling, dropout, whether called as modules,
-    functions or tensor methods. The module itself is left unchanged.
+    its input through, whether called as a module, a function or a tensor method: ReLU and its
+    relatives, max pooling, dropout; ``topk``, and ``argmax`` and ``max`` along an axis whose
+    indices select data, which have a gate for each entry of their input; comparisons whose result
+    multiplies or selects data, such as ``z * (z > threshold)``, whose gates are open where ``z`` is
+    above the threshold, also if it is written ``z <= threshold``. The module itself is left
+    unchanged.
 
     The gates of a row may depend on that row alone. ``fit`` therefore runs up to 64 rows of the
     first batch, without sampling, at once and again in smaller batches in another order. A layer
@@ -67,6 +72,12 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     smooth : bool, default=False
         Whether smooth activations (SiLU, GELU, tanh, ...) count as layers with gates
         ``input > 0``.
+    gates : None or dict of str to callable, default=None
+        Functions ``(module, inputs, output)`` that return the gates of a module whose name matches
+        the pattern, after each of its calls, as a bool tensor: for kernels that hide them, such as
+        ``{"sae.*": lambda module, inputs, output: output != 0}``. ``inputs`` is the tuple of its
+        positional arguments. Operations and modules inside that module then have no gates of their
+        own.
     sampling : {"off", "on"}, default="off"
         ``"off"``: random numbers that the module draws are replaced by their means, and dropout,
         which drops nothing, is no layer. ``"on"``: they are drawn from ``random_state``. Batch
@@ -90,8 +101,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         that calls it and its own; with ``:1``, ``:2``, ... for further calls.
     coverage_ : list of Coverage
         A record ``(layer, operation, kind, n_gates, captured, reason)`` for each non-linear
-        operation that ran. A reason beside a captured layer says that its rows were not compared:
-        all have equal gates, or there is only one.
+        operation that ran, and for each custom autograd function or operator, which may hide
+        gates. A reason beside a captured layer says that its rows were not compared: all have
+        equal gates, or there is only one.
     n_features_in_ : int
         Only when ``X`` is an array.
 
@@ -123,6 +135,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         "samples": [StrOptions({"sample", "position"})],
         "mask": [None, str, "array-like"],
         "smooth": ["boolean"],
+        "gates": [None, dict],
         "sampling": [StrOptions({"on", "off"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
@@ -139,6 +152,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         samples="sample",
         mask="auto",
         smooth=False,
+        gates=None,
         sampling="off",
         batch_size=256,
         device="auto",
@@ -151,6 +165,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         self.samples = samples
         self.mask = mask
         self.smooth = smooth
+        self.gates = gates
         self.sampling = sampling
         self.batch_size = batch_size
         self.device = device
@@ -175,8 +190,10 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         ------
         ValueError
             If ``X`` is not as described, the module has no gating layer or, unless ``layers``
-            names them, none but dropout, or if ``layers`` or ``exclude`` names none; the error
-            lists the layers.
+            names them, none but dropout, or if ``layers``, ``exclude`` or ``gates`` names none;
+            the error lists the layers.
+        TypeError
+            If a function of ``gates`` returns no tensor of booleans.
         """
         X = self._start(X)
         batches = Batches(X, self.batch_size)
@@ -371,7 +388,12 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         """Set the module, its layers and its coverage from a first batch."""
         with with_shapes_in_errors(inputs):
             self.module_ = prepare_module(self.module, inputs, self.device, self._seed)
-            recorder = partial(GateRecorder, sampling=self.sampling, smooth=self.smooth)
+            recorder = partial(
+                GateRecorder,
+                sampling=self.sampling,
+                smooth=self.smooth,
+                gates=match_gates(self.module_, self.gates),
+            )
             train = self.sampling == "on"
             self._runner = ModuleRunner(self.module_, recorder, train=train, seed=self._seed)
             two, three = self._runner.dry_run(inputs)

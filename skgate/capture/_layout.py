@@ -33,11 +33,11 @@ class Layout:
         """Return the layout of an event."""
         *axes, unit_size = batch_axis.rows(event.gates).shape[1:]
         units_axis = _units_axis(event, axes)
-        shape, spatial = (torch.Size(axes).numel(),), event.one_hot
+        pooled = event.operation in POOLING
+        shape, spatial = (torch.Size(axes).numel(),), pooled
         if units_axis is not None:
             grid = [size for axis, size in enumerate(axes) if axis != units_axis]
-            spatial = event.one_hot or event.operation in POOLING or event.after_convolution
-            spatial = spatial or len(grid) > 1
+            spatial = pooled or event.after_convolution or len(grid) > 1
             shape = (axes[units_axis], *grid) if spatial else (*grid, axes[units_axis])
         layer = GateLayer(
             name=event.layer,
@@ -68,7 +68,7 @@ class Layout:
             batch_axis = self.batch_axis
         rows = batch_axis.checked_rows(self.layer.name, tensor, n_samples)
         if self.units_axis is None:
-            return rows.flatten(1, -2)
+            return rows.reshape(len(rows), -1, rows.shape[-1])  # a sample may have one number
         return rows.movedim(1 + self.units_axis, -2)
 
     def fits(self, mask, grid):

@@ -8,14 +8,34 @@ form, so that ``nn.ReLU``, ``F.relu``, ``torch.relu``, ``Tensor.relu`` and ``Ten
 import torch
 from torch.overrides import resolve_name
 
+#: Comparison -> whether it holds above a threshold, where a gate is open. One of equality opens a
+#: gate where it does not hold.
+COMPARISONS = {"gt": True, "ge": True, "ne": True, "lt": False, "le": False, "eq": False}
+
+#: Comparison -> the same with its operands exchanged.
+MIRRORED = {"gt": "lt", "ge": "le", "ne": "ne", "lt": "gt", "le": "ge", "eq": "eq"}
+
+#: Other name of an operation -> its name.
+ALIASES = {
+    **{f"__{name}__": name for name in COMPARISONS},
+    **{f"{name}_": name for name in COMPARISONS},
+    "greater": "gt",
+    "greater_equal": "ge",
+    "less": "lt",
+    "less_equal": "le",
+    "not_equal": "ne",
+}
+
 
 def operation_name(function, args, kwargs):
     """Return the name of the operation that an intercepted call is, or None."""
+    if isinstance(function, torch._ops.OpOverload):
+        function = function.overloadpacket
     name = resolve_name(function)
     if name is None:
         return None
     name = name.rpartition(".")[2]
-    name = name if name.startswith("_") else name.removesuffix("_")
+    name = ALIASES.get(name) or (name if name.startswith("_") else name.removesuffix("_"))
     if name in ("max", "min"):  # of two tensors, torch.max is torch.maximum
         other = args[1] if len(args) > 1 else kwargs.get("other")
         return f"{name}imum" if isinstance(other, torch.Tensor) else name
@@ -70,19 +90,59 @@ def above(x, *thresholds):
 #: Operations that end with a ReLU: their output has its gates.
 RECTIFIED = {"rnn_relu_cell"}
 
+
+def first_indices(operation, output, args, kwargs):
+    """Return the axis of an order, and the indices of the first along it; or Nones."""
+    arguments = by_name(FIRST.get(operation, ()), args, kwargs)
+    dim = arguments.get("dim", arguments.get("axis", -1 if operation == "topk" else None))
+    if operation not in FIRST or dim is None:
+        return None, None
+    indices = output if isinstance(output, torch.Tensor) else output[1]
+    same_axes = indices.ndim == arguments["input"].ndim
+    return dim, indices if same_axes else indices.unsqueeze(dim)
+
+
 #: Smooth activations; ``smooth=True`` reads ``input > 0``.
 SMOOTH = {
     "celu", "elu", "gelu", "hardswish", "logsigmoid", "mish", "selu", "sigmoid", "silu",
     "softplus", "softsign", "tanh", "tanhshrink",
 }  # fmt: skip
 
-#: Operation with gates that cannot be read -> why, and what to use instead.
-HIDDEN = {
+#: Order of data along an axis -> its kind, and why it is no layer unless its indices select data.
+ORDERS = {
     **dict.fromkeys(
         ("max", "min", "amax", "amin"),
-        "it selects along an axis; nn.AdaptiveMaxPool2d(1) and the like have gates",
+        ("hidden", "it selects along an axis; nn.AdaptiveMaxPool2d(1) and the like have gates"),
     ),
-    "where": "it selects by any condition; F.relu and the like have gates",
+    **dict.fromkeys(
+        ("argmax", "argmin", "topk", "sort", "argsort", "msort", "median", "kthvalue"),
+        ("ordering", "its indices select no data"),
+    ),
+}
+
+#: Order whose indices are the first, or the first k, along an axis -> names of its arguments.
+FIRST = {
+    "topk": ("input", "k", "dim"),
+    **dict.fromkeys(("argmax", "argmin", "max", "min"), ("input", "dim")),
+}
+
+#: Why an order is no layer although its indices select data.
+NO_INDICES = "its order selects data; torch.topk, argmax and max along an axis have gates"
+
+#: Why gates that nothing shows cannot be read.
+CUSTOM = "the custom {} may hide gates; write it in torch functions, or read them by gates="
+
+#: Why an operation inside a module with a function for its gates is no layer.
+READ_BY_FUNCTION = "its gates are read by gates="
+
+#: Why a comparison is no layer.
+SELECTS_NOTHING = "its result neither multiplies nor selects data"
+
+#: Why a mask is no layer.
+UNKNOWN_MASK = "data that are no comparison of numbers select data; use z > threshold, or gates="
+
+#: Operation with gates that cannot be read -> why, and what to use instead.
+HIDDEN = {
     "rnn_relu": "its ReLUs run inside one fused call; write the recurrence with nn.RNNCell",
     "lp_pool1d": "its ReLU acts on absolute values and closes no gate",
     "lp_pool2d": "its ReLU acts on absolute values and closes no gate",
@@ -116,10 +176,7 @@ NONLINEAR = {
          "square", "pow", "__pow__", "sin", "cos", "tan", "atan", "erf", "reciprocal", "norm"),
         "smooth",
     ),
-    **dict.fromkeys(
-        ("sign", "round", "floor", "ceil", "argmax", "argmin", "topk", "sort", "argsort", "median",
-         "kthvalue"), "ordering",
-    ),
+    **dict.fromkeys(("sign", "round", "floor", "ceil"), "ordering"),
 }  # fmt: skip
 
 #: Dropout -> number of leading axes that its mask has; None for a gate per element.
@@ -135,6 +192,27 @@ DROPOUT = {
 
 #: Start of the reason why a dropout is no layer.
 DROPS_NOTHING = "it drops nothing"
+
+# Where tensors come from --------------------------------------------------------------------
+
+#: Operations whose first tensor alone is in the output.
+CASTS = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
+
+#: Operations whose output has the shape of a tensor, whatever that holds.
+UNRELATED = {"zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like",
+             "new_zeros", "new_ones", "new_full"}  # fmt: skip
+
+#: Operations whose output holds nothing yet; a kernel may write to it, unseen.
+UNINITIALISED = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+
+#: Operations that look for overflow.
+GUARDS = {"isnan", "isinf", "isfinite", "isposinf", "isneginf"}
+
+#: Operations after which a mask is a number, such as a count.
+REDUCTIONS = {"sum", "nansum", "mean", "nanmean", "count_nonzero", "norm", "var", "std"}
+
+#: Operations that subtract the second operand.
+SUBTRACTIONS = {"sub", "__sub__", "__isub__", "subtract"}
 
 # Linear layers ------------------------------------------------------------------------------
 

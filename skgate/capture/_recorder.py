@@ -1,15 +1,22 @@
 """`GateRecorder`: the gates of each non-linear operation that a module runs."""
 
+import contextlib
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from . import _operations as ops
+from ._custom_gates import custom_functions, is_custom, read_gates
 from ._pooling import POOLING, max_pool
+from ._selections import Selections, first_k
 from ._substitutes import DETERMINISTIC, DRY_RUN, MEANS, WITHOUT_SIDE_EFFECTS, dropout_mask
 from ._tracer import Tracer, has_floats
+
+#: Operations that have gates, or may have.
+GATING = {*ops.THRESHOLD, *ops.COMPARISONS, *ops.ORDERS, *POOLING}
 
 
 @dataclass
@@ -46,7 +53,10 @@ class GateRecorder(Tracer):
     random numbers are drawn or replaced by their means, as a dry run replaces them in any case.
     ``smooth`` activations have gates, ``input > 0``. ``wanted`` tells by name whether the gates of
     a layer are read. Layers in ``constant_is_first`` compare a constant with data, in this order;
-    by default it is found out.
+    by default it is found out. ``gates`` has functions that return the gates of modules, by name.
+
+    A dry run without ``wanted`` finds the layers: gates of a comparison, or of an order, are in
+    its event once its result selects data.
     """
 
     def __init__(
@@ -59,18 +69,120 @@ class GateRecorder(Tracer):
         dry_run=False,
         wanted=None,
         constant_is_first=None,
+        gates=None,
     ):
         super().__init__(module)
         self.sampling, self.smooth, self.report, self.dry_run = sampling, smooth, report, dry_run
         self.wanted, self.constant_is_first = wanted or (lambda name: True), constant_is_first
+        self.gates, self._n_covering = gates or {}, 0
+        self.selections = None
+        if dry_run and wanted is None:
+            self.selections = Selections(module, partial(self._hide, reason=ops.UNKNOWN_MASK))
+        self._n_gating = 0
         self.draws = sampling == "on" and not dry_run
         still = DRY_RUN if dry_run else DETERMINISTIC
         self.substitutes = WITHOUT_SIDE_EFFECTS if self.draws else still
         self._after = None
 
+    def __enter__(self):
+        super().__enter__()
+        for name, module in self._module.named_modules():
+            name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
+            if name in self.gates:
+                enter, leave = self._cover(name)
+                self._hooks += [
+                    module.register_forward_pre_hook(enter),
+                    module.register_forward_hook(leave, always_call=True),
+                ]
+        self._functions = contextlib.ExitStack()
+        if self.selections is not None:
+            self._functions.enter_context(custom_functions(self._autograd_function))
+        return self
+
+    def __exit__(self, *error):
+        self._functions.close()
+        if self.selections is not None:
+            self.selections.finish()
+        return super().__exit__(*error)
+
+    def _cover(self, name):
+        """Return hooks that read the gates of a module by the user's function."""
+
+        def enter(*_):
+            self._n_covering += 1
+
+        def leave(module, inputs, output):
+            self._n_covering -= 1
+            if output is None or self._n_covering:  # after an error; inside another such module
+                return
+            event = Event(self._numbered(name), "custom", "custom", module, after=self._after)
+            if self.wanted(event.layer):
+                with torch._C.DisableTorchFunction():
+                    gates = read_gates(name, self.gates[name], module, inputs, output)
+                    alike = isinstance(output, torch.Tensor) and output.shape == gates.shape
+                    self._read(event, gates.unsqueeze(-1), output if alike else gates)
+            self.report(event)
+
+        return enter, leave
+
+    def _handle(self, operation, function, args, kwargs):
+        handle = self._handle_covered if self._n_covering else super()._handle
+        if self.selections is None:
+            return handle(operation, function, args, kwargs)
+        if is_custom(function) and self.selections.any_data(args, kwargs):
+            self._hide(operation, ops.CUSTOM.format(f"operator {function}"))
+        run = partial(handle, operation, function, args, kwargs)
+        return self.selections.follow(operation, args, kwargs, run)
+
+    def _handle_covered(self, operation, function, args, kwargs):
+        if operation in ops.LINEAR:
+            return self._linear(operation, function, args, kwargs)
+        if self.selections is not None and operation in self.handlers:
+            path, module = self._place(operation)
+            self.report(Event(path, operation, "custom", module, reason=ops.READ_BY_FUNCTION))
+        return self._run(operation, function, args, kwargs)
+
+    def _hide(self, operation, reason):
+        """Report gates that cannot be read. The name is not counted: other runs do not see it."""
+        if not self._n_covering:
+            path, module = self._place(operation)
+            self.report(Event(path, operation, "hidden", module, reason=reason))
+
+    def _autograd_function(self, cls, args, run):
+        """Run a custom autograd function; report it unless its gates are seen inside."""
+        is_data, n_gating = self.selections.any_data(args), self._n_gating
+        output = run()
+        seen = n_gating < self._n_gating and self.selections.knows(output)
+        if is_data and not seen:
+            self._hide(cls.__name__, ops.CUSTOM.format(f"autograd function {cls.__name__}"))
+        return output
+
     def _event(self, operation, kind, **details):
         layer, module = self._locate(operation)
+        self._n_gating += operation in GATING
         return Event(layer, operation, kind, module, after=self._after, **details)
+
+    def _decide(self, event, kind, x, read, threshold=None, why_hidden=""):
+        """Report an operation that is a layer of this kind if its outcome selects data.
+
+        ``read`` returns its gates and the gated numbers, unless ``why_hidden`` says that these
+        have none. Returns the `Candidate` of a first run.
+        """
+        if self.selections is None:
+            if not why_hidden and self.wanted(event.layer):
+                self._read(event, *read())
+            self.report(event)
+            return None
+        if not self.selections.is_data(x) or self.selections.is_outcome(x):
+            return None
+        fields = {"kind": "hidden", "reason": why_hidden}
+        if not why_hidden:
+            self._read(event, *read())
+            fields = {"kind": kind, "reason": "", "gates": event.gates}
+            event.gates = None
+        self.report(event)
+        numbers = None if kind == "comparison" else x
+        return self.selections.add(event, numbers, threshold, **fields)
 
     def _read(self, event, gates, values):
         event.gates = gates
@@ -164,6 +276,48 @@ class GateRecorder(Tracer):
         self.report(event)
         return function(*args, **kwargs)
 
+    def _compare(self, operation, function, args, kwargs):
+        output = self._run(operation, function, args, kwargs)
+        if not has_floats(args, kwargs):
+            return output
+        first, second = ops.by_name(("input", "other"), args, kwargs).values()
+        # Python asks the subclass first: with a parameter t, z > t runs as t < z
+        if isinstance(first, nn.Parameter) and not isinstance(second, nn.Parameter):
+            operation, first, second = ops.MIRRORED[operation], second, first
+        event = self._event(operation, "comparison", reason=ops.SELECTS_NOTHING)
+        if self.selections is None:
+            event.constant_is_first = event.layer in (self.constant_is_first or ())
+        else:
+            event.constant_is_first = self.selections.threshold_is_first(first, second)
+        if event.constant_is_first:
+            operation, first, second = ops.MIRRORED[operation], second, first
+
+        def read():
+            holds = output.bool().unsqueeze(-1)
+            return (holds if ops.COMPARISONS[operation] else ~holds), first
+
+        whole = "" if output.ndim else "it has one bit for the whole batch"
+        self._decide(event, "comparison", first, read, second, why_hidden=whole)
+        return output
+
+    def _order(self, operation, function, args, kwargs):
+        output = self._run(operation, function, args, kwargs)
+        if not has_floats(args, kwargs):
+            return output
+        kind, reason = ops.ORDERS[operation]
+        event = self._event(operation, kind, reason=reason)
+        x = args[0] if args else kwargs["input"]
+        dim, indices = ops.first_indices(operation, output, args, kwargs)
+        why_hidden = "" if indices is not None else ops.NO_INDICES
+        event.one_hot = indices is not None and indices.shape[dim] == 1
+        if event.one_hot and event.after and dim % x.ndim - x.ndim == event.after[0]:
+            event.after = event.after[0], 1  # of the units, one is left
+        read = partial(first_k, x, indices, dim)
+        candidate = self._decide(event, "top-k", x, read, why_hidden=why_hidden)
+        if candidate and operation == "topk":
+            candidate.select()
+        return output
+
     def _hidden(self, operation, function, args, kwargs):
         self.report(self._event(operation, "hidden", reason=ops.HIDDEN[operation]))
         return function(*args, **kwargs)
@@ -203,6 +357,8 @@ class GateRecorder(Tracer):
         **dict.fromkeys(POOLING, _pool),
         **dict.fromkeys(ops.DROPOUT, _dropout),
         **dict.fromkeys(ops.SMOOTH, _smooth_activation),
+        **dict.fromkeys(ops.COMPARISONS, _compare),
+        **dict.fromkeys(ops.ORDERS, _order),
         **dict.fromkeys(ops.HIDDEN, _hidden),
         **dict.fromkeys(ops.NONLINEAR, _nonlinear),
         **dict.fromkeys(MEANS, _random),

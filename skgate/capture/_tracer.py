@@ -54,7 +54,9 @@ class Tracer(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        operation = operation_name(function, args, kwargs)
+        return self._handle(operation_name(function, args, kwargs), function, args, kwargs)
+
+    def _handle(self, operation, function, args, kwargs):
         handler = self.handlers.get(operation)
         if handler is None:
             return self._run(operation, function, args, kwargs)
@@ -68,6 +70,11 @@ class Tracer(TorchFunctionMode):
 
     def _locate(self, operation):
         """Return the layer name of the current call, which is counted, and the calling module."""
+        path, module = self._place(operation)
+        return self._numbered(path), module
+
+    def _place(self, operation):
+        """Return the name of the current call without its number, and the calling module."""
         path, module = self._stack[-1]
         # modules such as nn.ReLU lend their name alone; elsewhere the operation is part of it
         if (
@@ -76,9 +83,13 @@ class Tracer(TorchFunctionMode):
             or not type(module).__module__.startswith("torch.nn.")
         ):
             path = f"{path}.{operation}" if path else operation
+        return path, module
+
+    def _numbered(self, path):
+        """Return a name with the number of its call, which is counted."""
         count = self._calls[path]
         self._calls[path] += 1
-        return f"{path}:{count}" if count else path, module
+        return f"{path}:{count}" if count else path
 
 
 def tensors_in(args, kwargs):

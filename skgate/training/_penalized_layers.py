@@ -76,13 +76,13 @@ def _choose(two, three, selection, module_name):
         chosen, _ = choose_layers(two, three, slice(-4, None) if selection is None else selection)
     except ValueError as error:
         raise ValueError(
-            f"penalized_layers: {error} Only layers whose gates compare a number with a threshold "
-            "can be penalised: ReLU and its relatives, not max pooling or dropout."
+            f"penalized_layers: {error} Only ReLU and its relatives can be penalised, whose gates "
+            "become sigmoids; not comparisons such as z > 0, top-k, max pooling or dropout."
         ) from None
     if not chosen:
         raise ValueError(
-            f"{module_name} has no layer that could be penalised: none of its operations compares "
-            "a number with a threshold, as ReLU and its relatives do. Use F.relu or nn.ReLU, or "
-            "lam=0."
+            f"{module_name} has no layer that could be penalised: none of its operations is a ReLU "
+            "or a relative, whose gates become sigmoids; comparisons such as z > 0, top-k, max "
+            "pooling and dropout do not. Use F.relu or nn.ReLU, or lam=0."
         )
     return chosen
