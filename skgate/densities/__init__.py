@@ -34,6 +34,7 @@ from sklearn.base import clone
 from ._autoregressive import Autoregressive
 from ._base import Density
 from ._chow_liu import ChowLiu
+from ._convolutional import Convolutional
 from ._foreign import ForeignDensity
 from ._kernel import Kernel, kernel_weights
 from ._product import Product
@@ -46,6 +47,7 @@ __all__ = [
     "SATURATED",
     "Autoregressive",
     "ChowLiu",
+    "Convolutional",
     "Kernel",
     "LayerRanges",
     "Product",
@@ -61,6 +63,7 @@ NAMED = {
     "kde": Kernel,
     "product": Product,
     "chow-liu": ChowLiu,
+    "convolutional": Convolutional,
     "autoregressive": Autoregressive,
 }
 

@@ -83,6 +83,8 @@ def _parts(ranges, covers):
     n_layers, bounds = ranges.mask.shape[1], ranges.bounds
     parts = [([layer], [layer], [(0, 1)]) for layer in range(n_layers)]
     several = [r for r in range(len(bounds)) if bounds[r, 1] - bounds[r, 0] > 1]
+    if covers == "chain":
+        return [(list(range(n_layers)), list(range(len(bounds))), bounds)]
     if covers == "all":
         spans = {r: list(range(*bounds[r])) for r in several}
         return parts + [(layers, [r], [(0, len(layers))]) for r, layers in spans.items()]
