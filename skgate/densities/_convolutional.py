@@ -1,16 +1,16 @@
 r"""`Convolutional`: gates with positions, each given those before it by weights that all share."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from ..utils.sklearn import Interval
 from ._causal_regression import Regression, Sample, least_squares, rates_alone, refined
 from ._cross_fitting import FittedDensity
 from ._grids import Grid, rate_maps
 from ._product import Product
-from numbers import Integral
 
 #: Positions that are drawn to fit the weights, and the bytes that their windows may take.
 _N_POSITIONS, _SAMPLE_BYTES = 200_000, 1 << 28
@@ -131,7 +131,9 @@ class Windows:
         n_before = len(regression.weights) - n_own - n_channels
         before_weights, window, lower = np.split(regression.weights, [n_before, n_before + n_own])
         kernel = np.zeros((n_channels, n_channels, r + 1, 2 * r + 1), np.float32)
-        for (a, b), block in zip(self.offsets, window.reshape(-1, n_channels, n_channels), strict=True):
+        for (a, b), block in zip(
+            self.offsets, window.reshape(-1, n_channels, n_channels), strict=True
+        ):
             kernel[:, :, r + a, r + b] = block.T
         kernel[:, :, r, r] = lower.T
         z = conv2d(torch.from_numpy(padded), torch.from_numpy(kernel)).numpy()
@@ -226,7 +228,9 @@ def _fit_layer(grids, index, given, y_encoded, n_classes, window, seed):
     class_offsets = np.zeros((n_classes, *grid.shape))
     if n_classes > 1:
         class_offsets = logit(class_rates) - logit(windows.rates)
-    return LayerModel(index, given if refine is not None else None, windows, regression, class_offsets)
+    return LayerModel(
+        index, given if refine is not None else None, windows, regression, class_offsets
+    )
 
 
 def _windows(grid, before, rows, y_encoded, n_classes, radius):

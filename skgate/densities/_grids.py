@@ -1,6 +1,5 @@
 """`Grid`: the gates of a layer as channels on a grid, and their causal windows."""
 
-from dataclasses import dataclass
 
 import numpy as np
 

@@ -1,0 +1,145 @@
+"""The convolutional density: causal, normalised, and what a loop over gates has."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.special import expit, logit, logsumexp
+
+from skgate import GateLayer, GatingEntropy, GatingStates, gating_entropy
+from skgate.densities import Convolutional, Product
+
+
+def smooth_maps(n=200, shape=(3, 6, 7), seed=0):
+    rng = np.random.default_rng(seed)
+    return np.stack([gaussian_filter(rng.normal(size=shape), (0.5, 1, 1)) for _ in range(n)]) > 0
+
+
+def two_layers(n=200):
+    maps = smooth_maps(n, (2, 6, 8))
+    noise = np.random.default_rng(1).random((n, 3, 3, 4)) < 0.1
+    halved = np.repeat(maps[:, :1, ::2, ::2], 3, axis=1) ^ noise
+    return GatingStates.from_arrays({"a": maps, "b": halved})
+
+
+def layers_of(density):
+    return {(m.index, m.given): m for m in density._models[0].models}
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2), (2, 3, 2), (4, 3), (12,)], ids=str)
+def test_probabilities_sum_to_one(shape):
+    rng = np.random.default_rng(0)
+    gates = rng.random((60, *shape)) < rng.random(shape)
+    density = Convolutional(window=3).fit(GatingStates.from_arrays(gates))
+    possible = np.array(list(itertools.product([0, 1], repeat=12)), bool).reshape(-1, *shape)
+    logs = density.score_samples(GatingStates.from_arrays(possible))
+    assert abs(logsumexp(logs)) < 1e-6
+
+
+def test_probabilities_of_layers_given_those_before_sum_to_one():
+    rng = np.random.default_rng(0)
+    first = rng.random((80, 2, 2, 2)) < 0.5
+    states = GatingStates.from_arrays(
+        {"a": first, "b": first[:, :1] ^ (rng.random((80, 1, 2, 2)) < 0.1)}
+    )
+    density = Convolutional(window=3).fit(states)
+    possible = np.array(list(itertools.product([0, 1], repeat=12)), bool)
+    arrays = {"a": possible[:, :8].reshape(-1, 2, 2, 2), "b": possible[:, 8:].reshape(-1, 1, 2, 2)}
+    assert abs(logsumexp(density.score_samples(GatingStates.from_arrays(arrays)))) < 1e-6
+
+
+def test_logits_are_those_of_a_loop():
+    states = two_layers()
+    density = Convolutional(window=5).fit(states)
+    model = layers_of(density)[1, 0]
+    assert model.windows.radius > 0
+    new = two_layers(3)
+    a, b = (np.asarray(new.select(i)).astype(float) for i in range(2))
+    a, b = a.reshape(-1, 2, 6, 8), b.reshape(-1, 3, 3, 4)
+    w, rates, before = model.regression, model.windows.rates, model.windows.previous_rates
+    r = model.windows.radius
+    for n, c, i, j in np.ndindex(b.shape):
+        x = []
+        for down, right in itertools.product((-1, 0, 1), repeat=2):
+            y, z = 2 * i + down, 2 * j + right
+            inside = 0 <= y < 6 and 0 <= z < 8
+            x += [a[n, k, y, z] - before[k, y, z] if inside else 0.0 for k in range(2)]
+        steps = [(down, right) for down in range(-r, 0) for right in range(-r, r + 1)]
+        for down, right in steps + [(0, right) for right in range(-r, 0)]:
+            y, z = i + down, j + right
+            inside = 0 <= y < 3 and 0 <= z < 4
+            x += [b[n, k, y, z] - rates[k, y, z] if inside else 0.0 for k in range(3)]
+        x += [b[n, k, i, j] - rates[k, i, j] if k < c else 0.0 for k in range(3)]
+        expected = w.intercepts[c] + w.slopes[c] * logit(rates[c, i, j]) + w.weights[:, c] @ x
+        got = model.windows.logits(w, b[n : n + 1], a[n : n + 1])[0, c, i, j]
+        assert abs(got - expected) < 1e-4
+
+
+def test_later_gates_move_no_earlier_logit():
+    maps = smooth_maps()
+    model = layers_of(Convolutional().fit(GatingStates.from_arrays(maps)))[0, None]
+    changed = maps[:20].copy()
+    changed[:, 1, 3, 4] ^= True
+    before, after = (model.windows.logits(model.regression, g, None) for g in (maps[:20], changed))
+    moved = np.abs(before - after).max(axis=0) > 0
+    assert moved.any()
+    assert not moved[:, :3].any()
+    assert not moved[:, 3, :4].any()
+    assert not moved[:2, 3, 4].any()
+
+
+def test_it_finds_what_neighbours_share():
+    states = GatingStates.from_arrays(smooth_maps(400))
+    entropies = [
+        gating_entropy(states, density=d, random_state=0).entropy
+        for d in ("product", Convolutional())
+    ]
+    assert entropies[1] < 0.7 * entropies[0]
+
+
+def test_independent_gates_cost_no_more_than_the_product():
+    rng = np.random.default_rng(0)
+    gates = rng.random((150, 3, 5, 5)) < rng.random((3, 5, 5))
+    states = GatingStates.from_arrays(gates)
+    product, found = (
+        gating_entropy(states, density=d, random_state=0).entropy
+        for d in (Product(), Convolutional())
+    )
+    assert found < 1.01 * product
+
+
+def test_a_layer_given_the_one_before():
+    states = two_layers(400)
+    measure = GatingEntropy(density=Convolutional(), random_state=0).fit(states)
+    # each of its gates is one of the layer before, up to noise of H(0.1) = 0.469 bits
+    added = measure.entropy_ - measure.layer_entropy_[0]
+    assert 36 * 0.469 < added < 36 * 0.469 * 1.15
+    assert added < 0.8 * measure.layer_entropy_[1]
+    np.testing.assert_allclose(measure.prefix_entropy_[1], measure.entropy_)
+    alone = GatingEntropy(density=Convolutional(given_previous=False), random_state=0).fit(states)
+    np.testing.assert_allclose(alone.entropy_, alone.layer_entropy_.sum())
+
+
+def test_gates_of_pooling_windows_and_tokens():
+    rng = np.random.default_rng(0)
+    winners = rng.integers(0, 4, (300, 6))  # 2 channels at 3 places
+    gates = (winners[..., None] == np.arange(4)).reshape(300, -1)
+    layer = GateLayer("pool", 24, "max_pool1d", 4, one_hot=True, spatial=True, shape=(2, 3))
+    states = GatingStates([np.packbits(gates, axis=1)], [layer])
+    found = gating_entropy(states, density=Convolutional(), random_state=0)
+    assert 11.5 < found.entropy < 14  # 6 windows of 2 bits
+
+
+def test_classes_have_rates_of_their_own():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    rates = rng.random((2, 2, 4, 4))
+    gates = rng.random((400, 2, 4, 4)) < rates[y]
+    density = Convolutional(window=3)
+    from skgate import gating_mi
+
+    found = gating_mi(GatingStates.from_arrays(gates), y, density=density, random_state=0)
+    truth = np.mean([np.abs(expit(0))])  # a bit: classes are told apart
+    assert found.mi_xy > 0.8 * 2 * truth
+    assert found.shuffled_mi_xy < 0.1
