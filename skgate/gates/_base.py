@@ -3,16 +3,16 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import type_of_target
 
 from ..densities import NAMED, as_density
 from ..exceptions import warn_user
 from ..pairwise import Engine
 from ..states import check_states
-from ..utils.arrays import sample_rows
 from ..utils.labels import check_labels
 from ..utils.measures import Measure
+from ..utils.samples import Samples
 from ..utils.sklearn import (
     MAX_SAMPLES,
     HasMethods,
@@ -156,10 +156,11 @@ class GatingEstimator(Measure):
         random_state = check_random_state(self.random_state)
         if self.model is None:
             states = check_states(self, X, threshold=self.threshold, layers=None)
-            self._labels(y, len(states))
-            rows = sample_rows(len(states), self.max_samples, random_state)
+            classes, y_encoded = self._labels(y, len(states), states.groups)
+            samples = Samples(states.groups, len(states))
+            rows = samples.drawn_rows(self.max_samples, random_state)
             if rows is not None:
-                states, y = states[rows], None if y is None else _safe_indexing(y, rows)
+                states, y = states[rows], None if classes is None else classes[y_encoded[rows]]
         else:
             if y is not None:
                 self._labels(y, _num_samples(y))  # before the model runs
@@ -179,12 +180,12 @@ class GatingEstimator(Measure):
                 setattr(self, name, getattr(self.extractor_, name))
         self.states_ = states
         self.layer_names_ = list(states.layer_names)
-        return self._labels(y, len(states))
+        return self._labels(y, len(states), states.groups)
 
-    def _labels(self, y, n_samples):
+    def _labels(self, y, n_rows, groups=None):
         if self._role_of_y == "ignored" or (y is None and self._role_of_y == "welcome"):
             return None, None
-        return check_labels(y, n_samples)
+        return check_labels(y, n_rows, groups)
 
     def _new_states(self, X, y=None):
         """Return ``(states, y)`` of new data, the labels those of a loader that holds some."""

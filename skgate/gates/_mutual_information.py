@@ -7,6 +7,7 @@ from ..densities import LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels, encode_known
+from ..utils.samples import Samples
 from ..utils.sklearn import _num_samples, check_is_fitted, validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
@@ -65,9 +66,9 @@ def gating_mi(
     engine = Engine(device, n_jobs, verbose)
     density = as_density(density)
     states = as_states(states, threshold)
-    classes, y_encoded = check_labels(y, len(states))
-    random_state = check_random_state(random_state)
-    label_sets = [y_encoded, random_state.permutation(y_encoded)]
+    classes, y_encoded = check_labels(y, len(states), states.groups)
+    samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)
+    label_sets = [y_encoded, samples.permuted_labels(y_encoded, random_state)]
     ranges, unit = LayerRanges(len(states.layers), prefixes=True), np.log(base)
     options = {"cv": cv, "errors": True, "seed": draw_seed(random_state)}
     real, shuffled = density.estimate(states, label_sets, ranges, engine=engine, **options)
@@ -208,6 +209,6 @@ class GatingMI(GatingEstimator):
         if y is not None or hasattr(X, "shape"):
             check_labels(y, _num_samples(y if y is not None else X))
         states, y = self._new_states(X, y)
-        y_encoded = encode_known(y, len(states), self.classes_)
+        y_encoded = encode_known(y, len(states), self.classes_, states.groups)
         ratios = self.density_.log_ratios(states, y_encoded, self._engine())
         return float(np.mean(ratios) / np.log(self.base))

@@ -9,6 +9,7 @@ from ..densities import LayerRanges, as_density
 from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels
+from ..utils.samples import Samples
 from ..utils.sklearn import Interval, validate_params
 from ._base import MEASURE_CONSTRAINTS, draw_seed
 
@@ -102,9 +103,10 @@ def permutation_test(
     engine = Engine(device, n_jobs, verbose)
     density = as_density(density)
     states = as_states(states, threshold)
-    _, y_encoded = check_labels(y, len(states))
-    random_state = check_random_state(random_state)
-    label_sets = [y_encoded] + [random_state.permutation(y_encoded) for _ in range(n_permutations)]
+    _, y_encoded = check_labels(y, len(states), states.groups)
+    samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)
+    label_sets = [y_encoded]
+    label_sets += [samples.permuted_labels(y_encoded, random_state) for _ in range(n_permutations)]
     ranges = LayerRanges(len(states.layers))
     options = {"cv": cv, "errors": False, "seed": draw_seed(random_state), "engine": engine}
     step = max(1, _MASS_BYTES // (8 * len(ranges) * len(states)))
