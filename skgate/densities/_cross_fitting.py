@@ -151,8 +151,8 @@ def cross_fit(density, states, y_encoded, ranges, *, cv, seed, engine):
     samples = Samples(states.groups, n)
     if cv is not None and len(samples) < cv:
         raise ValueError(
-            f"cv={cv} folds need at least as many samples; got n_samples={len(samples)}. Pass more samples, "
-            "or cv=None for the in-sample value, which is too low."
+            f"cv={cv} folds need at least as many samples; got n_samples={len(samples)}. "
+            "Pass more samples, or cv=None for the in-sample value, which is too low."
         )
     y_encoded = np.zeros(n, int) if y_encoded is None else y_encoded
     all_rows = np.arange(n)

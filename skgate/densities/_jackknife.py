@@ -1,8 +1,8 @@
 """Sampling error of a kernel entropy: block-jackknife standard errors, and smaller samples.
 
-Samples are put into 16 blocks at random, each with all its rows, and one pass over the pairs gives each row's mass over
-each block. Leaving a block out, or all but some, then needs no distances. (A bootstrap would not
-do: duplicates enlarge the self term.)
+Samples are put into 16 blocks at random, each with all its rows, and one pass over the pairs gives
+each row's mass over each block. Leaving a block out, or all but some, then needs no distances. (A
+bootstrap would not do: duplicates enlarge the self term.)
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def jackknife(states, weights, bandwidth_scales, *, label_sets=(), engine):
 
     Returns
     -------
-    log_masses : ndarray of shape (n_ranges, 1 + n_label_sets, n_samples)
+    log_masses : ndarray of shape (n_ranges, 1 + n_label_sets, n_rows)
         As `kernel_masses` returns them.
     left_out : ndarray of shape (n_ranges, 1 + n_label_sets, n_blocks)
         H, and H(.|Y) of each set of labels; nats.
@@ -69,7 +69,7 @@ def _slopes(states, weights, layers, totals, groups, engine):
     subset = columns = slice(0, min(n, _SLOPE_SAMPLES))  # the order is random
     options = {"label_sets": [y_encoded[columns] for y_encoded in groups[1:]]}
     if not Samples(states.groups, n).are_rows:
-        # rows next to each other are of one sample, and most alike: rows of many, all their pairs
+        # neighbouring rows are of one sample, most like each other: rows of many, with all pairs
         subset, columns = np.arange(subset.stop) * n // subset.stop, slice(None)
         queries = {"queries": states[subset], "query_label_sets": [y[subset] for y in groups[1:]]}
         options = {"label_sets": groups[1:], "engine": engine, **queries}

@@ -117,10 +117,11 @@ class GatingEstimator(Measure):
         ----------
         X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
             With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
-        y : array-like of shape (n_samples,), default=None
+        y : array-like of shape (n_samples,) or (n_rows,), default=None
             Class labels. :class:`GatingMI` needs them, unless ``X`` is a dataset or loader that
             yields them; :class:`TotalCorrelation` adds the terms given the label;
-            :class:`GatingEntropy` ignores them.
+            :class:`GatingEntropy` ignores them. Where rows are positions, labels of rows, or of
+            samples in the order of ``np.unique(X.groups)``, which are given to all their rows.
 
         Returns
         -------
@@ -205,10 +206,10 @@ class GatingEstimator(Measure):
         return self.density_.log_marginals(states, self._engine()) / np.log(self.base)
 
     def transform(self, X):
-        """Return the surprisal of each sample in each layer.
+        """Return the surprisal of each row in each layer.
 
         The surprisal is ``-log p(sigma_l)`` under the normalised density that was fitted; its
-        mean is the cross entropy of the samples.
+        mean is the cross entropy of the rows.
 
         Parameters
         ----------
@@ -217,14 +218,14 @@ class GatingEstimator(Measure):
 
         Returns
         -------
-        surprisals : ndarray of shape (n_samples, n_layers)
+        surprisals : ndarray of shape (n_rows, n_layers)
             In units of ``base``.
         """
         states = self._new_rows(X)
         return -self._log_marginals(states)[:-1].T
 
     def score_samples(self, X):
-        """Return the log-likelihood of each sample under the joint density of all layers.
+        """Return the log-likelihood of each row under the joint density of all layers.
 
         The density is normalised over all states, so that values compare across densities. For the
         kernel density, that is Aitchison and Aitken's form of the kernel.
@@ -236,7 +237,7 @@ class GatingEstimator(Measure):
 
         Returns
         -------
-        log_likelihoods : ndarray of shape (n_samples,)
+        log_likelihoods : ndarray of shape (n_rows,)
             In units of ``base``; higher is better. The kernel density gives ``-inf`` to a state
             that differs from fitted gates none of which varied.
         """
@@ -244,7 +245,7 @@ class GatingEstimator(Measure):
         return self._log_marginals(states)[-1]
 
     def score(self, X, y=None):
-        """Return the mean log-likelihood of the samples, see :meth:`score_samples`.
+        """Return the mean log-likelihood of the rows, see :meth:`score_samples`.
 
         Parameters
         ----------

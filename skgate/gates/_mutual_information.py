@@ -124,7 +124,8 @@ class GatingMI(GatingEstimator):
     mi_x_, mi_xy_ : float
         I(X;Σ) and I(X;Σ;Y) of all layers, in bits unless ``base`` says else.
     shuffled_mi_xy_ : float
-        I(X;Σ;Y) with the labels shuffled once.
+        I(X;Σ;Y) with the labels shuffled once: whole samples exchange theirs, as in
+        :func:`permutation_test`.
     conditional_entropy_ : float
         H(Σ|Y) of all layers.
     mi_x_se_, mi_xy_se_ : float
@@ -192,7 +193,7 @@ class GatingMI(GatingEstimator):
         ----------
         X : GatingStates, array-like, or raw inputs of ``model``
             As in :meth:`fit`.
-        y : array-like of shape (n_samples,), default=None
+        y : array-like of shape (n_samples,) or (n_rows,), default=None
             Class labels, all of them in ``classes_``.
 
         Returns

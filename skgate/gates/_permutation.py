@@ -52,11 +52,16 @@ def permutation_test(
     samples, of classes and for any density. Where entropies are saturated, a small p-value shows
     that the labels matter, but not by how many bits.
 
+    Where rows are positions, samples are permuted, not rows: each sample has all labels of another
+    one. That is exact for a label a sample (if the number of rows does not depend on it), and for
+    labels of rows if all samples have as many. If these differ, labels are cut off or repeated, and
+    the p-value is approximate: simulated, it was too large rather than too small.
+
     Parameters
     ----------
     states : GatingStates, array-like of shape (n_samples, n_gates), or list or dict of these
         Gates read with sampling removed; a list or dict holds one array a layer.
-    y : array-like of shape (n_samples,)
+    y : array-like of shape (n_samples,) or (n_rows,)
         Class labels.
     n_permutations : int, default=999
         B. No p-value is less than 1 / (1 + B).

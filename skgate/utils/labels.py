@@ -47,7 +47,7 @@ def _given_to_rows(y, groups):
     if len(y) != len(samples):
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: y has {len(y)} labels "
-            f"for {len(samples)} samples of {len(groups)} rows in all. Pass a label for each sample "
+            f"for {len(samples)} samples of {len(groups)} rows in all. Pass one for each sample "
             "that has rows, in the order of np.unique(states.groups), or one for each row."
         )
     return y[sample_of_row]
