@@ -19,7 +19,14 @@ from skgate import (
     permutation_test,
     total_correlation,
 )
-from skgate.densities import ChowLiu, Kernel, Product, _autoregressive, _jackknife
+from skgate.densities import (
+    ChowLiu,
+    Kernel,
+    Product,
+    _autoregressive,
+    _cross_fitting,
+    _jackknife,
+)
 from skgate.pairwise import Engine, block_masses
 from skgate.utils.samples import Samples
 
@@ -118,11 +125,39 @@ def test_cross_fitting_scores_no_sample_that_was_fitted(rng, labels):
         gating_entropy(np.asarray(states), density=Spy(), cv=3, random_state=0)
 
 
+def test_classes_are_shrunk_by_the_errors_of_samples(rng, monkeypatch):
+    """A strength no worse than the best by an error: that of the samples which were judged."""
+    gates, groups = grouped(rng, 40)
+    seen, original = [], _cross_fitting.mean_and_error
+    monkeypatch.setattr(
+        _cross_fitting,
+        "mean_and_error",
+        lambda values, samples: seen.append((values, samples)) or original(values, samples),
+    )
+    states = GatingStates.from_arrays(gates, groups=groups)
+    gating_mi(states, groups % 2, density="product", cv=None)
+    for values, samples in seen:
+        # all five inner folds are judged
+        assert values.shape[1] == len(samples.of_rows) == len(groups)
+        assert_array_equal(np.sort(samples.sizes), np.sort(np.bincount(groups)))
+    assert seen
+
+
+def test_rows_of_a_sample_are_in_random_order():
+    """Else evenly spaced rows of samples of one size would all be the same positions."""
+    rows = Samples(np.repeat(np.arange(50), 30), 1500).shuffled_rows(0)
+    assert_array_equal(np.diff(rows // 30) != 0, np.arange(1, 1500) % 30 == 0)
+    assert len(set(rows[::30] % 30)) > 20
+    assert len(set(np.flatnonzero(rows % 30 == 0) % 30)) > 20
+
+
 def test_regressions_predict_no_sample_that_was_fitted(rng, monkeypatch):
     gates, groups = grouped(rng, 40)
+    order = np.argsort(groups, kind="stable")  # so that neighbours show if folds are not at random
+    gates, groups = gates[order], groups[order]
     states = GatingStates.from_arrays(with_numbers(gates, groups), groups=groups)
     original, predict = _autoregressive._regress, _autoregressive.Regression.centred_predictions
-    shares = []
+    shares, spans = [], []
 
     def regress(gates, *args):
         regression = original(gates, *args)
@@ -132,6 +167,7 @@ def test_regressions_predict_no_sample_that_was_fitted(rng, monkeypatch):
     def predictions(regression, gates):
         assert not regression.samples & numbers_in(gates)
         shares.append(len(numbers_in(gates)) / len(regression.samples))
+        spans.append(np.ptp(list(numbers_in(gates))))
         return predict(regression, gates)
 
     monkeypatch.setattr(_autoregressive, "_regress", regress)
@@ -141,6 +177,7 @@ def test_regressions_predict_no_sample_that_was_fitted(rng, monkeypatch):
         gating_entropy(states, **options) if y is None else gating_mi(states, y, **options)
     assert len(shares) > 40
     assert 0.2 <= min(shares) <= max(shares) < 0.4  # a fifth or a quarter of the samples
+    assert min(spans) > 15
 
 
 @pytest.mark.parametrize(("n_samples", "size"), [(3, 1), (20, 1), (37, 2), (64, 4)])
