@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import reference
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import t
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score
+from torch import nn
 
 from skgate import (
+    ComplexityMonitor,
+    GateExtractor,
     GatingEntropy,
     GatingMI,
     GatingStates,
@@ -578,3 +582,43 @@ def test_cross_validation_with_group_k_fold(rng):
     search.fit(states, groups=states.groups)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert search.best_estimator_.states_ == states
+
+
+# From a network -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pixels(rng):
+    """A network of images, read by position, and its gates by hand."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(100, 2))
+    X = torch.tensor(rng.normal(size=(24, 1, 5, 5)), dtype=torch.float32)
+    with torch.no_grad():
+        gates = (net[0](X) > 0).permute(0, 2, 3, 1).reshape(-1, 4).numpy()
+    states = GatingStates.from_arrays(gates, groups=np.repeat(np.arange(24), 25))
+    return GateExtractor(net, samples="position"), X, states
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_labels_of_samples_or_positions_with_a_model(pixels, rng, axes):
+    extractor, X, states = pixels
+    y = rng.integers(0, 2, (24, 5, 5)[:axes])
+    rows = np.ravel(y) if axes == 3 else np.repeat(y, 25)
+    options = {"density": Kernel(alpha=1.0), "random_state": 0}
+    fitted, expected = GatingMI(extractor, **options).fit(X, y), gating_mi(states, rows, **options)
+    assert_allclose(fitted.mi_xy_, expected.mi_xy, rtol=1e-10)
+    assert_allclose(fitted.mi_xy_se_, expected.mi_xy_se, rtol=1e-6)
+    by_hand = GatingMI(**options).fit(states, rows)
+    assert_allclose(fitted.score(X, y), by_hand.score(states, rows), rtol=1e-10)
+    with pytest.raises(ValueError, match="continuous"):
+        GatingMI(extractor, **options).fit(X, y + 0.5)
+
+
+def test_a_monitor_takes_labels_of_samples(pixels, rng):
+    extractor, X, states = pixels
+    y = rng.integers(0, 2, 24)
+    measure = GatingMI(extractor, density=Kernel(alpha=1.0), random_state=0)
+    record = ComplexityMonitor(measure, X, y).record(extractor.module, 0)[-1]
+    expected = gating_mi(states, y, density=Kernel(alpha=1.0), random_state=0)
+    assert_allclose(record["mi_xy"], expected.mi_xy, rtol=1e-10)
+    assert_allclose(record["shuffled_mi_xy"], expected.shuffled_mi_xy, rtol=1e-10)

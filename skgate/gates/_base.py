@@ -10,6 +10,7 @@ from ..densities import NAMED, as_density
 from ..exceptions import warn_user
 from ..pairwise import Engine
 from ..states import check_states
+from ..utils.arrays import to_numpy
 from ..utils.labels import check_labels
 from ..utils.measures import Measure
 from ..utils.samples import Samples
@@ -121,7 +122,8 @@ class GatingEstimator(Measure):
             Class labels. :class:`GatingMI` needs them, unless ``X`` is a dataset or loader that
             yields them; :class:`TotalCorrelation` adds the terms given the label;
             :class:`GatingEntropy` ignores them. Where rows are positions, labels of rows, or of
-            samples in the order of ``np.unique(X.groups)``, which are given to all their rows.
+            samples in the order of ``np.unique(X.groups)``, which are given to all their rows; with
+            a model, one for each sample, or for each position, (n_samples, height, width).
 
         Returns
         -------
@@ -163,10 +165,9 @@ class GatingEstimator(Measure):
             if rows is not None:
                 states, y = states[rows], None if classes is None else classes[y_encoded[rows]]
         else:
-            if y is not None:
-                self._labels(y, _num_samples(y))  # before the model runs
-            elif hasattr(X, "shape") or isinstance(X, dict | tuple):
-                self._labels(None, 0)  # arrays bring no labels of their own
+            # arrays bring no labels of their own
+            if y is not None or hasattr(X, "shape") or isinstance(X, dict | tuple):
+                self._check_classes(y)
             from ..capture import as_extractor  # which loads torch
 
             self.extractor_ = as_extractor(
@@ -182,6 +183,12 @@ class GatingEstimator(Measure):
         self.states_ = states
         self.layer_names_ = list(states.layer_names)
         return self._labels(y, len(states), states.groups)
+
+    def _check_classes(self, y):
+        """Raise for labels that cannot be used, before a model runs."""
+        if y is not None and getattr(self.model, "samples", None) == "position":
+            y = np.ravel(to_numpy(y))  # there may be one for each position
+        self._labels(y, 0 if y is None else _num_samples(y))
 
     def _labels(self, y, n_rows, groups=None):
         if self._role_of_y == "ignored" or (y is None and self._role_of_y == "welcome"):

@@ -8,7 +8,7 @@ from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels, encode_known
 from ..utils.samples import Samples
-from ..utils.sklearn import _num_samples, check_is_fitted, validate_params
+from ..utils.sklearn import check_is_fitted, validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 _RANGES = ("", "layer_", "suffix_")
@@ -208,7 +208,7 @@ class GatingMI(GatingEstimator):
         """
         check_is_fitted(self)
         if y is not None or hasattr(X, "shape"):
-            check_labels(y, _num_samples(y if y is not None else X))
+            self._check_classes(y)
         states, y = self._new_states(X, y)
         y_encoded = encode_known(y, len(states), self.classes_, states.groups)
         ratios = self.density_.log_ratios(states, y_encoded, self._engine())
