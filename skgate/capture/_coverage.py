@@ -42,16 +42,20 @@ class Coverage(NamedTuple):
             key = re.sub(r"\d+", "*", record.layer), *record[1:]
             alike.setdefault(key, []).append(record)
         lines = []
-        for (pattern, *_), group in alike.items():
+        for group in alike.values():
+            _, operation, kind, n_gates, captured, reason = group[0]
             names = [record.layer for record in group]
-            outcome = "not captured: " + group[0].reason
-            if group[0].captured:
-                outcome = f"{group[0].n_gates} gates"
-            lines += [
-                f"  {name}: {group[0].operation} ({group[0].kind}), {outcome}"
-                for name in (names if len(names) < MANY else [f"{pattern} ({len(names)} of these)"])
-            ]
+            if len(names) >= MANY:
+                names = [f"{_pattern(names)} ({len(names)} of these)"]
+            outcome = f"{n_gates} gates" if captured else f"not captured: {reason}"
+            lines += [f"  {name}: {operation} ({kind}), {outcome}" for name in names]
         return "\n".join(lines) or "  (no non-linear operation ran)"
+
+
+def _pattern(names):
+    """Return names that differ in numbers only as one, with * for the numbers that differ."""
+    parts = zip(*(re.split(r"(\d+)", name) for name in names), strict=True)
+    return "".join(part[0] if len(set(part)) == 1 else "*" for part in parts)
 
 
 def choose_layers(two, three, layers, exclude=None):
