@@ -10,17 +10,27 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, Subset
 
 from ..states import GatingStates
-from ..utils.arrays import sample_rows, to_numpy
+from ..utils.arrays import (
+    holds_mappings,
+    numbers,
+    plain_tensor,
+    real_array,
+    require_real,
+    sample_rows,
+    to_numpy,
+)
+from ..utils.labels import LABEL_KEYS, labels_in
 from ..utils.sklearn import validate_data
-
-_LABEL_KEYS = ("labels", "label")  # of datasets that yield mappings
+from ._samples import as_tensor, holds_numbers, stack
 
 
 def is_stream(X):
     """Return whether ``X`` yields samples, perhaps with labels, instead of holding arrays."""
-    # skorch's SliceDataset is a sequence with a dataset inside
-    return isinstance(X, Dataset | DataLoader) or (
-        isinstance(X, Sequence) and hasattr(X, "dataset")
+    # skorch's SliceDataset is a sequence with a dataset inside; that of Hugging Face fetches lists
+    return (
+        isinstance(X, Dataset | DataLoader)
+        or (isinstance(X, Sequence) and hasattr(X, "dataset"))
+        or hasattr(X, "__getitems__")
     )
 
 
@@ -43,7 +53,12 @@ def tree_map(function, inputs):
         return {key: tree_map(function, value) for key, value in inputs.items()}
     if isinstance(inputs, tuple | list):
         return tuple(tree_map(function, value) for value in inputs)
-    return function(inputs) if hasattr(inputs, "shape") else inputs
+    return function(inputs) if _is_array(inputs) else inputs
+
+
+def _is_array(X):
+    # a nested tensor has no shape
+    return isinstance(X, torch.Tensor) or hasattr(X, "shape")
 
 
 def n_samples_in(inputs):
@@ -68,7 +83,8 @@ class Batches:
         if is_stream(X) and not isinstance(X, DataLoader):
             # a sequence is read by position only, as a plain Subset does
             taken = X if rows is None else Subset(X, rows.tolist())
-            self.X, self.rows = DataLoader(taken, batch_size=batch_size), None
+            self.X = DataLoader(taken, batch_size=batch_size, collate_fn=stack)
+            self.rows = None
         self.holds = not isinstance(self.X, DataLoader)
 
     @property
@@ -104,7 +120,8 @@ class Batches:
         for start in range(0, self.n_samples, self.batch_size):
             rows = slice(start, start + self.batch_size)
             rows = rows if self.rows is None else self.rows[rows]
-            yield tree_map(lambda a, rows=rows: a[rows], self.X), None
+            inputs = tree_map(lambda a, rows=rows: a[rows], self.X)
+            yield inputs, labels_in(inputs)
 
 
 def sampled_batches(X, y, batch_size, max_samples, random_state):
@@ -123,7 +140,7 @@ def sampled_batches(X, y, batch_size, max_samples, random_state):
 
 def _split(batch):
     if isinstance(batch, Mapping):
-        return batch, next((batch[key] for key in _LABEL_KEYS if key in batch), None)
+        return batch, labels_in(batch)
     if not isinstance(batch, tuple | list):
         return batch, None
     if len(batch) > 2:
@@ -148,7 +165,7 @@ def call(module, inputs):
     if any(p.kind == p.VAR_KEYWORD for p in parameters):
         return module(**inputs)
     known = {key: value for key, value in inputs.items() if key in named}
-    unknown = set(inputs) - named - set(_LABEL_KEYS)
+    unknown = set(inputs) - named - set(LABEL_KEYS)
     if known and unknown:
         raise ValueError(
             f"forward takes {sorted(named)}; the batch also has {sorted(unknown)}. Leave these out."
@@ -164,28 +181,75 @@ class InputCaster:
     """
 
     def __init__(self, module, device=None):
-        parameters = [p for p in module.parameters() if p.is_floating_point()]
-        self.dtype = parameters[0].dtype if parameters else torch.get_default_dtype()
-        self.device = parameters[0].device if parameters else torch.device("cpu")
-        self.device = self.device if device is None else torch.device(device)
+        # parameters of 8 bits are quantised: no type to compute with
+        floating = [p for p in module.parameters() if p.is_floating_point()]
+        dtypes = [p.dtype for p in floating if p.dtype.itemsize > 1]
+        self.module = module
+        self.dtype = dtypes[0] if dtypes else torch.get_default_dtype()
+        self.device = input_device(module) if device is None else torch.device(device)
         embeddings = (nn.Embedding, nn.EmbeddingBag)
         self.keeps_integers = any(isinstance(m, embeddings) for m in module.modules())
 
     def __call__(self, inputs, *, check=False):
         """Return the inputs as tensors; ``check`` that they are finite."""
-        alone = hasattr(inputs, "shape")  # several inputs may hold masks of minus infinity
-        single = alone and not self.keeps_integers
+        alone = _is_array(inputs)  # several inputs may hold masks of minus infinity
 
         def cast(array):
-            # a copy, since a module may change its input in place; torch.tensor makes one itself
+            # a copy, since a module may change its input in place; as_tensor makes one itself
             shared = isinstance(array, torch.Tensor)
-            array = array if shared else torch.tensor(np.ascontiguousarray(array))
-            floating = single or array.is_floating_point()
+            array = plain_tensor(array) if shared else as_tensor(array)
+            require_real(array)
             if check and (array.isnan().any() or (alone and array.isinf().any())):
                 raise ValueError("Input X contains NaN or infinity; gates need finite numbers.")
-            return array.to(self.device, self.dtype if floating else array.dtype, copy=shared)
+            dtype = self._dtype(array, alone)
+            found = array.to(self.device, dtype, copy=shared)
+            if found.is_floating_point() and dtype != array.dtype:
+                self._refuse_overflow(array, found, alone)
+            return found
 
-        return tree_map(cast, inputs)
+        return tree_map(cast, _without_labels_for_a_loss(self.module, inputs))
+
+    def _dtype(self, array, alone):
+        if array.is_floating_point() or (alone and not self.keeps_integers):
+            return self.dtype
+        # embeddings take no short integers, and torch computes with few unsigned ones
+        unsigned = array.dtype in (torch.uint16, torch.uint32, torch.uint64)
+        short = alone and array.dtype in (torch.uint8, torch.int8, torch.int16)
+        return torch.int64 if unsigned or short else array.dtype
+
+    def _refuse_overflow(self, array, found, alone):
+        overflow = found.isinf() & ~array.isinf()
+        # a mask may hold the lowest number of another type
+        if overflow.any() and (alone or bool((found[overflow] > 0).any())):
+            raise ValueError(
+                f"Input X holds values up to {array.abs().max().item():.3g}, which exceed the "
+                f"largest number of the module's parameters ({self.dtype}: "
+                f"{torch.finfo(self.dtype).max:.3g}). Scale X, or use the module in float32."
+            )
+
+
+def input_device(module):
+    """Return the device that a module takes its inputs on."""
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)  # accelerate's, which may load parameters on demand
+        for each in getattr(hook, "hooks", [hook]):
+            if (device := getattr(each, "execution_device", None)) is not None:
+                return torch.device(device)
+    devices = [p.device for p in module.parameters() if p.is_floating_point()]
+    return devices[0] if devices else torch.device("cpu")
+
+
+def _without_labels_for_a_loss(module, inputs):
+    """Leave out the labels that a Hugging Face model takes for its loss alone.
+
+    The loss would set fields of the model's configuration, and refuse classes other than its own.
+    A model with a decoder makes the decoder's inputs from labels of tokens, and gets these.
+    """
+    config = getattr(module, "config", None)
+    if not isinstance(inputs, Mapping) or not hasattr(config, "is_encoder_decoder"):
+        return inputs
+    keeps = config.is_encoder_decoder and np.ndim(labels_in(inputs)) > 1
+    return {key: value for key, value in inputs.items() if keeps or key not in LABEL_KEYS}
 
 
 def check_inputs(estimator, X, *, reset):
@@ -193,11 +257,18 @@ def check_inputs(estimator, X, *, reset):
     _refuse_others(X)
     if is_stream(X):
         return X
+    if holds_mappings(X):
+        X = stack(X)
     if isinstance(X, Mapping | tuple) and not issparse(X):
         return _check_parts(X)
-    checked = validate_data(estimator, to_numpy(X), reset=reset, allow_nd=True)
-    # a tensor keeps its type and device
-    return X.detach() if isinstance(X, torch.Tensor) else checked
+    checked = validate_data(estimator, real_array(X), reset=reset, allow_nd=True)
+    require_real(checked)
+    if isinstance(X, torch.Tensor):  # which keeps its type and device
+        return plain_tensor(X)
+    if (original := np.asarray(X)).dtype == object:  # integers, of which scikit-learn makes floats
+        original = np.array(original.tolist())
+        return original if original.dtype.kind in "iu" else checked
+    return checked
 
 
 def _refuse_others(X):
@@ -221,25 +292,45 @@ def _refuse_others(X):
 
 def _check_parts(X):
     """Return several inputs, in a mapping or tuple, checked one by one and against each other."""
-    checked = tree_map(_check_part, X)
-    lengths = _lengths(checked)
+    labels = {key: X[key] for key in LABEL_KEYS if key in X} if isinstance(X, Mapping) else {}
+    inputs = {key: X[key] for key in X if key not in labels} if labels else X
+    checked = tree_map(_check_part, _plain(inputs))
+    labels = {key: np.asarray(to_numpy(value)) for key, value in labels.items()}
+    lengths = _lengths((checked, labels))
     if len(set(lengths)) != 1 or not lengths[0]:
         raise ValueError(
             f"All inputs need the same number of samples, 1 or more; got {lengths} in a "
             f"{type(X).__name__} of {len(X)}."
         )
-    return checked
+    return {**checked, **labels} if labels else checked
+
+
+def _plain(X, name="Each input"):
+    """Return inputs with arrays in the place of frames and lists of numbers."""
+    if isinstance(X, Mapping):
+        return {key: _plain(value, f"Input {key!r}") for key, value in X.items()}
+    if isinstance(X, tuple):
+        return tuple(_plain(value, name) for value in X)
+    listed = isinstance(X, list) and holds_numbers(X)
+    return numbers(X, name) if listed or _is_frame(X) else X
+
+
+def _is_frame(X):
+    return hasattr(X, "columns") and hasattr(X, "to_numpy")
 
 
 def _check_part(array):
     if isinstance(array, torch.Tensor):
-        array, has_nan = array.detach(), array.isnan().any()
+        array = plain_tensor(array)
+        require_real(array, "Each input")
     else:
-        array = np.asarray(array)
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"Inputs need real numbers or booleans; got dtype {array.dtype}.")
-        has_nan = array.dtype.kind == "f" and np.isnan(array).any()
-    if has_nan:
+        array = numbers(array, "Each input")
+    if not array.ndim:
+        raise ValueError(
+            f"Got a number, {array.item()!r}, as one of several inputs; each needs an array with "
+            "an axis of samples. Stack rows to one array."
+        )
+    if bool((array != array).any()):
         raise ValueError("One of the inputs contains NaN.")
     return array
 

@@ -9,7 +9,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..utils.arrays import to_numpy
-from ._inputs import InputCaster, call, first_samples, n_samples_in, tree_map
+from ._inputs import InputCaster, call, first_samples, input_device, n_samples_in, tree_map
 
 #: All threads share the flags and hooks of a module and torch's generator: one runs at a time.
 TORCH_LOCK = threading.RLock()
@@ -114,9 +114,10 @@ def eval_mode_without_side_effects(module, *, train, seed):
         (m, name, b, b.clone())
         for m in module.modules()
         for name, b in m._buffers.items()
-        if b is not None and not nn.parameter.is_lazy(b)
+        if b is not None and not nn.parameter.is_lazy(b) and not b.is_meta
     ]
-    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    devices = {input_device(module), *(p.device for p in module.parameters())}
+    devices = {device for device in devices if device.type == "cuda"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[d.index for d in devices]))
         stack.enter_context(torch.no_grad())

@@ -1,5 +1,6 @@
 """`GatingEstimator`, the base of the measures of gates: inputs, drawn samples, scores."""
 
+from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,8 +11,8 @@ from ..densities import NAMED, as_density
 from ..exceptions import warn_user
 from ..pairwise import Engine
 from ..states import check_states
-from ..utils.arrays import sample_rows
-from ..utils.labels import check_labels
+from ..utils.arrays import holds_mappings, sample_rows
+from ..utils.labels import check_labels, labels_in
 from ..utils.measures import Measure
 from ..utils.sklearn import (
     MAX_SAMPLES,
@@ -163,8 +164,10 @@ class GatingEstimator(Measure):
         else:
             if y is not None:
                 self._labels(y, _num_samples(y))  # before the model runs
-            elif hasattr(X, "shape") or isinstance(X, dict | tuple):
-                self._labels(None, 0)  # arrays bring no labels of their own
+            elif hasattr(X, "shape") or isinstance(X, Mapping | tuple) or holds_mappings(X):
+                own = labels_in(X)
+                if np.ndim(own) < 2:  # None, or one label per sample
+                    self._labels(own, np.size(own))
             from ..capture import as_extractor  # which loads torch
 
             self.extractor_ = as_extractor(

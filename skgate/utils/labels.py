@@ -1,11 +1,26 @@
 """Input checks of class labels, and their encoding as integers."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length
 
-from .arrays import to_numpy
+from .arrays import holds_mappings, to_numpy
+
+#: Keys under which a mapping of inputs holds labels.
+LABEL_KEYS = ("labels", "label")
+
+
+def labels_in(X):
+    """Return the labels in a mapping of inputs, or in a list of such, None if there are none."""
+    if isinstance(X, Mapping):
+        return next((X[key] for key in LABEL_KEYS if key in X), None)
+    if not holds_mappings(X):
+        return None
+    labels = [labels_in(sample) for sample in X]
+    return None if any(label is None for label in labels) else labels
 
 
 def check_labels(y, n_samples):
