@@ -232,7 +232,11 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         resume = self.warm_start and self.__sklearn_is_fitted__()
         if resume and self.net_._interrupted and self.checkpoint is not None:
             resume = False  # the file has the end of the last epoch, not the middle of one
-        with TORCH_LOCK, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with (
+            TORCH_LOCK,
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+            torch.inference_mode(False),  # in which nothing could be trained
+        ):
             new = copy.copy(self)  # an error before training leaves the last fit
             X, y = new._check_data(X, y, resume)
             data_hash = None if self.checkpoint is None else joblib.hash((X, y))
