@@ -15,7 +15,7 @@ from ._coverage import choose_layers
 from ._extractor import GateExtractor, as_extractor
 from ._inputs import InputCaster, call, is_stream, refuse_shuffling, tree_map
 from ._masks import Masks, named_arguments
-from ._models import copy_module, inner_module, prepare_module
+from ._models import copy_module, inner_module, prepare_module, require_one_device
 from ._operations import THRESHOLD
 from ._recorder import GateRecorder
 from ._relaxation import GateRelaxation
@@ -47,6 +47,7 @@ __all__ = [
     "named_arguments",
     "prepare_module",
     "refuse_shuffling",
+    "require_one_device",
     "tree_map",
     "with_shapes_in_errors",
 ]

@@ -121,7 +121,7 @@ class Batches:
             rows = slice(start, start + self.batch_size)
             rows = rows if self.rows is None else self.rows[rows]
             inputs = tree_map(lambda a, rows=rows: a[rows], self.X)
-            yield inputs, labels_in(inputs)
+            yield _split(inputs) if isinstance(inputs, Mapping) else (inputs, None)
 
 
 def sampled_batches(X, y, batch_size, max_samples, random_state):
@@ -140,7 +140,11 @@ def sampled_batches(X, y, batch_size, max_samples, random_state):
 
 def _split(batch):
     if isinstance(batch, Mapping):
-        return batch, labels_in(batch)
+        labels = labels_in(batch)
+        _require_arrays({key: batch[key] for key in batch if key not in LABEL_KEYS})
+        if np.asarray(to_numpy(labels)).dtype.kind in "biuf":  # which a module may take
+            return batch, labels
+        return {key: batch[key] for key in batch if key not in LABEL_KEYS}, labels
     if not isinstance(batch, tuple | list):
         return batch, None
     if len(batch) > 2:
@@ -296,6 +300,8 @@ def _check_parts(X):
     inputs = {key: X[key] for key in X if key not in labels} if labels else X
     checked = tree_map(_check_part, _plain(inputs))
     labels = {key: np.asarray(to_numpy(value)) for key, value in labels.items()}
+    if isinstance(X, Mapping):
+        _require_arrays(checked)
     lengths = _lengths((checked, labels))
     if len(set(lengths)) != 1 or not lengths[0]:
         raise ValueError(
@@ -313,6 +319,22 @@ def _plain(X, name="Each input"):
         return tuple(_plain(value, name) for value in X)
     listed = isinstance(X, list) and holds_numbers(X)
     return numbers(X, name) if listed or _is_frame(X) else X
+
+
+def _require_arrays(inputs):
+    """Raise unless a mapping has arrays of inputs, none of them taken apart by a loader."""
+    if not _lengths(inputs):
+        raise ValueError(
+            f"Got a mapping with the keys {list(inputs)} and no array of inputs among them. Text "
+            "needs a tokenizer first."
+        )
+    for key, value in inputs.items():
+        if isinstance(value, list) and value and all(getattr(v, "ndim", 0) == 1 for v in value):
+            raise ValueError(
+                f"Input {key!r} is a list of {len(value)} tensors of {len(value[0])} numbers: a "
+                "DataLoader makes one of each position in lists of numbers. Let its dataset yield "
+                "arrays or tensors; several inputs under one name are a tuple."
+            )
 
 
 def _is_frame(X):

@@ -89,6 +89,18 @@ def _require_data(module, device):
         )
 
 
+def require_one_device(module):
+    """Raise unless all parameters are on one device, and hold data, as training needs."""
+    parameters = [p for p in module.parameters() if not nn.parameter.is_lazy(p)]
+    devices = sorted({str(p.device) for p in parameters})
+    if len(devices) > 1 or devices == ["meta"]:
+        raise ValueError(
+            f"The parameters of {type(module).__name__} are on {', '.join(devices)}; training "
+            "needs them on one device that holds data (meta: offloaded, or not loaded). Load the "
+            "weights to one device, without a device_map."
+        )
+
+
 def copy_module(module):
     """Return a copy of a module, whose parameters and buffers may be lazy."""
     # torch copies lazy parameters but not lazy buffers

@@ -166,12 +166,16 @@ class GatingEstimator(Measure):
                 self._labels(y, _num_samples(y))  # before the model runs
             elif hasattr(X, "shape") or isinstance(X, Mapping | tuple) or holds_mappings(X):
                 own = labels_in(X)
-                if np.ndim(own) < 2:  # None, or one label per sample
-                    self._labels(own, np.size(own))
+                if own is None or np.ndim(own) == 1:
+                    self._labels(own, 0 if own is None else len(own))
             from ..capture import as_extractor  # which loads torch
 
             self.extractor_ = as_extractor(
-                self.model, sampling=self._sampling, random_state=random_state, verbose=self.verbose
+                self.model,
+                sampling=self._sampling,
+                random_state=random_state,
+                verbose=self.verbose,
+                needs_labels=self._needs_labels,
             )
             states, labels = self.extractor_.extract(
                 X, y, max_samples=self.max_samples, random_state=random_state

@@ -129,7 +129,11 @@ class LayerEstimator(Measure):
         from .. import capture
 
         self._reader = capture.ActivationReader(
-            self.model, layers=self.layers, spatial=self.spatial, batch_size=self.batch_size
+            self.model,
+            layers=self.layers,
+            spatial=self.spatial,
+            batch_size=self.batch_size,
+            needs_labels=True,
         )
 
     def _read(self, X, y, *, reset, **sample):

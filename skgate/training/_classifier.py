@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..capture import TORCH_LOCK, InputCaster, is_stream
 from ..exceptions import warn_user
 from ..states import GatingStates
-from ..utils.arrays import to_numpy
+from ..utils.arrays import holds_mappings, to_numpy
 from ..utils.sklearn import (
     POSITIVE,
     HasMethods,
@@ -512,7 +512,7 @@ def _as_array(X):
     """Return tensors as arrays; refuse other containers of samples."""
     tuples = isinstance(X, list) and X and isinstance(X[0], tuple) and np.ndim(X[0][0]) > 0
     container = isinstance(X, GatingStates | Mapping | Iterator) and not issparse(X)
-    if tuples or container or is_stream(X):
+    if tuples or container or is_stream(X) or holds_mappings(X):
         raise ValueError(
             f"Got a {'list of tuples' if tuples else type(X).__name__}; need X as one array or "
             "tensor of raw inputs, and y as an array of labels. Stack the samples, or write a "

@@ -15,6 +15,7 @@ from ..capture import (
     eval_mode_without_side_effects,
     inner_module,
     named_arguments,
+    require_one_device,
 )
 from ..utils.sklearn import POSITIVE, Interval, StrOptions, validate_parameter_constraints
 from ._penalized_layers import PenalizedLayers
@@ -162,6 +163,7 @@ class ComplexityLoss:
             If ``penalized_layers`` selects no layer that can be penalised; the error lists them.
         """
         _require_autograd()
+        require_one_device(self.module)
         with TORCH_LOCK:
             self._layers = PenalizedLayers(self.module, inputs, self.penalized_layers, self.mask)
         self.layer_names_ = list(self._layers.shapes)

@@ -50,6 +50,17 @@ def check_labels(y, n_samples):
     return classes, y_encoded.astype(np.int64)
 
 
+def require_classes(y, *, by_position=False):
+    """Raise unless labels of a first batch are classes: one a sample, or perhaps one a position."""
+    y = None if y is None else np.asarray(to_numpy(y))
+    if y is not None and y.size > len(y) and not by_position:
+        raise ValueError(
+            f"Labels of shape {y.shape} came with the data; need one class label per sample. "
+            "Labels of tokens need a GateExtractor with samples='position'."
+        )
+    check_labels(None if y is None else y.ravel(), 0 if y is None else y.size)
+
+
 def encode_known(y, n_samples, classes):
     """Return labels of new data as indices of the fitted ``classes``; raise on other labels."""
     labels, y_encoded = check_labels(y, n_samples)
