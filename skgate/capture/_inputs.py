@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 from ..states import GatingStates
 from ..utils.arrays import (
     holds_mappings,
+    keep_integers,
     numbers,
     plain_tensor,
     real_array,
@@ -269,10 +270,7 @@ def check_inputs(estimator, X, *, reset):
     require_real(checked)
     if isinstance(X, torch.Tensor):  # which keeps its type and device
         return plain_tensor(X)
-    if (original := np.asarray(X)).dtype == object:  # integers, of which scikit-learn makes floats
-        original = np.array(original.tolist())
-        return original if original.dtype.kind in "iu" else checked
-    return checked
+    return keep_integers(X, checked)
 
 
 def _refuse_others(X):

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ..capture import TORCH_LOCK, InputCaster, is_stream
 from ..exceptions import warn_user
 from ..states import GatingStates
-from ..utils.arrays import holds_mappings, to_numpy
+from ..utils.arrays import holds_mappings, keep_integers, real_array, to_numpy
+from ..utils.labels import refuse_missing
 from ..utils.sklearn import (
     POSITIVE,
     HasMethods,
@@ -251,8 +252,10 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         # a network of the user's own may look up integers
         dtype = [np.float64, np.float32] if self.module is None else "numeric"
         X, y = _as_array(X), to_numpy(y)
-        X, y = validate_data(self, X, y, dtype=dtype, allow_nd=True, reset=not resume)
+        checked, y = validate_data(self, X, y, dtype=dtype, allow_nd=True, reset=not resume)
+        X = checked if self.module is None else keep_integers(X, checked)
         check_classification_targets(y)
+        refuse_missing(y)
         classes, y_encoded = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if resume:
             if not np.isin(classes, self.classes_).all():
@@ -457,7 +460,9 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, X):
         check_is_fitted(self)
-        X = validate_data(self, _as_array(X), dtype="numeric", allow_nd=True, reset=False)
+        X = _as_array(X)
+        checked = validate_data(self, X, dtype="numeric", allow_nd=True, reset=False)
+        X = checked if self.module is None else keep_integers(X, checked)
         self._check_shape(X)
         with TORCH_LOCK, torch.random.fork_rng(devices=[]):  # loaders draw from torch's generator
             logits = self.net_.forward(InputCaster(self.module_, device="cpu")(X))
@@ -518,4 +523,4 @@ def _as_array(X):
             "tensor of raw inputs, and y as an array of labels. Stack the samples, or write a "
             "training loop with ComplexityLoss."
         )
-    return to_numpy(X)
+    return real_array(X)

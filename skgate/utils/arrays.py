@@ -110,6 +110,18 @@ def real_array(X, name="X"):
     return X
 
 
+def keep_integers(X, checked):
+    """Return what scikit-learn made of ``X``; of objects that are integers, which it makes floats.
+
+    A nullable column of a dataframe holds objects.
+    """
+    objects = np.asarray(X)
+    if objects.dtype != object:
+        return checked
+    natural = np.array(objects.tolist())
+    return natural if natural.dtype.kind in "iu" else checked
+
+
 def holds_mappings(X):
     """Return whether ``X`` is a list of samples in mappings."""
     return isinstance(X, list) and len(X) > 0 and isinstance(X[0], Mapping)

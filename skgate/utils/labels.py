@@ -37,10 +37,11 @@ def check_labels(y, n_samples):
             f"y should be a 1d array, got an array of shape {y.shape} instead. Convert one-hot "
             "labels with y.argmax(axis=1)."
         )
-    y = column_or_1d(y, warn=True)
+    y = _in_own_type(column_or_1d(y, warn=True))
     check_consistent_length(range(n_samples), y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("Input y contains NaN or infinity; class labels must be finite.")
+    refuse_missing(y)
     if type_of_target(y) == "continuous":
         raise ValueError(
             "Unknown label type: continuous. A measure of information about the label needs "
@@ -48,6 +49,25 @@ def check_labels(y, n_samples):
         )
     classes, y_encoded = np.unique(y, return_inverse=True)
     return classes, y_encoded.astype(np.int64)
+
+
+def _in_own_type(y):
+    """Return objects as numbers if they are all numbers."""
+    if y.dtype != object:
+        return y
+    natural = np.array(y.tolist())
+    return natural if natural.dtype.kind in "biuf" else y
+
+
+def refuse_missing(y):
+    """Raise if a label is missing, among objects or dates."""
+    if y.dtype.kind in "OmM" and any(map(_is_missing, y)):
+        raise ValueError("Input y misses labels (None, NA, NaN or NaT). Leave these samples out.")
+
+
+def _is_missing(label):
+    # NA is neither equal to itself nor different
+    return label is None or type(label).__name__ == "NAType" or bool(label != label)
 
 
 def require_classes(y, *, by_position=False):
