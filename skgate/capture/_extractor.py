@@ -445,9 +445,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             stop = start + n_samples_in(inputs)
             rows = batches.rows_of(start, stop)
             labels = labels if y is None else y[start:stop]
-            if start == 0 and self._needs_labels and y is None:
-                require_classes(labels, by_position=self.samples == "position")
             if not self.__sklearn_is_fitted__():
+                if self._needs_labels and y is None:  # in fit of a measure
+                    require_classes(labels, by_position=self.samples == "position")
                 self._fit_layers(inputs, rows)
             if store is None:
                 reader = self._rows(self._layouts, self._masks)
