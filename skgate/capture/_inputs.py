@@ -1,12 +1,10 @@
 """Raw inputs of a module, in arrays, tensors, datasets or loaders, as batches of tensors."""
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, Subset
 
 from ..states import GatingStates
@@ -54,10 +52,10 @@ def tree_map(function, inputs):
         return {key: tree_map(function, value) for key, value in inputs.items()}
     if isinstance(inputs, tuple | list):
         return tuple(tree_map(function, value) for value in inputs)
-    return function(inputs) if _is_array(inputs) else inputs
+    return function(inputs) if is_array(inputs) else inputs
 
 
-def _is_array(X):
+def is_array(X):
     # a nested tensor has no shape
     return isinstance(X, torch.Tensor) or hasattr(X, "shape")
 
@@ -122,7 +120,7 @@ class Batches:
             rows = slice(start, start + self.batch_size)
             rows = rows if self.rows is None else self.rows[rows]
             inputs = tree_map(lambda a, rows=rows: a[rows], self.X)
-            yield _split(inputs) if isinstance(inputs, Mapping) else (inputs, None)
+            yield _labelled(inputs) if isinstance(inputs, Mapping) else (inputs, None)
 
 
 def sampled_batches(X, y, batch_size, max_samples, random_state):
@@ -140,121 +138,30 @@ def sampled_batches(X, y, batch_size, max_samples, random_state):
 
 
 def _split(batch):
+    """Return ``(inputs, labels)`` of a batch that a loader yields, the inputs as tensors."""
     if isinstance(batch, Mapping):
-        labels = labels_in(batch)
-        _require_arrays({key: batch[key] for key in batch if key not in LABEL_KEYS})
-        if np.asarray(to_numpy(labels)).dtype.kind in "biuf":  # which a module may take
-            return batch, labels
-        return {key: batch[key] for key in batch if key not in LABEL_KEYS}, labels
-    if not isinstance(batch, tuple | list):
-        return batch, None
-    if len(batch) > 2:
+        inputs, labels = _labelled(batch)
+    elif not isinstance(batch, tuple | list):
+        inputs, labels = batch, None
+    elif len(batch) > 2:
         raise ValueError(
             f"A batch of {len(batch)} parts was received; need (inputs,) or (inputs, labels). "
             "Yield several inputs as one tuple or dict: ((a, b), label)."
         )
-    return batch[0], (batch[1] if len(batch) == 2 else None)
+    else:
+        inputs, labels = batch[0], (batch[1] if len(batch) == 2 else None)
+    _refuse_columns(inputs)
+    inputs = tree_map(as_tensor, _plain(inputs))
+    _require_arrays(inputs)
+    return inputs, labels
 
 
-def call(module, inputs):
-    """Run a module; a mapping is passed by keyword if its keys are parameters of ``forward``.
-
-    Labels in a mapping are passed if the module takes them.
-    """
-    if isinstance(inputs, tuple):
-        return module(*inputs)
-    if not isinstance(inputs, Mapping):
-        return module(inputs)
-    parameters = inspect.signature(module.forward).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    if any(p.kind == p.VAR_KEYWORD for p in parameters):
-        return module(**inputs)
-    known = {key: value for key, value in inputs.items() if key in named}
-    unknown = set(inputs) - named - set(LABEL_KEYS)
-    if known and unknown:
-        raise ValueError(
-            f"forward takes {sorted(named)}; the batch also has {sorted(unknown)}. Leave these out."
-        )
-    return module(**known) if known else module(inputs)
-
-
-class InputCaster:
-    """Casts arrays and tensors to the type of a module's parameters, on their device or another.
-
-    Real numbers are cast. So are the integers of a single input, unless the module has an
-    embedding to look them up in; several inputs may hold indices and masks.
-    """
-
-    def __init__(self, module, device=None):
-        # parameters of 8 bits are quantised: no type to compute with
-        floating = [p for p in module.parameters() if p.is_floating_point()]
-        dtypes = [p.dtype for p in floating if p.dtype.itemsize > 1]
-        self.module = module
-        self.dtype = dtypes[0] if dtypes else torch.get_default_dtype()
-        self.device = input_device(module) if device is None else torch.device(device)
-        embeddings = (nn.Embedding, nn.EmbeddingBag)
-        self.keeps_integers = any(isinstance(m, embeddings) for m in module.modules())
-
-    def __call__(self, inputs, *, check=False):
-        """Return the inputs as tensors; ``check`` that they are finite."""
-        alone = _is_array(inputs)  # several inputs may hold masks of minus infinity
-
-        def cast(array):
-            # a copy, since a module may change its input in place; as_tensor makes one itself
-            shared = isinstance(array, torch.Tensor)
-            array = plain_tensor(array) if shared else as_tensor(array)
-            require_real(array)
-            if check and (array.isnan().any() or (alone and array.isinf().any())):
-                raise ValueError("Input X contains NaN or infinity; gates need finite numbers.")
-            dtype = self._dtype(array, alone)
-            found = array.to(self.device, dtype, copy=shared)
-            if found.is_floating_point() and dtype != array.dtype:
-                self._refuse_overflow(array, found, alone)
-            return found
-
-        return tree_map(cast, _without_labels_for_a_loss(self.module, inputs))
-
-    def _dtype(self, array, alone):
-        if array.is_floating_point() or (alone and not self.keeps_integers):
-            return self.dtype
-        # embeddings take no short integers, and torch computes with few unsigned ones
-        unsigned = array.dtype in (torch.uint16, torch.uint32, torch.uint64)
-        short = alone and array.dtype in (torch.uint8, torch.int8, torch.int16)
-        return torch.int64 if unsigned or short else array.dtype
-
-    def _refuse_overflow(self, array, found, alone):
-        overflow = found.isinf() & ~array.isinf()
-        # a mask may hold the lowest number of another type
-        if overflow.any() and (alone or bool((found[overflow] > 0).any())):
-            raise ValueError(
-                f"Input X holds values up to {array.abs().max().item():.3g}, which exceed the "
-                f"largest number of the module's parameters ({self.dtype}: "
-                f"{torch.finfo(self.dtype).max:.3g}). Scale X, or use the module in float32."
-            )
-
-
-def input_device(module):
-    """Return the device that a module takes its inputs on."""
-    for part in module.modules():
-        hook = getattr(part, "_hf_hook", None)  # accelerate's, which may load parameters on demand
-        for each in getattr(hook, "hooks", [hook]):
-            if (device := getattr(each, "execution_device", None)) is not None:
-                return torch.device(device)
-    devices = [p.device for p in module.parameters() if p.is_floating_point()]
-    return devices[0] if devices else torch.device("cpu")
-
-
-def _without_labels_for_a_loss(module, inputs):
-    """Leave out the labels that a Hugging Face model takes for its loss alone.
-
-    The loss would set fields of the model's configuration, and refuse classes other than its own.
-    A model with a decoder makes the decoder's inputs from labels of tokens, and gets these.
-    """
-    config = getattr(module, "config", None)
-    if not isinstance(inputs, Mapping) or not hasattr(config, "is_encoder_decoder"):
-        return inputs
-    keeps = config.is_encoder_decoder and np.ndim(labels_in(inputs)) > 1
-    return {key: value for key, value in inputs.items() if keeps or key not in LABEL_KEYS}
+def _labelled(batch):
+    """Return a mapping and its labels, which stay in it if a module may take them."""
+    labels = labels_in(batch)
+    if np.asarray(to_numpy(labels)).dtype.kind in "biuf":
+        return batch, labels
+    return {key: batch[key] for key in batch if key not in LABEL_KEYS}, labels
 
 
 def check_inputs(estimator, X, *, reset):
@@ -298,8 +205,7 @@ def _check_parts(X):
     inputs = {key: X[key] for key in X if key not in labels} if labels else X
     checked = tree_map(_check_part, _plain(inputs))
     labels = {key: np.asarray(to_numpy(value)) for key, value in labels.items()}
-    if isinstance(X, Mapping):
-        _require_arrays(checked)
+    _require_arrays(checked)
     lengths = _lengths((checked, labels))
     if len(set(lengths)) != 1 or not lengths[0]:
         raise ValueError(
@@ -320,13 +226,20 @@ def _plain(X, name="Each input"):
 
 
 def _require_arrays(inputs):
-    """Raise unless a mapping has arrays of inputs, none of them taken apart by a loader."""
-    if not _lengths(inputs):
+    """Raise unless there are arrays among inputs."""
+    has_keys = isinstance(inputs, Mapping)
+    parts = [inputs[key] for key in inputs if key not in LABEL_KEYS] if has_keys else [inputs]
+    if not _lengths(parts):
+        kind = f"keys {list(inputs)}" if has_keys else type(inputs).__name__
         raise ValueError(
-            f"Got a mapping with the keys {list(inputs)} and no array of inputs among them. Text "
-            "needs a tokenizer first."
+            f"Got inputs without an array among them ({kind}). Text needs a tokenizer, images need "
+            "to become tensors."
         )
-    for key, value in inputs.items():
+
+
+def _refuse_columns(inputs):
+    """Raise if a loader has made a tensor of each position in lists of numbers."""
+    for key, value in inputs.items() if isinstance(inputs, Mapping) else ():
         if isinstance(value, list) and value and all(getattr(v, "ndim", 0) == 1 for v in value):
             raise ValueError(
                 f"Input {key!r} is a list of {len(value)} tensors of {len(value[0])} numbers: a "

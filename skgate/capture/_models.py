@@ -6,7 +6,8 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from ._inputs import InputCaster, call, first_samples
+from ._caster import InputCaster, call
+from ._inputs import first_samples
 from ._runner import TORCH_LOCK, eval_mode_without_side_effects
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ..utils.arrays import to_numpy
-from ._inputs import InputCaster, call, first_samples, input_device, n_samples_in, tree_map
+from ._caster import InputCaster, call, input_device
+from ._inputs import first_samples, n_samples_in, tree_map
 
 #: All threads share the flags and hooks of a module and torch's generator: one runs at a time.
 TORCH_LOCK = threading.RLock()

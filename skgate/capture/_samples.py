@@ -28,11 +28,7 @@ def _as_arrays(sample):
         return tuple(_as_arrays(value) for value in sample)
     if isinstance(sample, list) and not holds_numbers(sample):
         return [_as_arrays(value) for value in sample]
-    if isinstance(sample, torch.Tensor):
-        return plain_tensor(sample)
-    if isinstance(sample, np.ndarray | list):
-        return as_tensor(sample)
-    return sample
+    return as_tensor(sample) if isinstance(sample, torch.Tensor | np.ndarray | list) else sample
 
 
 def holds_numbers(values):
@@ -43,7 +39,9 @@ def holds_numbers(values):
 
 
 def as_tensor(array):
-    """Return an array, or a list of numbers, as a new tensor of a type that torch computes with."""
+    """Return a tensor, an array or a list of numbers as a tensor of a type that torch takes."""
+    if isinstance(array, torch.Tensor):
+        return plain_tensor(array)
     array = numbers(array)
     array = array.astype(np.float64) if array.dtype == np.longdouble else array
     return torch.tensor(array.copy() if min(array.strides, default=0) < 0 else array)
@@ -52,23 +50,29 @@ def as_tensor(array):
 def _require_same(samples, name):
     """Raise unless all samples have the same parts, each of one shape."""
     first = samples[0]
-    label = f"Input {name} of the samples" if name else "The samples"
+    label = f"Input {name}" if name else "The input"
+    if first is None or len({_kind(sample) for sample in samples}) > 1:
+        raise ValueError(f"{label} of a sample is missing (None), or not always of one type.")
     if isinstance(first, Mapping):
-        if other := next((s for s in samples if s.keys() != first.keys()), None):
-            raise ValueError(f"Samples have different keys: {list(first)} and {list(other)}.")
+        if others := [list(s) for s in samples if s.keys() != first.keys()]:
+            raise ValueError(f"Samples have different keys: {list(first)} and {others[0]}.")
         for key in first:
             _require_same([sample[key] for sample in samples], repr(key))
     elif isinstance(first, tuple | list):
         if len({len(sample) for sample in samples}) > 1:
-            raise ValueError(f"{label} have different numbers of parts.")
+            raise ValueError(f"{label} has different numbers of parts in the samples.")
         for position in range(len(first)):
-            _require_same([sample[position] for sample in samples], f"{position}")
-    elif first is None or isinstance(first, str) != all(isinstance(s, str) for s in samples):
-        raise ValueError(f"{label} is missing (None), or not always of one type.")
+            _require_same([sample[position] for sample in samples], f"part {position}")
     elif len(shapes := list(dict.fromkeys(tuple(np.shape(s)) for s in samples))) > 1:
         lengths = ", ".join(str(s[0] if len(s) == 1 else s) for s in shapes[:5])
         raise ValueError(
-            f"{label} has different lengths or shapes: {lengths}{', ...' * (len(shapes) > 5)}. "
-            "Pad them to one, for example with tokenizer(..., padding=True), or pass a DataLoader "
-            "whose collate_fn pads each batch."
+            f"{label} has samples of different lengths or shapes: {lengths}"
+            + ", ..." * (len(shapes) > 5)
+            + ". Pad them to one, for example with tokenizer(..., padding=True), or pass a "
+            "DataLoader whose collate_fn pads each batch."
         )
+
+
+def _kind(sample):
+    kinds = (Mapping, tuple, list, str, type(None))
+    return next((kind for kind in kinds if isinstance(sample, kind)), object)

@@ -252,10 +252,10 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         # a network of the user's own may look up integers
         dtype = [np.float64, np.float32] if self.module is None else "numeric"
         X, y = _as_array(X), to_numpy(y)
+        refuse_missing(y)
         checked, y = validate_data(self, X, y, dtype=dtype, allow_nd=True, reset=not resume)
         X = checked if self.module is None else keep_integers(X, checked)
         check_classification_targets(y)
-        refuse_missing(y)
         classes, y_encoded = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if resume:
             if not np.isin(classes, self.classes_).all():

@@ -50,16 +50,23 @@ def plain_tensor(tensor):
             f"Got a tensor of shape {tuple(tensor.shape)} on the meta device, which holds no data. "
             "Make it on a device that does, such as device='cpu'."
         )
-    try:
-        tensor.data_ptr()
-    except RuntimeError as error:  # inside torch.func.vmap or grad, of FakeTensorMode, distributed
+    if not _has_data(tensor):
         raise ValueError(
             f"Got a {type(tensor).__name__} that holds no data of its own, as tensors inside "
             "torch.func.vmap, torch.compile or FakeTensorMode. Pass a plain tensor, from outside."
-        ) from error
+        )
     tensor = tensor.detach().resolve_conj().resolve_neg()
     # torch can do little with 8 bits
     return tensor.float() if "float8" in str(tensor.dtype) else tensor
+
+
+def _has_data(tensor):
+    if type(tensor).__name__ == "FakeTensor":  # which warns of what follows
+        return False
+    try:
+        return tensor.data_ptr() != 0 or tensor.numel() == 0
+    except RuntimeError:
+        return False
 
 
 def _first_few(values):

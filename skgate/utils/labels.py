@@ -61,7 +61,8 @@ def _in_own_type(y):
 
 def refuse_missing(y):
     """Raise if a label is missing, among objects or dates."""
-    if y.dtype.kind in "OmM" and any(map(_is_missing, y)):
+    y = np.asarray(y)
+    if y.ndim == 1 and y.dtype.kind in "OmM" and any(map(_is_missing, y)):
         raise ValueError("Input y misses labels (None, NA, NaN or NaT). Leave these samples out.")
 
 
