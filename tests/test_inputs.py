@@ -374,6 +374,13 @@ class Keyword(nn.Module):
         return self.net(input_ids)
 
 
+class WithLoss(Keyword):
+    def forward(self, input_ids, labels=None, **options):
+        logits = super().forward(input_ids)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits}
+
+
 class Config:
     def __init__(self, is_encoder_decoder):
         self.is_encoder_decoder = is_encoder_decoder
@@ -443,6 +450,15 @@ def test_labels_of_tokens_make_the_inputs_of_a_decoder():
     net = Keyword(Config(True))
     GateExtractor(net).fit_transform({**ENCODED, "labels": Y})  # of sequences
     assert all(labels is None for labels in net.seen)
+
+
+def test_a_training_loop_gets_the_loss_of_its_model():
+    net = WithLoss(Config(False))
+    inputs = {"input_ids": torch.tensor(IDS), "labels": torch.tensor(Y)}
+    penalty = ComplexityLoss(net, gate_sharpness=1e6, random_state=0)
+    output, _ = penalty.run(inputs)
+    expected = nn.functional.cross_entropy(net.net(torch.tensor(IDS)), torch.tensor(Y))
+    torch.testing.assert_close(output["loss"], expected)
 
 
 def test_labels_of_tokens_reach_their_positions():

@@ -46,7 +46,6 @@ class InputCaster:
         # parameters of 8 bits are quantised: no type to compute with
         floating = [p for p in module.parameters() if p.is_floating_point()]
         dtypes = [p.dtype for p in floating if p.dtype.itemsize > 1]
-        self.module = module
         self.dtype = dtypes[0] if dtypes else torch.get_default_dtype()
         self.device = input_device(module) if device is None else torch.device(device)
         embeddings = (nn.Embedding, nn.EmbeddingBag)
@@ -69,7 +68,7 @@ class InputCaster:
                 self._refuse_overflow(array, found, alone)
             return found
 
-        return tree_map(cast, _without_labels_for_a_loss(self.module, inputs))
+        return tree_map(cast, inputs)
 
     def _dtype(self, array, alone):
         if array.is_floating_point() or (alone and not self.keeps_integers):
@@ -101,8 +100,8 @@ def input_device(module):
     return devices[0] if devices else torch.device("cpu")
 
 
-def _without_labels_for_a_loss(module, inputs):
-    """Leave out the labels that a Hugging Face model takes for its loss alone.
+def without_loss(module, inputs):
+    """Return inputs without the labels that a Hugging Face model takes for its loss alone.
 
     The loss would set fields of the model's configuration, and refuse classes other than its own.
     A model with a decoder makes the decoder's inputs from labels of tokens, and gets these.

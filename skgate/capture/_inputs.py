@@ -9,6 +9,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 
 from ..states import GatingStates
 from ..utils.arrays import (
+    fetches_lists,
     holds_mappings,
     keep_integers,
     numbers,
@@ -25,11 +26,11 @@ from ._samples import as_tensor, holds_numbers, stack
 
 def is_stream(X):
     """Return whether ``X`` yields samples, perhaps with labels, instead of holding arrays."""
-    # skorch's SliceDataset is a sequence with a dataset inside; that of Hugging Face fetches lists
+    # skorch's SliceDataset is a sequence with a dataset inside
     return (
         isinstance(X, Dataset | DataLoader)
         or (isinstance(X, Sequence) and hasattr(X, "dataset"))
-        or hasattr(X, "__getitems__")
+        or fetches_lists(X)
     )
 
 

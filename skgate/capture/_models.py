@@ -6,7 +6,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from ._caster import InputCaster, call
+from ._caster import InputCaster, call, without_loss
 from ._inputs import first_samples
 from ._runner import TORCH_LOCK, eval_mode_without_side_effects
 
@@ -69,7 +69,7 @@ def prepare_module(model, inputs, device, seed):
         module = module.to(device)
     if lazy:
         with TORCH_LOCK, eval_mode_without_side_effects(module, train=False, seed=seed):
-            call(module, InputCaster(module)(first_samples(inputs, 2)))
+            call(module, InputCaster(module)(without_loss(module, first_samples(inputs, 2))))
     return module
 
 

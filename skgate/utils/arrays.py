@@ -20,12 +20,12 @@ def to_numpy(array):
         return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
     if _is_cupy(array):
         return array.get()
-    if np.ma.is_masked(array):
-        raise ValueError(
-            f"Got an array with {np.ma.count_masked(array)} masked entries, which hold no data. "
-            "Fill them with array.filled(value), or leave these samples out."
-        )
     if isinstance(array, np.ma.MaskedArray):
+        if n_masked := np.ma.count_masked(array):
+            raise ValueError(
+                f"Got an array with {n_masked} masked entries, which hold no data. Fill them with "
+                "array.filled(value), or leave these samples out."
+            )
         array = array.data
     if isinstance(array, np.ndarray) and not array.dtype.isnative:
         return array.astype(array.dtype.newbyteorder("="))
@@ -186,9 +186,14 @@ def holds_layers(X):
     return isinstance(X, Mapping) and not issparse(X)  # a sparse dok_array is a dict too
 
 
+def fetches_lists(X):
+    """Return whether ``X`` is a dataset as that of Hugging Face, which has no base of torch's."""
+    return hasattr(X, "__getitems__") and not isinstance(X, Mapping)
+
+
 def is_torch_data(X):
     """Return whether ``X`` is a Dataset or DataLoader, or holds samples in mappings."""
-    if hasattr(X, "__getitems__") or holds_mappings(X):
+    if fetches_lists(X) or holds_mappings(X):
         return True
     data = sys.modules.get("torch.utils.data")
     return data is not None and isinstance(X, data.Dataset | data.DataLoader)
