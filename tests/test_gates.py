@@ -221,10 +221,11 @@ class Masked(nn.Module):
         return F.relu(self.out(h.masked_fill((ids == 0)[..., None], 0)))
 
 
-def test_masks_made_of_integers_and_constants_are_no_gates():
+@pytest.mark.parametrize("dtype", [int, bool, np.float32])
+def test_masks_made_of_masks_and_constants_are_no_gates(dtype):
     ids = np.random.default_rng(0).integers(0, 9, (20, 5))
-    inputs = {"ids": ids, "attention_mask": (ids > 0).astype(int)}
-    extractor = fit(Masked(), inputs)
+    inputs = {"ids": ids, "attention_mask": (ids > 0).astype(dtype)}
+    extractor = fit(Masked(), inputs, mask=None)
     assert [r.layer for r in extractor.coverage_] == ["softmax", "relu"]
 
 

@@ -68,7 +68,8 @@ class Layout:
             batch_axis = self.batch_axis
         rows = batch_axis.checked_rows(self.layer.name, tensor, n_samples)
         if self.units_axis is None:
-            return rows.reshape(len(rows), -1, rows.shape[-1])  # a sample may have one number
+            # a sample may have one number, and a batch no sample
+            return rows.flatten(1, -2) if rows.ndim > 2 else rows.unsqueeze(1)
         return rows.movedim(1 + self.units_axis, -2)
 
     def fits(self, mask, grid):

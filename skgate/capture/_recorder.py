@@ -97,6 +97,8 @@ class GateRecorder(Tracer):
         self._functions = contextlib.ExitStack()
         if self.selections is not None:
             self._functions.enter_context(custom_functions(self._autograd_function))
+            note = self.selections.note_inputs
+            self._hooks.append(self._module.register_forward_pre_hook(note, with_kwargs=True))
         return self
 
     def __exit__(self, *error):

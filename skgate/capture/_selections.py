@@ -8,6 +8,7 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from . import _operations as ops
+from ._masks import named_arguments
 
 
 class Candidate:
@@ -66,6 +67,12 @@ class Selections:
         held = _tensors([vars(m) for m in module.modules()])  # buffers and plain attributes
         self._origins.update({_root(x): Origin() for x in held})
         self._origins.update({_root(p): Origin(learned=True) for p in module.parameters()})
+
+    def note_inputs(self, module, args, kwargs):
+        """Note the inputs that are called masks: these are no data, whatever their type."""
+        for name, value in named_arguments(module, args, kwargs).items():
+            if "mask" in str(name):
+                self._origins.update({_root(x): Origin(batch=True) for x in _tensors(value)})
 
     def is_data(self, x):
         """Return whether an operand depends on real numbers of the batch."""

@@ -25,6 +25,7 @@ import numpy as np
 
 from ..states import GatingStates
 from ..utils.parallel import in_this_process
+from ..utils.samples import Samples
 from . import _cpu, _cuda, _cupy
 from ._distances import HammingDistances, SquaredEuclideanDistances
 from ._tiles import N_BLOCKS, block_slices, column_blocks
@@ -123,11 +124,11 @@ def kernel_masses(
 def block_masses(states, weights, *, label_sets=(), engine=Engine()):
     """Return ``(masses, blocks)``: the sums of `kernel_masses` over each block of the columns.
 
-    ``masses`` has shape (n_terms, 1 + n_label_sets, n_blocks, n_samples), and ``blocks`` the block
-    of each sample, as `column_blocks` returns it.
+    ``masses`` has shape (n_terms, 1 + n_label_sets, n_blocks, n_rows), and ``blocks`` the block of
+    each row, as `column_blocks` returns it. The rows of a sample must follow each other.
     """
     weights = np.ascontiguousarray(weights, dtype=np.float64)
-    blocks = column_blocks(len(states))
+    blocks = column_blocks(Samples(states.groups, len(states)).of_rows)
     return _symmetric(HammingDistances(states.packed), weights, label_sets, blocks, engine), blocks
 
 

@@ -23,8 +23,12 @@ def labels_in(X):
     return None if any(label is None for label in labels) else labels
 
 
-def check_labels(y, n_samples):
-    """Return ``(classes, y_encoded)``; raise if ``y`` is not one class label per sample."""
+def check_labels(y, n_rows, groups=None):
+    """Return ``(classes, y_encoded)`` of rows; raise if ``y`` is not one class label per sample.
+
+    With the ``groups`` of `GatingStates`, ``y`` has one label a row, or one a sample, in the order
+    of ``np.unique(groups)``.
+    """
     if y is None:
         raise ValueError(
             "This measure requires y to be passed, but the target y is None. Pass one class label "
@@ -38,7 +42,9 @@ def check_labels(y, n_samples):
             "labels with y.argmax(axis=1)."
         )
     y = _in_own_type(column_or_1d(y, warn=True))
-    check_consistent_length(range(n_samples), y)
+    if groups is not None and len(y) != n_rows:
+        y = _given_to_rows(y, groups)
+    check_consistent_length(range(n_rows), y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("Input y contains NaN or infinity; class labels must be finite.")
     refuse_missing(y)
@@ -82,9 +88,21 @@ def require_classes(y, *, by_position=False):
     check_labels(None if y is None else y.ravel(), 0 if y is None else y.size)
 
 
-def encode_known(y, n_samples, classes):
+def _given_to_rows(y, groups):
+    """Return the labels of samples, one for each of their rows."""
+    samples, sample_of_row = np.unique(groups, return_inverse=True)
+    if len(y) != len(samples):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: y has {len(y)} labels "
+            f"for {len(samples)} samples of {len(groups)} rows in all. Pass one for each sample "
+            "that has rows, in the order of np.unique(states.groups), or one for each row."
+        )
+    return y[sample_of_row]
+
+
+def encode_known(y, n_rows, classes, groups=None):
     """Return labels of new data as indices of the fitted ``classes``; raise on other labels."""
-    labels, y_encoded = check_labels(y, n_samples)
+    labels, y_encoded = check_labels(y, n_rows, groups)
     if unknown := set(labels.tolist()) - set(classes.tolist()):
         raise ValueError(
             f"y holds the labels {sorted(unknown, key=str)}, which were not in the fitted y "
