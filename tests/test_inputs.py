@@ -796,9 +796,9 @@ class Checkpointed(nn.Module):
         return self.last(self.run(self.region, x))
 
 
-def gradients(net, x, penalty="ebm"):
+def gradients(net, x, penalty="ebm", layers="*"):
     """Return the gradients of a loss with a penalty, and the names of the layers."""
-    loss = ComplexityLoss(net, "*", penalty=penalty, gate_sharpness=5.0, random_state=0)
+    loss = ComplexityLoss(net, layers, penalty=penalty, gate_sharpness=5.0, random_state=0)
     loss.find_layers(x)
     torch.manual_seed(1)
     output, gates = loss.run(x)
@@ -824,6 +824,14 @@ def test_checkpointing_changes_no_gradient(how, nested, penalty):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
     # the regions did run again: twice in each of two trials and of two passes
     assert n_before == 2 * 2 + 2 * 2
+
+
+@pytest.mark.parametrize("how", [False, True])
+def test_a_region_that_runs_again_has_the_names_of_its_layers(how):
+    x = torch.tensor(X, requires_grad=True)
+    expected, _ = gradients(Checkpointed(None).double(), x, layers="inner.1:1")
+    found, _ = gradients(Checkpointed(how).double(), x, layers="inner.1:1")
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_checkpoints_of_other_threads_run_as_ever():

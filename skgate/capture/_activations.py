@@ -212,6 +212,11 @@ class ActivationReader:
             module = prepare_module(self.model, inputs, "auto", 0)
             recorder = partial(ActivationRecorder, opaque=opaque)
             two, three = ModuleRunner(module, recorder, train=False, seed=0).dry_run(inputs)
+        if two and two[-1] is None:
+            raise ValueError(
+                f"Layer {three[-1].layer!r} runs on some samples only, so that the last layer "
+                "cannot be identified. Take data-dependent control flow out of forward."
+            )
         self._runner = ModuleRunner(module, ActivationRecorder, train=False, seed=0)
         if opaque:
             hidden = "\n  ".join(f"{layer}: {operation}" for layer, operation in opaque.items())

@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state
 
 from ..states import GatingStates, GrowingFolder, states_header
-from ..utils.arrays import sample_rows
 from ..utils.labels import require_classes
+from ..utils.samples import Samples
 from ..utils.sklearn import (
     HasMethods,
     Interval,
@@ -316,11 +316,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         states, labels = self._run(batches, y)
         y = labels if y is None or states.groups is not None else y
         check_consistent_length(states, y)
-        drawn = None if sampled else sample_rows(states.n_samples, *sample)
-        if drawn is None:
-            return states, y
-        rows = drawn if states.groups is None else np.isin(states.groups, drawn)
-        return states[rows], None if y is None else y[rows]
+        rows = None if sampled else Samples(states.groups, len(states)).drawn_rows(*sample)
+        return (states, y) if rows is None else (states[rows], None if y is None else y[rows])
 
     def get_feature_names_out(self, input_features=None):
         """Return a name for each gate, ``layer_position``.
