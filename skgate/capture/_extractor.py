@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state
 
 from ..states import GatingStates, GrowingFolder, states_header
+from ..utils.labels import require_classes
 from ..utils.samples import Samples
 from ..utils.sklearn import (
     HasMethods,
@@ -128,6 +129,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     GatingStates(n_samples=100, layers={'1': 8, '3': 6})
     """
 
+    _needs_labels = False
     _parameter_constraints = {
         "module": [HasMethods("forward"), HasMethods("predict")],
         "layers": [None, str, type, re.Pattern, slice, list, tuple, Integral],
@@ -441,6 +443,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             rows = batches.rows_of(start, stop)
             labels = labels if y is None else y[start:stop]
             if not self.__sklearn_is_fitted__():
+                if self._needs_labels and y is None:  # in fit of a measure
+                    require_classes(labels, by_position=self.samples == "position")
                 self._fit_layers(inputs, rows)
             if store is None:
                 reader = self._rows(self._layouts, self._masks)
@@ -454,7 +458,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         return GatingStates(packed, self._layers, groups), labels
 
 
-def as_extractor(model, *, sampling, random_state, verbose):
+def as_extractor(model, *, sampling, random_state, verbose, needs_labels=False):
     """Return a new `GateExtractor` for the ``model`` of an estimator.
 
     Parameters
@@ -466,6 +470,9 @@ def as_extractor(model, *, sampling, random_state, verbose):
         Draws the seed, unless an extractor has its own.
     verbose : int
         Progress is shown if this or the extractor's own is set.
+    needs_labels : bool
+        Whether labels that come with the data need to be classes: the first batch then shows it,
+        before the module runs.
     """
     seed = int(random_state.randint(2**31 - 1))
     if isinstance(model, GateExtractor):
@@ -478,5 +485,8 @@ def as_extractor(model, *, sampling, random_state, verbose):
         if params["random_state"] is None:
             params["random_state"] = seed
         params["verbose"] = max(params["verbose"], verbose)
-        return type(model)(**params)
-    return GateExtractor(model, sampling=sampling, random_state=seed, verbose=verbose)
+        extractor = type(model)(**params)
+    else:
+        extractor = GateExtractor(model, sampling=sampling, random_state=seed, verbose=verbose)
+    extractor._needs_labels = needs_labels
+    return extractor

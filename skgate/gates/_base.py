@@ -1,5 +1,6 @@
 """`GatingEstimator`, the base of the measures of gates: inputs, drawn samples, scores."""
 
+from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,8 +11,8 @@ from ..densities import NAMED, as_density
 from ..exceptions import warn_user
 from ..pairwise import Engine
 from ..states import check_states
-from ..utils.arrays import to_numpy
-from ..utils.labels import check_labels
+from ..utils.arrays import holds_mappings, to_numpy
+from ..utils.labels import check_labels, labels_in, require_classes
 from ..utils.measures import Measure
 from ..utils.samples import Samples
 from ..utils.sklearn import (
@@ -165,13 +166,21 @@ class GatingEstimator(Measure):
             if rows is not None:
                 states, y = states[rows], None if classes is None else classes[y_encoded[rows]]
         else:
-            # arrays bring no labels of their own
-            if y is not None or hasattr(X, "shape") or isinstance(X, dict | tuple):
+            if y is not None:
                 self._check_classes(y)
+            elif self._needs_labels and (
+                hasattr(X, "shape") or isinstance(X, Mapping | tuple) or holds_mappings(X)
+            ):
+                by_position = getattr(self.model, "samples", None) == "position"
+                require_classes(labels_in(X), by_position=by_position)
             from ..capture import as_extractor  # which loads torch
 
             self.extractor_ = as_extractor(
-                self.model, sampling=self._sampling, random_state=random_state, verbose=self.verbose
+                self.model,
+                sampling=self._sampling,
+                random_state=random_state,
+                verbose=self.verbose,
+                needs_labels=self._needs_labels,
             )
             states, labels = self.extractor_.extract(
                 X, y, max_samples=self.max_samples, random_state=random_state

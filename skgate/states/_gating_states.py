@@ -6,6 +6,7 @@ Longer than other modules because the docstrings of its public methods are half 
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.arrays import on_device, pack_rows, to_numpy
+from ..utils.arrays import numbers, on_device, pack_rows, plain_tensor, require_real, to_numpy
 from ._archive import map_members, read_members, write_members
 from ._folder import map_folder
 
@@ -186,7 +187,7 @@ class GatingStates:
             If an array is empty, has one axis, or holds NaN, infinity or complex
             numbers, or if the layers differ in their number of samples.
         """
-        if isinstance(arrays, dict):
+        if isinstance(arrays, Mapping):
             named = arrays.items()
         elif isinstance(arrays, list | tuple) and arrays and np.ndim(arrays[0]) >= 2:
             named = ((f"layer{i}", array) for i, array in enumerate(arrays))
@@ -432,18 +433,18 @@ def states_header(layers):
 
 def _as_gates(array, threshold, name):
     """Return the gates of an array, on its device."""
-    if not on_device(array):
-        array = np.asarray(to_numpy(array))
+    label = f"Layer {name!r}"
+    array = plain_tensor(array) if hasattr(array, "detach") else array
+    array = array if on_device(array) else numbers(array, label)
+    require_real(array, label)
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(
-            f"Layer {name!r} needs an array of shape (n_samples, n_gates) with at least one "
+            f"{label} needs an array of shape (n_samples, n_gates) with at least one "
             f"sample and one gate; got shape {tuple(array.shape)}."
         )
     dtype = str(array.dtype).removeprefix("torch.")
-    if not dtype.startswith(("bool", "int", "uint", "float", "bfloat")):
-        raise ValueError(f"Layer {name!r} needs real numbers or booleans; got dtype {dtype}.")
     if "float" in dtype and not bool((abs(array) < np.inf).all()):  # of NumPy, CuPy or torch
-        raise ValueError(f"Layer {name!r} contains NaN or infinity; gates cannot be read from it.")
+        raise ValueError(f"{label} contains NaN or infinity; gates cannot be read from it.")
     return array if dtype == "bool" else array > threshold
 
 
