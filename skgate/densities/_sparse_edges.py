@@ -22,7 +22,7 @@ from scipy.special import entr
 
 _ALPHA = np.sqrt(4 * np.log(2))
 #: Pairs and products of gates that are in memory at a time.
-_BLOCK_PAIRS = 1 << 21
+_BLOCK_PAIRS = 1 << 19
 
 
 def least_information(n_gates, n):
