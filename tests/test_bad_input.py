@@ -59,7 +59,7 @@ def test_arrays_that_hold_no_gates(measure, X, message):
 
 @pytest.mark.parametrize("estimator", [m() for m in LAYER_MEASURES] + [GateExtractor(network())])
 def test_sparse_arrays_where_numbers_are_needed(estimator):
-    with pytest.raises(TypeError, match="[Ss]parse data"):
+    with pytest.raises(TypeError, match=r"[Ss]parse data"):
         estimator.fit(csr_array(GOOD), Y)
 
 

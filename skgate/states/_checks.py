@@ -42,7 +42,7 @@ def check_states(estimator, X, *, threshold, layers):
     if on_device(X) and X.ndim == 2:  # packed there
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     else:
-        options = {"dtype": "numeric", "accept_sparse": True, "reset": reset}
+        options = {"dtype": "numeric", "accept_sparse": "csr", "reset": reset}
         X = validate_data(estimator, to_numpy(X), **options)
     states = GatingStates.from_arrays(X, threshold=threshold)
     # one closed gate in the first row makes the count of all gates unnecessary
