@@ -97,9 +97,9 @@ class GatingStates:
     Rows are indexed as in an array, so that scikit-learn's splitters and pipelines accept
     the states without conversion; ``np.asarray(states)`` unpacks them.
 
-    A layer of 8192 gates or more is stored as the positions of its open gates where these take
-    fewer bytes than its bits: about 5 bytes for each of them, if fewer than a fortieth are open.
-    Values do not depend on it, but for rounding.
+    A layer of 8192 gates or more is stored as the positions of its open gates, about 5 bytes each,
+    where these take fewer bytes than its bits: if fewer than one gate in forty is open. Values do
+    not depend on the form, but for rounding.
 
     Parameters
     ----------
