@@ -318,6 +318,7 @@ def _log_densities(log_masses, weights, mask, states, queries):
     normalisers = np.where(mask & ~point_mass, np.log1p(np.exp(-weights)), 0.0)
     logs = log_masses - np.log(len(states)) - (normalisers @ states.n_gates)[:, None]
     for layer in np.flatnonzero(point_mass.any(axis=0)):
-        differs = (queries.packed[layer] != states.packed[layer][0]).any(axis=1)
-        logs[np.ix_(point_mass[:, layer], differs)] = -np.inf
+        ((_, first),) = states[:1].iter_unpacked(layer)
+        differs = [(gates != first).any(axis=1) for _, gates in queries.iter_unpacked(layer)]
+        logs[np.ix_(point_mass[:, layer], np.concatenate(differs))] = -np.inf
     return logs

@@ -107,6 +107,11 @@ class GatingEstimator(Measure):
             )
         return super().set_params(**params)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self.model is None
+        return tags
+
     def _engine(self):
         """Return where pairs are computed; raise if it is not available."""
         return Engine(self.device, self.n_jobs, self.verbose)
@@ -118,6 +123,7 @@ class GatingEstimator(Measure):
         Parameters
         ----------
         X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
+            Gates may be a sparse array of SciPy, as :meth:`GatingStates.from_arrays` describes.
             With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
         y : array-like of shape (n_samples,) or (n_rows,), default=None
             Class labels. :class:`GatingMI` needs them, unless ``X`` is a dataset or loader that

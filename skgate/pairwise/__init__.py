@@ -116,7 +116,7 @@ def kernel_masses(
     if queries is None:
         masses = _symmetric(points, weights, label_sets, np.zeros(len(points), int), engine)
         return np.log(masses[:, :, 0])  # a row is at distance 0 from itself: no sum underflows
-    rows = HammingDistances(queries.packed) if has_bits else points.with_layers(queries)
+    rows = points.with_layers(queries.packed if has_bits else queries)
     module, options = engine.choose(len(rows) * len(points), points, weights)
     return module.cross_masses(rows, points, weights, query_label_sets, label_sets, **options)
 

@@ -49,10 +49,11 @@ def check_states(estimator, X, *, threshold, layers):
     if on_device(X) and X.ndim == 2:  # packed there
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     else:
-        X = validate_data(estimator, real_array(X), dtype="numeric", reset=reset)
+        options = {"dtype": "numeric", "accept_sparse": "csr", "reset": reset}
+        X = validate_data(estimator, real_array(X), **options)
     states = GatingStates.from_arrays(X, threshold=threshold)
     # one closed gate in the first row makes the count of all gates unnecessary
-    suspect = reset and "float" in str(X.dtype) and len(X) > 1 and np.asarray(states[0]).all()
+    suspect = reset and "float" in str(X.dtype) and len(states) > 1 and np.asarray(states[0]).all()
     if suspect and (states.activation_rates()[0] == 1).all():
         warn_user(
             f"All gates are open: every value of X exceeds threshold={threshold}. Pass "
