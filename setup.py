@@ -26,6 +26,7 @@ EXTRAS = {
         "pytest",
         "pytest-xdist",
         "ruff",
+        "transformers",
     ],
     "doc": [
         "matplotlib",

@@ -121,6 +121,47 @@ def sklearn_density(data, weight, y=None, device="cpu"):
     return run
 
 
+def scipy_product(states, weight, y=None, device="cpu"):
+    """A product of SciPy's sparse arrays for |x|² + |x'|² - 2 x·x', a block of rows at a time."""
+    X = open_gates(states).astype(np.float32)
+    squares = X.sum(axis=1)
+
+    def run(n):
+        x, sums = X[:n], np.empty(n)
+        transposed = x.T.tocsr()
+        for rows in _blocks(n, 4):
+            kernel = (x[rows] @ transposed).toarray()
+            kernel *= -2
+            kernel += squares[rows, None]
+            kernel += squares[:n]
+            kernel *= -weight
+            np.exp(kernel, out=kernel)
+            sums[rows] = kernel.sum(axis=1, dtype=float)
+        return _of_sums(sums[:, None], None)
+
+    return run
+
+
+def sklearn_sparse_distances(states, weight, y=None, device="cpu"):
+    """`euclidean_distances` of sparse arrays, and `logsumexp`."""
+    X = open_gates(states).astype(float)
+
+    def run(n):
+        total = 0.0
+        for rows in _blocks(n, 8):
+            exponents = -weight * euclidean_distances(X[rows], X[:n], squared=True)
+            total += logsumexp(exponents, axis=1).sum()
+        return _bits(np.log(n) - total / n)
+
+    return run
+
+
+def open_gates(states):
+    """Return the gates of one layer as a sparse array, which holds an entry for each open one."""
+    (gates,) = states.packed
+    return csr_array(gates)
+
+
 def keops(data, weight, y=None, device="cpu"):
     """A symbolic matrix of KeOps, reduced without being held."""
     from pykeops.torch import LazyTensor

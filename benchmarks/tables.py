@@ -23,7 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ["entropy", "gpu", "layer_mi", "densities", "capture", "training"]
+NAMES = ["entropy", "gpu", "layer_mi", "densities", "sparse", "capture", "training"]
 NONE = "–"
 
 

@@ -383,6 +383,16 @@ def jackknife_error(statistic, parts):
     return math.sqrt((g - 1) / g * sum((x - mean) ** 2 for x in left_out))
 
 
+def cluster_error(values, groups):
+    """Standard error of the mean of values whose rows depend on each other inside groups."""
+    mean, sums = sum(values) / len(values), {}
+    for value, group in zip(values, groups, strict=True):
+        sums[group] = sums.get(group, 0.0) + value - mean
+    n_groups = len(sums)
+    squares = sum(total**2 for total in sums.values())
+    return math.sqrt(n_groups / (n_groups - 1) * squares) / len(values)
+
+
 # Training with a penalty -------------------------------------------------------------------------
 
 

@@ -997,6 +997,17 @@ def test_data_dependent_control_flow_is_told():
         GibbsLayerMI(net.double(), batch_size=4).fit(X, Y)
 
 
+def test_layer_that_some_batches_skip_is_left_out_by_name():
+    def forward(self, x):
+        if len(x) == 3:
+            self.c(x)
+        return self.b(self.a(x))
+
+    net = Net(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 2), c=nn.Linear(4, 4)).double()
+    with pytest.warns(UserWarning, match="c: it does not run in every batch"):
+        assert list(layer_activations(net, X4)) == ["a", "b"]
+
+
 def test_random_numbers_are_replaced_by_their_means():
     net = double(Net(lambda s, x: s.out(F.relu(s.fc(x) + torch.randn(6, dtype=torch.float64))),
                      fc=nn.Linear(4, 6), out=nn.Linear(6, 3)))  # fmt: skip

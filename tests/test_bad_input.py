@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import scipy.sparse
 import torch
+from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
@@ -44,7 +44,6 @@ BAD_ARRAYS = [
     (np.full((10, 4), np.inf), "infinity"),
     (GOOD + 1j, "[Cc]omplex"),
     (np.full((10, 4), "on"), "could not convert|dtype"),
-    (scipy.sparse.csr_array(GOOD), "[Ss]parse"),
     (np.empty((0, 4)), r"0 sample\(s\)"),
     (np.empty((10, 0)), r"0 feature\(s\)"),
     (np.ones(10), "2D array"),
@@ -56,6 +55,12 @@ BAD_ARRAYS = [
 def test_arrays_that_hold_no_gates(measure, X, message):
     with pytest.raises((ValueError, TypeError), match=message):
         measure().fit(X, Y)
+
+
+@pytest.mark.parametrize("estimator", [m() for m in LAYER_MEASURES] + [GateExtractor(network())])
+def test_sparse_arrays_where_numbers_are_needed(estimator):
+    with pytest.raises(TypeError, match=r"[Ss]parse data"):
+        estimator.fit(csr_array(GOOD), Y)
 
 
 @pytest.mark.parametrize("X", BAD_ARRAYS)

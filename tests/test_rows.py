@@ -124,8 +124,19 @@ def test_refused_layers_are_refused_in_low_precision_too(case):
         assert GateExtractor(net).fit(X).layer_names_ == honest(case)
 
 
+class SortedByNumPy(SortedExperts):
+    """Experts whose order torch does not see."""
+
+    def forward(self, x):
+        flat = x.flatten(0, -2)
+        expert = self.router(flat).argmax(-1).numpy()
+        order = expert.argsort(kind="stable")
+        hidden = F.relu(torch.einsum("td,tdh->th", flat[order], self.up[expert[order]]))
+        return hidden[order.argsort()].unflatten(0, x.shape[:-1])
+
+
 def test_first_samples_that_look_honest_hide_nothing():
-    net, X = Then(SortedExperts()), tokens(n=64)
+    net, X = Then(SortedByNumPy()), tokens(n=64)
     with torch.no_grad():
         z = F.relu(net.first(torch.from_numpy(X)))
         expert = net.after.router(z).argmax(-1).numpy()
@@ -138,15 +149,113 @@ def test_first_samples_that_look_honest_hide_nothing():
     assert 0.2 < float(record.reason.split(": ")[1].split()[0]) < 0.6
 
 
-class Ragged(nn.Module):
-    """Rows of ids, padded with 0, whose tokens are laid end to end."""
+class RoutedByPosition(nn.Module):
+    """Experts that are given as input, and run as a loop, or sorted, or token by token."""
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.act = how, nn.ReLU()
+        self.up = nn.Parameter(torch.randn(3, 6, 10).double())
+
+    def forward(self, x, expert):
+        return F.relu(getattr(self, self.how)(x.flatten(0, 1), expert.flatten()) - 0.1)
+
+    def loop(self, x, expert):
+        output = x.new_zeros(len(x), 10)
+        for i in expert.unique():
+            (token,) = torch.where(expert == i)
+            output.index_add_(0, token, self.act(x[token] @ self.up[i]))
+        return output
+
+    def sort(self, x, expert):
+        order = expert.argsort(stable=True)
+        hidden = self.act(torch.einsum("td,tdh->th", x[order], self.up[expert[order]]))
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order))
+        return hidden[back]
+
+    def chosen(self, x, expert):
+        return self.sort(x[expert >= 0], expert[expert >= 0])
+
+    def single(self, x, expert):
+        return self.act(torch.einsum("td,tdh->th", x, self.up[expert]))
+
+
+@pytest.mark.parametrize("how", ["loop", "sort"])
+@pytest.mark.parametrize("n_tokens", [1, 4])
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_rows_in_order_by_chance_do_not_make_experts_a_layer(how, n_tokens, batch_size):
+    X = tokens(t=n_tokens)
+    expert = np.random.default_rng(0).integers(0, 3, X.shape[:2])
+    expert[:8] = 0  # all tokens of the first batch have one expert, which leaves them in order
+    with pytest.warns(GateCaptureWarning, match="the data choose or sort the rows"):
+        extractor = GateExtractor(RoutedByPosition(how), batch_size=batch_size).fit((X, expert))
+    # the ReLU on what they return, which is in the order of the tokens again, is one
+    assert extractor.layer_names_ == ["relu"]
+    expected = RoutedByPosition("single")(torch.tensor(X), torch.tensor(expert)) > 0
+    states = extractor.transform((X, expert))
+    np.testing.assert_array_equal(np.asarray(states), expected.reshape(len(X), -1))
+
+
+def test_refused_layer_that_is_asked_for_is_named_with_the_reason():
+    expert = np.random.default_rng(0).integers(0, 3, (40, 4))
+    with pytest.raises(ValueError, match=r"layers='act\*' cannot be captured:\n  act: .*choose"):
+        GateExtractor(RoutedByPosition("sort"), layers="act*").fit((tokens(), expert))
+
+
+def test_layers_of_many_blocks_that_are_alike_share_a_line():
+    net = nn.Sequential(*[nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(12)])
+    with pytest.raises(ValueError, match=r"ran:\n  \*\.1 \(12 of these\): tanh .*smooth=True") as e:
+        GateExtractor(net.double()).fit(tokens())
+    assert str(e.value).count("tanh") == 1
+    with pytest.raises(ValueError, match=r"(?s)\n  0\.1: tanh.*\n  1\.1: tanh.*\n  2\.1: tanh"):
+        GateExtractor(net[:3]).fit(tokens())
+
+
+class Branch(nn.Module):
+    """A ReLU of the whole batch that only some batches need."""
 
     def __init__(self):
         super().__init__()
-        self.table = nn.Embedding(9, 5)
+        self.first, self.extra = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.extra(-x) + y if (x > 2).any() else y
+
+
+def test_layer_that_some_batches_skip_is_refused_by_name():
+    X = tokens().clip(-1.9, 1.9)
+    X[2, 0, 0] = 3
+    with pytest.warns(GateCaptureWarning, match=r"extra: relu.*it does not run in every batch"):
+        assert GateExtractor(Branch()).fit(X).layer_names_ == ["first"]
+
+
+def test_rows_that_are_sorted_back_but_were_chosen_before_are_refused():
+    expert = np.random.default_rng(0).integers(0, 3, (40, 4))
+    with pytest.raises(ValueError, match=r"(?s)act: .*choose or sort.*relu: .*choose or sort"):
+        GateExtractor(RoutedByPosition("chosen")).fit((tokens(), expert))
+
+
+def test_experts_that_some_batches_skip_are_refused_by_name():
+    X, expert = tokens(), np.zeros((40, 4), int)
+    expert[2], expert[3:] = 1, 2  # the third sample brings the second expert in
+    with pytest.warns(GateCaptureWarning, match=r"act: relu.*\n.*act:1: relu.*not captured"):
+        extractor = GateExtractor(RoutedByPosition("loop")).fit((X, expert))
+    assert extractor.layer_names_ == ["relu"]
+
+
+class Ragged(nn.Module):
+    """Rows of ids, padded with 0, whose tokens are laid end to end."""
+
+    def __init__(self, seen=False):
+        super().__init__()
+        self.seen, self.table = seen, nn.Embedding(9, 5)
 
     def forward(self, ids):
-        return F.relu(self.table(ids[ids > 0]))
+        # torch does not see which ids NumPy chooses
+        return F.relu(self.table(ids[ids > 0] if self.seen else ids[ids.numpy().nonzero()]))
 
 
 def ids(lengths):
@@ -165,6 +274,13 @@ def ids(lengths):
 def test_ragged_batches_that_flatten_are_refused(lengths, why):
     with pytest.raises(ValueError, match=f"(?s)no gating layer.*{why}"):
         GateExtractor(Ragged()).fit(ids(lengths))
+
+
+@pytest.mark.parametrize("lengths", [[16] * 18, [16] * 3 + [8, 24, 16] * 5])
+def test_ragged_batches_with_as_many_rows_as_others_are_refused(lengths):
+    X = ids(lengths)  # of 16 a sample in all, so that no number of rows shows it
+    with pytest.raises(ValueError, match=r"(?s)no gating layer.*the data choose or sort the rows"):
+        GateExtractor(Ragged(seen=True)).fit(X)
 
 
 def test_rows_of_a_later_batch_are_counted():
@@ -193,7 +309,7 @@ class NearestOnly(nn.Module):
 
     def forward(self, x):
         flat = x.flatten(0, 1)
-        return F.relu(flat[flat[:, 0].argsort()])
+        return F.relu(flat[flat[:, 0].numpy().argsort()])
 
 
 def test_an_axis_that_is_merely_the_nearest_is_none():

@@ -4,20 +4,22 @@
 
 A `Tracer` intercepts the torch functions that a module calls. Three siblings are built on it:
 `_recorder` reports gates, `_activations` reports the outputs of linear layers, `_relaxation`
-replaces gates by sigmoids while a network trains. ``_operations`` has the tables of torch
-operations, ``_substitutes`` runs those that draw random numbers or change the module without
-doing so, ``_selections`` finds the comparisons and orders whose result selects data,
-``_custom_gates`` has what torch functions do not show, ``_batch_axis`` finds the samples in a
-tensor, ``_coverage`` chooses the layers and ``_rows`` refuses those whose gates of a sample depend
-on the others.
+replaces gates by sigmoids while a network trains, also where ``_checkpointing`` has a region run
+again. ``_samples`` stacks samples to batches, and ``_caster`` makes them what a module takes.
+``_operations`` has the tables of torch operations, ``_substitutes`` runs those that draw random
+numbers or change the module without doing so, ``_selections`` finds the comparisons and orders
+whose result selects data, ``_custom_gates`` has what torch functions do not show, ``_batch_axis``
+finds the samples in a tensor, ``_coverage`` chooses the layers and ``_rows`` refuses those whose
+gates of a sample depend on the others.
 """
 
 from ._activations import ActivationReader, layer_activations
+from ._caster import InputCaster, call
 from ._coverage import choose_layers
 from ._extractor import GateExtractor, as_extractor
-from ._inputs import InputCaster, call, is_stream, refuse_shuffling, tree_map
+from ._inputs import is_stream, refuse_shuffling, tree_map
 from ._masks import Masks, named_arguments
-from ._models import copy_module, inner_module, prepare_module
+from ._models import copy_module, inner_module, prepare_module, require_one_device
 from ._operations import THRESHOLD
 from ._recorder import GateRecorder
 from ._relaxation import GateRelaxation
@@ -49,6 +51,7 @@ __all__ = [
     "named_arguments",
     "prepare_module",
     "refuse_shuffling",
+    "require_one_device",
     "tree_map",
     "with_shapes_in_errors",
 ]

@@ -11,6 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..exceptions import warn_user
 from ..utils.arrays import to_numpy
+from ..utils.labels import require_classes
 from . import _operations as ops
 from ._batch_axis import CONSTANT, BatchAxis, find_batch_axis
 from ._coverage import select
@@ -65,7 +66,7 @@ class ActivationRecorder(Tracer):
         self.opaque = {} if opaque is None else opaque
         self._origins = WeakTensorKeyDictionary()  # tensor -> events that it comes from
         self._activated = WeakTensorKeyDictionary()  # the same, through an activation function
-        self._weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        self._weights = _storages(module.parameters())
 
     def _linear(self, operation, function, args, kwargs):
         output = function(*args, **kwargs)
@@ -91,7 +92,10 @@ class ActivationRecorder(Tracer):
 
     def _is_weight(self, tensor):
         """Return whether a tensor is a parameter of the module, or a view of one."""
-        return tensor.untyped_storage().data_ptr() in self._weights
+        address = tensor.untyped_storage().data_ptr()
+        # accelerate loads those that are offloaded as the module that has them runs
+        loaded = self._stack[-1][1].parameters(recurse=False)
+        return address in self._weights or address in _storages(loaded)
 
     def _follow(self, operation, function, args, kwargs):
         """Run an operation, and note its output if linear outputs go into it."""
@@ -130,6 +134,11 @@ class ActivationRecorder(Tracer):
     }
 
 
+def _storages(parameters):
+    """Return the addresses of the data of parameters."""
+    return {p.untyped_storage().data_ptr() for p in parameters if not p.is_meta}
+
+
 def _events_of(events, tensors):
     """Return the events of some tensors, each once."""
     return list(dict.fromkeys(event for tensor in tensors for event in events.get(tensor, [])))
@@ -166,9 +175,9 @@ class ActivationReader:
     read, and ``sampled`` whether ``max_samples`` were drawn before it.
     """
 
-    def __init__(self, model, *, layers, spatial, batch_size):
+    def __init__(self, model, *, layers, spatial, batch_size, needs_labels=False):
         self.model, self.layers, self.spatial = model, layers, spatial
-        self.batch_size = batch_size
+        self.batch_size, self.needs_labels = batch_size, needs_labels
 
     def read(self, estimator, X, y, *, reset, max_samples=None, random_state=None):
         """Yield ``(layers, labels)`` of each batch: arrays by name, and labels or None.
@@ -182,6 +191,8 @@ class ActivationReader:
         start, padding = 0, 0.0
         for inputs, labels in each_batch(batches, seed=0):
             if reset and start == 0:
+                if self.needs_labels and y is None:
+                    require_classes(labels)
                 self._find_layers(inputs)
             padding = max(padding, padding_share(self._runner.module, inputs))
             options = {"checked": batches.holds, "read_before_activation": self._unactivated}
@@ -201,6 +212,11 @@ class ActivationReader:
             module = prepare_module(self.model, inputs, "auto", 0)
             recorder = partial(ActivationRecorder, opaque=opaque)
             two, three = ModuleRunner(module, recorder, train=False, seed=0).dry_run(inputs)
+        if two and two[-1] is None:
+            raise ValueError(
+                f"Layer {three[-1].layer!r} runs on some samples only, so that the last layer "
+                "cannot be identified. Take data-dependent control flow out of forward."
+            )
         self._runner = ModuleRunner(module, ActivationRecorder, train=False, seed=0)
         if opaque:
             hidden = "\n  ".join(f"{layer}: {operation}" for layer, operation in opaque.items())

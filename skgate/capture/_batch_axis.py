@@ -10,6 +10,8 @@ ROUNDING = 0.1
 
 #: Why a function of parameters alone is no layer.
 CONSTANT = "its input does not depend on the batch"
+#: Why an operation that the data may skip is no layer.
+SKIPPED = "it does not run in every batch"
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ def find_batch_axis(two, three):
     The axis is the one whose size differs between the runs, since networks put their samples
     first, second, or on one axis with positions; in that case, the values that both runs share
     give their order. If they agree in neither order, there is no such axis. ``two`` is the event
-    on samples (a, b), ``three`` on (a, b, c).
+    on samples (a, b), ``three`` on (a, b, c); None stands for a run without it.
     """
+    if two is None:
+        return None, SKIPPED
     a, b = two.values, three.values
     if a.ndim != b.ndim:
         return None, "its number of axes depends on the batch"

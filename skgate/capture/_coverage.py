@@ -11,8 +11,11 @@ from ._batch_axis import CONSTANT, find_batch_axis
 from ._layout import Layout
 
 EXCLUDED = "excluded"
+#: Layers whose names differ in numbers only, and that share a line of a table.
+MANY = 4
 #: Why a layer is refused.
 DEPENDENT = "its gates of a row depend on the other rows of the batch"
+MOVED = f"{DEPENDENT}: the data choose or sort the rows that it runs on"
 #: Said of a layer that is captured all the same.
 UNCHECKED = "rows not compared between batches: in the first batch all have equal gates"
 
@@ -33,13 +36,26 @@ class Coverage(NamedTuple):
 
     @staticmethod
     def table(records):
-        """Return the records as lines of text."""
-        lines = [
-            f"  {r.layer}: {r.operation} ({r.kind}), "
-            + (f"{r.n_gates} gates" if r.captured else f"not captured: {r.reason}")
-            for r in records
-        ]
+        """Return the records as lines of text, one for those of many blocks that are alike."""
+        alike = {}
+        for record in records:
+            key = re.sub(r"\d+", "*", record.layer), *record[1:]
+            alike.setdefault(key, []).append(record)
+        lines = []
+        for group in alike.values():
+            _, operation, kind, n_gates, captured, reason = group[0]
+            names = [record.layer for record in group]
+            if len(names) >= MANY:
+                names = [f"{_pattern(names)} ({len(names)} of these)"]
+            outcome = f"{n_gates} gates" if captured else f"not captured: {reason}"
+            lines += [f"  {name}: {operation} ({kind}), {outcome}" for name in names]
         return "\n".join(lines) or "  (no non-linear operation ran)"
+
+
+def _pattern(names):
+    """Return names that differ in numbers only as one, with * for the numbers that differ."""
+    parts = zip(*(re.split(r"(\d+)", name) for name in names), strict=True)
+    return "".join(part[0] if len(set(part)) == 1 else "*" for part in parts)
 
 
 def choose_layers(two, three, layers, exclude=None):
@@ -48,13 +64,11 @@ def choose_layers(two, three, layers, exclude=None):
     They are a dict of `Layout` by name, in the order of the network. Returns besides a `Coverage`
     for each event.
     """
-    found = [
-        find_batch_axis(a, b) if b.gates is not None else (None, b.reason)
-        for a, b in zip(two, three, strict=True)
-    ]
+    found = [_find(a, b) for a, b in zip(two, three, strict=True)]
     gating = [event for event, (axis, _) in zip(three, found, strict=True) if axis]
     excluded = select(three, exclude) if exclude else set()
-    wanted = select(gating, layers) - excluded if gating else set()
+    reasons = {e.layer: why for e, (axis, why) in zip(three, found, strict=True) if not axis}
+    wanted = select(gating, layers, (three, reasons)) - excluded if gating else set()
     chosen, coverage = {}, []
     for event, (axis, reason) in zip(three, found, strict=True):
         layout = axis and Layout.of(event, axis)
@@ -72,6 +86,15 @@ def choose_layers(two, three, layers, exclude=None):
     return chosen, coverage
 
 
+def _find(two, three):
+    """Return the batch axis of the gates of two events, or None and why they are no layer."""
+    if three.gates is None:
+        return None, three.reason
+    if three.moved:  # in these few samples, they may be in order by chance
+        return None, MOVED
+    return find_batch_axis(two, three)
+
+
 def refuse_layers(chosen, coverage, reasons, unchecked=()):
     """Return the result of `choose_layers`, less the layers for which there are reasons."""
     records = []
@@ -84,8 +107,11 @@ def refuse_layers(chosen, coverage, reasons, unchecked=()):
     return {name: layout for name, layout in chosen.items() if name not in reasons}, records
 
 
-def select(events, layers):
-    """Return the names of the events that ``layers`` selects; raise if an item matches none."""
+def select(events, layers, refused=((), {})):
+    """Return the names of the events that ``layers`` selects; raise if an item matches none.
+
+    ``refused`` are events and, by layer, why some of these are none to select from.
+    """
     names = [event.layer for event in events]
     if layers is None:
         return set(names)
@@ -94,6 +120,15 @@ def select(events, layers):
     for item in items if isinstance(items, list | tuple) else [items]:
         matched = {e.layer for i, e in enumerate(events) if _matches(item, e, i, len(events))}
         if not matched:
+            others, reasons = refused
+            ran = [
+                f"{e.layer}: {reasons[e.layer]}"
+                for e in others
+                if e.layer in reasons and not isinstance(item, int) and _matches(item, e, 0, 0)
+            ]
+            if ran:
+                lines = "\n  ".join(ran[:10])
+                raise ValueError(f"What matches layers={item!r} cannot be captured:\n  {lines}")
             near = difflib.get_close_matches(str(item), names, n=3, cutoff=0.3) or names[:10]
             raise ValueError(
                 f"No layer matches {item!r}; of {len(names)}, the nearest are {near}. A pattern "

@@ -9,7 +9,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state
 
 from ..states import GatingStates, GrowingFolder, states_header
-from ..utils.arrays import sample_rows
+from ..utils.labels import require_classes
+from ..utils.samples import Samples
 from ..utils.sklearn import (
     HasMethods,
     Interval,
@@ -128,6 +129,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     GatingStates(n_samples=100, layers={'1': 8, '3': 6})
     """
 
+    _needs_labels = False
     _parameter_constraints = {
         "module": [HasMethods("forward"), HasMethods("predict")],
         "layers": [None, str, type, re.Pattern, slice, list, tuple, Integral],
@@ -314,11 +316,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         states, labels = self._run(batches, y)
         y = labels if y is None or states.groups is not None else y
         check_consistent_length(states, y)
-        drawn = None if sampled else sample_rows(states.n_samples, *sample)
-        if drawn is None:
-            return states, y
-        rows = drawn if states.groups is None else np.isin(states.groups, drawn)
-        return states[rows], None if y is None else y[rows]
+        rows = None if sampled else Samples(states.groups, len(states)).drawn_rows(*sample)
+        return (states, y) if rows is None else (states[rows], None if y is None else y[rows])
 
     def get_feature_names_out(self, input_features=None):
         """Return a name for each gate, ``layer_position``.
@@ -444,6 +443,8 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             rows = batches.rows_of(start, stop)
             labels = labels if y is None else y[start:stop]
             if not self.__sklearn_is_fitted__():
+                if self._needs_labels and y is None:  # in fit of a measure
+                    require_classes(labels, by_position=self.samples == "position")
                 self._fit_layers(inputs, rows)
             if store is None:
                 reader = self._rows(self._layouts, self._masks)
@@ -457,7 +458,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         return GatingStates(packed, self._layers, groups), labels
 
 
-def as_extractor(model, *, sampling, random_state, verbose):
+def as_extractor(model, *, sampling, random_state, verbose, needs_labels=False):
     """Return a new `GateExtractor` for the ``model`` of an estimator.
 
     Parameters
@@ -469,6 +470,9 @@ def as_extractor(model, *, sampling, random_state, verbose):
         Draws the seed, unless an extractor has its own.
     verbose : int
         Progress is shown if this or the extractor's own is set.
+    needs_labels : bool
+        Whether labels that come with the data need to be classes: the first batch then shows it,
+        before the module runs.
     """
     seed = int(random_state.randint(2**31 - 1))
     if isinstance(model, GateExtractor):
@@ -481,5 +485,8 @@ def as_extractor(model, *, sampling, random_state, verbose):
         if params["random_state"] is None:
             params["random_state"] = seed
         params["verbose"] = max(params["verbose"], verbose)
-        return type(model)(**params)
-    return GateExtractor(model, sampling=sampling, random_state=seed, verbose=verbose)
+        extractor = type(model)(**params)
+    else:
+        extractor = GateExtractor(model, sampling=sampling, random_state=seed, verbose=verbose)
+    extractor._needs_labels = needs_labels
+    return extractor

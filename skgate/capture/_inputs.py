@@ -1,26 +1,36 @@
 """Raw inputs of a module, in arrays, tensors, datasets or loaders, as batches of tensors."""
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, Subset
 
 from ..states import GatingStates
-from ..utils.arrays import sample_rows, to_numpy
+from ..utils.arrays import (
+    fetches_lists,
+    holds_mappings,
+    keep_integers,
+    numbers,
+    plain_tensor,
+    real_array,
+    require_real,
+    sample_rows,
+    to_numpy,
+)
+from ..utils.labels import LABEL_KEYS, labels_in
 from ..utils.sklearn import validate_data
-
-_LABEL_KEYS = ("labels", "label")  # of datasets that yield mappings
+from ._samples import as_tensor, holds_numbers, stack
 
 
 def is_stream(X):
     """Return whether ``X`` yields samples, perhaps with labels, instead of holding arrays."""
     # skorch's SliceDataset is a sequence with a dataset inside
-    return isinstance(X, Dataset | DataLoader) or (
-        isinstance(X, Sequence) and hasattr(X, "dataset")
+    return (
+        isinstance(X, Dataset | DataLoader)
+        or (isinstance(X, Sequence) and hasattr(X, "dataset"))
+        or fetches_lists(X)
     )
 
 
@@ -43,7 +53,12 @@ def tree_map(function, inputs):
         return {key: tree_map(function, value) for key, value in inputs.items()}
     if isinstance(inputs, tuple | list):
         return tuple(tree_map(function, value) for value in inputs)
-    return function(inputs) if hasattr(inputs, "shape") else inputs
+    return function(inputs) if is_array(inputs) else inputs
+
+
+def is_array(X):
+    # a nested tensor has no shape
+    return isinstance(X, torch.Tensor) or hasattr(X, "shape")
 
 
 def n_samples_in(inputs):
@@ -68,7 +83,8 @@ class Batches:
         if is_stream(X) and not isinstance(X, DataLoader):
             # a sequence is read by position only, as a plain Subset does
             taken = X if rows is None else Subset(X, rows.tolist())
-            self.X, self.rows = DataLoader(taken, batch_size=batch_size), None
+            self.X = DataLoader(taken, batch_size=batch_size, collate_fn=stack)
+            self.rows = None
         self.holds = not isinstance(self.X, DataLoader)
 
     @property
@@ -104,7 +120,8 @@ class Batches:
         for start in range(0, self.n_samples, self.batch_size):
             rows = slice(start, start + self.batch_size)
             rows = rows if self.rows is None else self.rows[rows]
-            yield tree_map(lambda a, rows=rows: a[rows], self.X), None
+            inputs = tree_map(lambda a, rows=rows: a[rows], self.X)
+            yield _labelled(inputs) if isinstance(inputs, Mapping) else (inputs, None)
 
 
 def sampled_batches(X, y, batch_size, max_samples, random_state):
@@ -122,70 +139,30 @@ def sampled_batches(X, y, batch_size, max_samples, random_state):
 
 
 def _split(batch):
+    """Return ``(inputs, labels)`` of a batch that a loader yields, the inputs as tensors."""
     if isinstance(batch, Mapping):
-        return batch, next((batch[key] for key in _LABEL_KEYS if key in batch), None)
-    if not isinstance(batch, tuple | list):
-        return batch, None
-    if len(batch) > 2:
+        inputs, labels = _labelled(batch)
+    elif not isinstance(batch, tuple | list):
+        inputs, labels = batch, None
+    elif len(batch) > 2:
         raise ValueError(
             f"A batch of {len(batch)} parts was received; need (inputs,) or (inputs, labels). "
             "Yield several inputs as one tuple or dict: ((a, b), label)."
         )
-    return batch[0], (batch[1] if len(batch) == 2 else None)
+    else:
+        inputs, labels = batch[0], (batch[1] if len(batch) == 2 else None)
+    _refuse_columns(inputs)
+    inputs = tree_map(as_tensor, _plain(inputs))
+    _require_arrays(inputs)
+    return inputs, labels
 
 
-def call(module, inputs):
-    """Run a module; a mapping is passed by keyword if its keys are parameters of ``forward``.
-
-    Labels in a mapping are passed if the module takes them.
-    """
-    if isinstance(inputs, tuple):
-        return module(*inputs)
-    if not isinstance(inputs, Mapping):
-        return module(inputs)
-    parameters = inspect.signature(module.forward).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    if any(p.kind == p.VAR_KEYWORD for p in parameters):
-        return module(**inputs)
-    known = {key: value for key, value in inputs.items() if key in named}
-    unknown = set(inputs) - named - set(_LABEL_KEYS)
-    if known and unknown:
-        raise ValueError(
-            f"forward takes {sorted(named)}; the batch also has {sorted(unknown)}. Leave these out."
-        )
-    return module(**known) if known else module(inputs)
-
-
-class InputCaster:
-    """Casts arrays and tensors to the type of a module's parameters, on their device or another.
-
-    Real numbers are cast. So are the integers of a single input, unless the module has an
-    embedding to look them up in; several inputs may hold indices and masks.
-    """
-
-    def __init__(self, module, device=None):
-        parameters = [p for p in module.parameters() if p.is_floating_point()]
-        self.dtype = parameters[0].dtype if parameters else torch.get_default_dtype()
-        self.device = parameters[0].device if parameters else torch.device("cpu")
-        self.device = self.device if device is None else torch.device(device)
-        embeddings = (nn.Embedding, nn.EmbeddingBag)
-        self.keeps_integers = any(isinstance(m, embeddings) for m in module.modules())
-
-    def __call__(self, inputs, *, check=False):
-        """Return the inputs as tensors; ``check`` that they are finite."""
-        alone = hasattr(inputs, "shape")  # several inputs may hold masks of minus infinity
-        single = alone and not self.keeps_integers
-
-        def cast(array):
-            # a copy, since a module may change its input in place; torch.tensor makes one itself
-            shared = isinstance(array, torch.Tensor)
-            array = array if shared else torch.tensor(np.ascontiguousarray(array))
-            floating = single or array.is_floating_point()
-            if check and (array.isnan().any() or (alone and array.isinf().any())):
-                raise ValueError("Input X contains NaN or infinity; gates need finite numbers.")
-            return array.to(self.device, self.dtype if floating else array.dtype, copy=shared)
-
-        return tree_map(cast, inputs)
+def _labelled(batch):
+    """Return a mapping and its labels, which stay in it if a module may take them."""
+    labels = labels_in(batch)
+    if np.asarray(to_numpy(labels)).dtype.kind in "biuf":
+        return batch, labels
+    return {key: batch[key] for key in batch if key not in LABEL_KEYS}, labels
 
 
 def check_inputs(estimator, X, *, reset):
@@ -193,11 +170,15 @@ def check_inputs(estimator, X, *, reset):
     _refuse_others(X)
     if is_stream(X):
         return X
+    if holds_mappings(X):
+        X = stack(X)
     if isinstance(X, Mapping | tuple) and not issparse(X):
         return _check_parts(X)
-    checked = validate_data(estimator, to_numpy(X), reset=reset, allow_nd=True)
-    # a tensor keeps its type and device
-    return X.detach() if isinstance(X, torch.Tensor) else checked
+    checked = validate_data(estimator, real_array(X), reset=reset, allow_nd=True)
+    require_real(checked)
+    if isinstance(X, torch.Tensor):  # which keeps its type and device
+        return plain_tensor(X)
+    return keep_integers(X, checked)
 
 
 def _refuse_others(X):
@@ -221,25 +202,69 @@ def _refuse_others(X):
 
 def _check_parts(X):
     """Return several inputs, in a mapping or tuple, checked one by one and against each other."""
-    checked = tree_map(_check_part, X)
-    lengths = _lengths(checked)
+    labels = {key: X[key] for key in LABEL_KEYS if key in X} if isinstance(X, Mapping) else {}
+    inputs = {key: X[key] for key in X if key not in labels} if labels else X
+    checked = tree_map(_check_part, _plain(inputs))
+    labels = {key: np.asarray(to_numpy(value)) for key, value in labels.items()}
+    _require_arrays(checked)
+    lengths = _lengths((checked, labels))
     if len(set(lengths)) != 1 or not lengths[0]:
         raise ValueError(
             f"All inputs need the same number of samples, 1 or more; got {lengths} in a "
             f"{type(X).__name__} of {len(X)}."
         )
-    return checked
+    return {**checked, **labels} if labels else checked
+
+
+def _plain(X, name="Each input"):
+    """Return inputs with arrays in the place of frames and lists of numbers."""
+    if isinstance(X, Mapping):
+        return {key: _plain(value, f"Input {key!r}") for key, value in X.items()}
+    if isinstance(X, tuple):
+        return tuple(_plain(value, name) for value in X)
+    listed = isinstance(X, list) and holds_numbers(X)
+    return numbers(X, name) if listed or _is_frame(X) else X
+
+
+def _require_arrays(inputs):
+    """Raise unless there are arrays among inputs."""
+    has_keys = isinstance(inputs, Mapping)
+    parts = [inputs[key] for key in inputs if key not in LABEL_KEYS] if has_keys else [inputs]
+    if not _lengths(parts):
+        kind = f"keys {list(inputs)}" if has_keys else type(inputs).__name__
+        raise ValueError(
+            f"Got inputs without an array among them ({kind}). Text needs a tokenizer, images need "
+            "to become tensors."
+        )
+
+
+def _refuse_columns(inputs):
+    """Raise if a loader has made a tensor of each position in lists of numbers."""
+    for key, value in inputs.items() if isinstance(inputs, Mapping) else ():
+        if isinstance(value, list) and value and all(getattr(v, "ndim", 0) == 1 for v in value):
+            raise ValueError(
+                f"Input {key!r} is a list of {len(value)} tensors of {len(value[0])} numbers: a "
+                "DataLoader makes one of each position in lists of numbers. Let its dataset yield "
+                "arrays or tensors; several inputs under one name are a tuple."
+            )
+
+
+def _is_frame(X):
+    return hasattr(X, "columns") and hasattr(X, "to_numpy")
 
 
 def _check_part(array):
     if isinstance(array, torch.Tensor):
-        array, has_nan = array.detach(), array.isnan().any()
+        array = plain_tensor(array)
+        require_real(array, "Each input")
     else:
-        array = np.asarray(array)
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"Inputs need real numbers or booleans; got dtype {array.dtype}.")
-        has_nan = array.dtype.kind == "f" and np.isnan(array).any()
-    if has_nan:
+        array = numbers(array, "Each input")
+    if not array.ndim:
+        raise ValueError(
+            f"Got a number, {array.item()!r}, as one of several inputs; each needs an array with "
+            "an axis of samples. Stack rows to one array."
+        )
+    if bool((array != array).any()):
         raise ValueError("One of the inputs contains NaN.")
     return array
 

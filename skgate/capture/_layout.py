@@ -125,6 +125,9 @@ def _units_axis(event, axes):
         return None  # channels alone, as after global pooling
     place = max(len(axes) + place, 0)
     of_size = [axis for axis, size in enumerate(axes) if size == n_units]
+    # of a fused linear operation, one half is gated
+    if place + 1 == len(axes) and 2 * axes[place] == n_units and not event.after_convolution:
+        return place
     if place not in of_size and len(of_size) == 1:
         (place,) = of_size
     return place

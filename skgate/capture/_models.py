@@ -6,7 +6,8 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from ._inputs import InputCaster, call, first_samples
+from ._caster import InputCaster, call, without_loss
+from ._inputs import first_samples
 from ._runner import TORCH_LOCK, eval_mode_without_side_effects
 
 
@@ -56,6 +57,7 @@ def prepare_module(model, inputs, device, seed):
     parameters = list(module.parameters())
     elsewhere = device != "auto" and any(p.device != torch.device(device) for p in parameters)
     lazy = any(nn.parameter.is_lazy(p) for p in (*parameters, *module.buffers()))
+    _require_data(module, device)
     if elsewhere and device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(
             f"device={device!r} was asked for and torch finds no CUDA. Use device='auto', "
@@ -67,8 +69,37 @@ def prepare_module(model, inputs, device, seed):
         module = module.to(device)
     if lazy:
         with TORCH_LOCK, eval_mode_without_side_effects(module, train=False, seed=seed):
-            call(module, InputCaster(module)(first_samples(inputs, 2)))
+            call(module, InputCaster(module)(without_loss(module, first_samples(inputs, 2))))
     return module
+
+
+def _require_data(module, device):
+    """Raise if parameters hold no data, or if accelerate places them and so must a device."""
+    hooked = any(hasattr(part, "_hf_hook") for part in module.modules())
+    if hooked and device != "auto":
+        raise ValueError(
+            f"device={device!r} was asked for, and the model's parameters are placed by its "
+            "device_map. Use device='auto', or load the model without a device_map."
+        )
+    empty = [n for n, p in module.named_parameters() if p.is_meta and not nn.parameter.is_lazy(p)]
+    if empty and not hooked:
+        raise ValueError(
+            f"{len(empty)} parameters of {type(module).__name__}, such as {empty[0]!r}, are on the "
+            "meta device and have no data. Load the weights first, for example with "
+            "module.load_state_dict(state, assign=True)."
+        )
+
+
+def require_one_device(module):
+    """Raise unless all parameters are on one device, and hold data, as training needs."""
+    parameters = [p for p in module.parameters() if not nn.parameter.is_lazy(p)]
+    devices = sorted({str(p.device) for p in parameters})
+    if len(devices) > 1 or devices == ["meta"]:
+        raise ValueError(
+            f"The parameters of {type(module).__name__} are on {', '.join(devices)}; training "
+            "needs them on one device that holds data (meta: offloaded, or not loaded). Load the "
+            "weights to one device, without a device_map."
+        )
 
 
 def copy_module(module):

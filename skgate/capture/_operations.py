@@ -104,7 +104,7 @@ def first_indices(operation, output, args, kwargs):
 
 #: Smooth activations; ``smooth=True`` reads ``input > 0``.
 SMOOTH = {
-    "celu", "elu", "gelu", "hardswish", "logsigmoid", "mish", "selu", "sigmoid", "silu",
+    "celu", "elu", "erf", "gelu", "hardswish", "logsigmoid", "mish", "selu", "sigmoid", "silu",
     "softplus", "softsign", "tanh", "tanhshrink",
 }  # fmt: skip
 
@@ -173,7 +173,7 @@ NONLINEAR = {
                      "gru_cell"), "recurrent"),
     **dict.fromkeys(
         ("abs", "absolute", "exp", "expm1", "log", "log1p", "log2", "logsumexp", "sqrt", "rsqrt",
-         "square", "pow", "__pow__", "sin", "cos", "tan", "atan", "erf", "reciprocal", "norm"),
+         "square", "pow", "__pow__", "sin", "cos", "tan", "atan", "reciprocal", "norm"),
         "smooth",
     ),
     **dict.fromkeys(("sign", "round", "floor", "ceil"), "ordering"),
@@ -230,7 +230,7 @@ LINEAR = {
 }
 
 #: Element-wise activation functions.
-ACTIVATION = {*THRESHOLD, *SMOOTH, "sin", "cos", "square", "atan", "erf"}
+ACTIVATION = {*THRESHOLD, *SMOOTH, "sin", "cos", "square", "atan"}
 
 #: Products. With a number they belong to the chain below; with a tensor they end it.
 SCALING = ("mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__",
@@ -253,3 +253,16 @@ LINEAR_CHAIN_OPS = {
 #: Operations with linear layers inside that cannot be seen.
 OPAQUE_LINEAR_OPS = ("multi_head_attention_forward", "rnn_tanh", "rnn_tanh_cell", "rnn_relu",
                      "rnn_relu_cell", "lstm", "lstm_cell", "gru", "gru_cell")  # fmt: skip
+
+#: Operations that return places of rows if they run along the first axis.
+SORTS = {"sort", "argsort", "topk"}
+
+#: Operations that return places of rows; ``where`` does without alternatives.
+PLACES = {"nonzero", "argwhere", "unique"}
+
+#: Operations that read rows at places.
+GATHERS = {"__getitem__", "index_select", "gather", "take", "take_along_dim", "masked_select"}
+
+#: Operations that write rows to places in their first operand.
+SCATTERS = {"__setitem__", "index_add", "index_copy", "index_put", "scatter", "scatter_add",
+            "scatter_reduce", "index_reduce"}  # fmt: skip

@@ -27,6 +27,7 @@ class Event:
     operation whose gates cannot be read; ``reason`` then says why. A dry run also keeps
     ``values``, the gated numbers, which tell samples apart on the other axes. ``after`` is about
     the last linear operation: the axis of its units, counted from the last, and their number.
+    ``moved``: a first run saw that the data chose or sorted the rows of the numbers.
     """
 
     layer: str
@@ -39,6 +40,7 @@ class Event:
     constant_is_first: bool = False
     reason: str = ""
     after: tuple[int, int] | None = None
+    moved: bool = False
 
     @property
     def after_convolution(self):
@@ -188,6 +190,8 @@ class GateRecorder(Tracer):
 
     def _read(self, event, gates, values):
         event.gates = gates
+        if self.selections is not None:
+            event.moved = self.selections.is_moved(values)
         if self.dry_run:  # a copy, since the module may overwrite them in place
             event.values = values.broadcast_to(gates.shape[:-1]).clone()
 

@@ -1,10 +1,13 @@
 """`GateRelaxation`: sigmoids in place of step functions, so that gates have a gradient."""
 
+import contextlib
 import inspect
 import math
+from collections import Counter
 
 import torch
 
+from ._checkpointing import recompute_within
 from ._operations import THRESHOLD
 from ._tracer import Tracer, has_floats, tensors_in
 
@@ -52,6 +55,23 @@ class GateRelaxation(Tracer):
         self.layers, self.sharpness = layers, sharpness
         self.constant_is_first = constant_is_first
         self.gates = {}
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(recompute_within(self._resumed))
+            super().__enter__()
+            self._checkpoints = stack.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        self._checkpoints.close()
+        return super().__exit__(*error)
+
+    def _resumed(self):
+        """Return a relaxation that names layers as this one will from here on."""
+        resumed = type(self)(self._module, self.layers, self.sharpness, self.constant_is_first)
+        resumed._stack, resumed._calls = list(self._stack), Counter(self._calls)
+        return resumed
 
     def _relax(self, operation, function, args, kwargs):
         if not has_floats(args, kwargs) or (name := self._locate(operation)[0]) not in self.layers:

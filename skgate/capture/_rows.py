@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..states import GatingStates
+from ._batch_axis import SKIPPED
 from ._coverage import DEPENDENT
 from ._inputs import n_samples_in, tree_map
 from ._positions import SampleRows
@@ -112,7 +113,7 @@ def _run_parts(runner, inputs, parts, chosen, pack, options):
         runner.trial(rows, report=report, wanted=chosen.__contains__, **options)
     for name in chosen.keys() - reasons.keys():
         if len(packed[name]) < len(parts):
-            reasons[name] = "it does not run in every batch"
+            reasons[name] = SKIPPED
     states = {
         name: GatingStates([np.concatenate(packed[name])], [chosen[name].layer])
         for name in chosen.keys() - reasons.keys()

@@ -9,7 +9,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ..utils.arrays import to_numpy
-from ._inputs import InputCaster, call, first_samples, n_samples_in, tree_map
+from ._caster import InputCaster, call, input_device, without_loss
+from ._inputs import first_samples, n_samples_in, tree_map
 
 #: All threads share the flags and hooks of a module and torch's generator: one runs at a time.
 TORCH_LOCK = threading.RLock()
@@ -26,21 +27,23 @@ class ModuleRunner:
         self.module, self.make_tracer, self.train, self.seed = module, make_tracer, train, seed
 
     def dry_run(self, inputs):
-        """Return the events of a run on two samples of a batch, and of one on three."""
+        """Return the events of a run on two samples of a batch, and of one on three, in pairs.
+
+        Where an operation ran in one of them only, as experts do that no token is sent to, the
+        second list has its event and the first has None.
+        """
         two, three = [], []
         # without random numbers, samples that both runs share have the same values in both
         self.trial(first_samples(inputs, 2), report=two.append)
         self.trial(first_samples(inputs, 3), report=three.append)
-        if [event.layer for event in two] != [event.layer for event in three]:
-            raise ValueError(
-                "The module runs other operations on two samples than on three, so that its "
-                "layers cannot be identified. Take data-dependent control flow out of forward."
-            )
-        return two, three
+        names = {event.layer for event in three}
+        by_name = {event.layer: event for event in two}
+        alone = [event for event in two if event.layer not in names]
+        return [by_name.get(e.layer) for e in three] + [None] * len(alone), three + alone
 
     def trial(self, inputs, **options):
         """Run without random numbers, with options of the recorder."""
-        self._run(InputCaster(self.module)(inputs), self.seed, dry_run=True, **options)
+        self._run(self._cast(inputs), self.seed, dry_run=True, **options)
 
     def read(self, inputs, position, convert, *, checked, **options):
         """Return an array for each layer, by name, from a run on a batch.
@@ -55,7 +58,7 @@ class ModuleRunner:
             if event.layer in convert:
                 arrays[event.layer] = convert[event.layer](event, n_samples)
 
-        inputs = InputCaster(self.module)(inputs, check=not checked)
+        inputs = self._cast(inputs, check=not checked)
         seed = (self.seed + position) % 2**31
         self._run(inputs, seed, report=keep, wanted=convert.__contains__, **options)
         missing = [name for name in convert if name not in arrays]
@@ -65,6 +68,9 @@ class ModuleRunner:
                 "data-dependent control flow out of forward."
             )
         return {name: arrays[name] for name in convert}
+
+    def _cast(self, inputs, **options):
+        return InputCaster(self.module)(without_loss(self.module, inputs), **options)
 
     def _run(self, inputs, seed, **options):
         with (
@@ -114,9 +120,10 @@ def eval_mode_without_side_effects(module, *, train, seed):
         (m, name, b, b.clone())
         for m in module.modules()
         for name, b in m._buffers.items()
-        if b is not None and not nn.parameter.is_lazy(b)
+        if b is not None and not nn.parameter.is_lazy(b) and not b.is_meta
     ]
-    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    devices = {input_device(module), *(p.device for p in module.parameters())}
+    devices = {device for device in devices if device.type == "cuda"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[d.index for d in devices]))
         stack.enter_context(torch.no_grad())

@@ -42,7 +42,9 @@ class Origin(NamedTuple):
 
     ``batch``: inputs of the module; ``learned``: parameters; ``data``: real numbers among the
     inputs, or what parameters make of any. ``outcome_of`` are the candidates of whose outcomes it
-    consists, and ``values_of`` those whose largest or smallest values it has.
+    consists, and ``values_of`` those whose largest or smallest values it has. ``places`` are
+    indices of rows that were found in the batch, as by a sort, and ``back`` says that they undo
+    one. ``moved`` counts how often rows were put where such indices, or a mask, say.
     """
 
     batch: bool = False
@@ -50,6 +52,9 @@ class Origin(NamedTuple):
     data: bool = False
     outcome_of: frozenset = frozenset()
     values_of: frozenset = frozenset()
+    places: bool = False
+    back: bool = False
+    moved: int = 0
 
 
 class Selections:
@@ -89,6 +94,10 @@ class Selections:
     def is_outcome(self, x):
         """Return whether an operand is a mask, or another outcome of candidates."""
         return isinstance(x, torch.Tensor) and bool(self._origin(x).outcome_of)
+
+    def is_moved(self, x):
+        """Return whether the data put the rows of an operand where they are."""
+        return self._origin(x).moved > 0
 
     def threshold_is_first(self, first, second):
         """Return whether the first of two operands is what the second, data, is compared with."""
@@ -131,8 +140,11 @@ class Selections:
             origin = Origin()
             if operation not in ops.UNRELATED:
                 origin = self._combined(operation, tensors, origins)
+        rows = _rows(operation, args, kwargs, tensors, origins)
         for x in _tensors(args[:1] if operation == "__setitem__" else output):
-            self._origins[_root(x)] = origin if self._made is None else self._result(operation, x)
+            made = origin if self._made is None else self._result(operation, x)
+            places = {} if x.is_floating_point() else rows
+            self._origins[_root(x)] = made._replace(**{**places, "moved": rows["moved"]})
         return output
 
     def _combined(self, operation, tensors, origins):
@@ -183,6 +195,39 @@ class Selections:
         if origin is None:  # an input, or made where nothing is seen: by a kernel or NumPy
             return Origin(batch=True, data=x.is_floating_point())
         return origin
+
+
+def _rows(operation, args, kwargs, tensors, origins):
+    """Return what the output of an operation has of ``places``, ``back`` and ``moved``."""
+    rows = {"places": False, "back": False, "moved": 0}
+    if not tensors or operation in ops.UNRELATED:
+        return rows
+    first = origins[0]
+    chooses = [  # a single index takes one row, and leaves the others
+        x.ndim > 0 and (o.places or (x.dtype is torch.bool and o.batch))
+        for x, o in zip(tensors, origins, strict=True)
+    ]
+    back = any(origin.back for origin in origins)
+    moved = max(origin.moved for origin in origins)
+    if operation in ops.SCATTERS and any(chooses[1:]):  # the way back, of places too
+        others = zip(origins[1:], chooses[1:], strict=True)
+        put = max((origin.moved - 1 for origin, chooses in others if not chooses), default=0)
+        written = any(origin.places for origin in origins[1:])
+        return {"places": written, "back": written, "moved": max(first.moved, put)}
+    if operation in ops.GATHERS and any(chooses[1:]) and first.batch:
+        moved = max(first.moved - 1, 0) if back else first.moved + 1
+        return {"places": first.places, "back": False, "moved": moved}
+    if operation in ops.SORTS and _along_rows(tensors[0], args[1:], kwargs):
+        return {"places": first.batch, "back": first.places, "moved": moved + first.batch}
+    finds = operation in ops.PLACES or (operation == "where" and len(args) + len(kwargs) == 1)
+    places = (finds and first.batch) or any(origin.places for origin in origins)
+    return {"places": places, "back": back, "moved": moved}
+
+
+def _along_rows(x, args, kwargs):
+    """Return whether a sort is along the first axis."""
+    dims = [a for a in (kwargs.get("dim"), *args[::-1]) if type(a) is int]
+    return x.ndim == 1 or (bool(dims) and dims[0] in (0, -x.ndim))
 
 
 def first_k(x, indices, dim):

@@ -2,16 +2,15 @@
 
 import numpy as np
 
+from ..states import is_sparse, smallest, to_packed
+
 
 class Store:
-    """Packed rows that grow by a batch; allocated once if their number ``n_rows`` is known."""
+    """Packed rows that grow by a batch; ``n_rows`` is their number if that is known."""
 
     def __init__(self, layers, n_rows):
         self.layers, self.n_rows = layers, 0
-        self.known = n_rows is not None
-        self.rows = [
-            np.empty((n_rows, layer.n_bytes), np.uint8) if self.known else [] for layer in layers
-        ]
+        self.rows = [_Rows(layer, n_rows) for layer in layers]
         self.groups, self.labels = [], []
 
     def add(self, packed, groups, labels):
@@ -23,10 +22,7 @@ class Store:
                     f"Layer {layer.name!r} gave packed gates of shape {new.shape}; need "
                     f"{(n_new, layer.n_bytes)}. Samples must all have one shape."
                 )
-            if self.known:
-                rows[self.n_rows : self.n_rows + n_new] = new
-            else:
-                rows.append(new)
+            rows.add(new)
         self.groups.append(groups)
         self.labels.append(labels)
         self.n_rows += n_new
@@ -38,7 +34,37 @@ class Store:
         if all(label is not None for label in self.labels):
             labels = np.concatenate([np.atleast_1d(np.asarray(label)) for label in self.labels])
             labels = labels.ravel() if labels.size == self.n_rows else None
-        if self.known:
-            return [rows[: self.n_rows] for rows in self.rows], groups, labels
         # layer by layer, so that only one of them is in memory twice
-        return [np.concatenate(self.rows.pop(0)) for _ in self.layers], groups, labels
+        return [self.rows.pop(0).finish() for _ in self.layers], groups, labels
+
+
+class _Rows:
+    """Rows of one layer, in the form of fewer bytes.
+
+    Packed rows are allocated once if their number is known, with the first batch that is not
+    sparse.
+    """
+
+    def __init__(self, layer, n_rows):
+        self._layer, self._n_known, self._n = layer, n_rows, 0
+        self._parts, self._whole = [], None
+
+    def add(self, bits):
+        part = smallest([bits], self._layer.n_gates)
+        if self._whole is None and (is_sparse(part) or self._n_known is None):
+            self._parts.append(part)
+            return
+        if self._whole is None:
+            self._whole = np.empty((self._n_known, self._layer.n_bytes), np.uint8)
+            for earlier in self._parts:
+                self._fill(to_packed(earlier))
+            self._parts = []
+        self._fill(bits)
+
+    def _fill(self, bits):
+        self._whole[self._n : self._n + len(bits)] = bits
+        self._n += len(bits)
+
+    def finish(self):
+        parts = self._parts if self._whole is None else [self._whole[: self._n]]
+        return smallest(parts, self._layer.n_gates)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from scipy.special import expit, logit
-from sklearn.model_selection import KFold
 
+from ..utils.samples import Samples
 from ._cross_fitting import FittedDensity, choose_shrinkage
 from ._product import Product
 
@@ -173,13 +173,13 @@ def fit_autoregression(states, y_encoded, n_classes, label_ridge=0.1):
     With an infinite ``label_ridge``, gates do not depend on the label.
     """
     gates = states.__array__(np.float64)
-    n = len(gates)
-    all_rows = np.arange(n)
-    if n < 2 * _FOLDS:
+    samples = Samples(states.groups, len(states))
+    if len(samples) < 2 * _FOLDS:
         regression = _regress(gates, y_encoded, n_classes, _RIDGES[-1], np.inf)
         no_slopes = np.zeros(gates.shape[1])
         return Autoregression(regression, logit(regression.rates), no_slopes)
-    train, test = all_rows[n // _FOLDS :], all_rows[: n // _FOLDS]
+    in_test = samples.of_rows < len(samples) // _FOLDS
+    train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
 
     def predict(train, test, ridge):
         regression = _regress(gates[train], y_encoded[train], n_classes, ridge, label_ridge)
@@ -195,7 +195,7 @@ def fit_autoregression(states, y_encoded, n_classes, label_ridge=0.1):
             found.append((gain, ridge, slope))
     _, ridge, slope = max(found)
     predictions = np.empty_like(gates)
-    for train, test in KFold(_FOLDS).split(all_rows):
+    for train, test in samples.folds(_FOLDS):
         predictions[test] = predict(train, test, ridge)[0]
     regression = _regress(gates, y_encoded, n_classes, ridge, label_ridge)
     calibration = _calibrate(gates, predictions, logit(regression.rates), slope)

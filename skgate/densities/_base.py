@@ -48,13 +48,18 @@ class Density(DensityMixin, BaseEstimator):
     #: Axes in front of every result, for a density with several values of a parameter.
     lead = ()
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Fit the density to gates.
 
         Parameters
         ----------
-        X : GatingStates or array-like of shape (n_samples, n_gates)
+        X : GatingStates, array-like or sparse array of shape (n_samples, n_gates)
             A gate is open where ``X > 0``.
         y : Ignored
 

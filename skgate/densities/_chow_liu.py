@@ -6,7 +6,9 @@ import numkong
 import numpy as np
 
 from ..utils.arrays import to_numpy
+from ._columns import has_sparse
 from ._forest import ForestDensity
+from ._sparse_edges import least_information, sparse_edges
 
 
 class ChowLiu(ForestDensity):
@@ -19,7 +21,8 @@ class ChowLiu(ForestDensity):
         \log p(\sigma) = \sum_i \log p(\sigma_i)
             + \sum_{(a,b)} \log \frac{p(\sigma_a, \sigma_b)}{p(\sigma_a) p(\sigma_b)}
 
-    Fitting takes time with the square of the number of gates; 20,000 are about the most.
+    Fitting takes time with the square of the number of gates; 20,000 are about the most, unless few
+    of them are open: then it takes time with the square of the gates that are open in a sample.
 
     Attributes
     ----------
@@ -47,8 +50,10 @@ class ChowLiu(ForestDensity):
     _judged_folds = 2
     _uses_gpu = True
 
-    def _edges(self, states, bits, sizes, gpu):
-        return _chow_liu_edges(bits, sizes, gpu)
+    def _edges(self, states, columns, sizes, gpu):
+        if has_sparse(states):
+            return sparse_edges(columns, sizes)
+        return _chow_liu_edges([c.bits() for c in columns], sizes, gpu)
 
     def independent(self):
         """Return the reference of the total correlation: independent units with a tree inside each.
@@ -61,12 +66,12 @@ class ChowLiu(ForestDensity):
 class _UnitTrees(ForestDensity):
     """Independent units, the gates inside each on a tree."""
 
-    def _edges(self, states, bits, sizes, gpu):
+    def _edges(self, states, columns, sizes, gpu):
         edges, first = [np.zeros((2, 0), np.int64)], 0
         for layer in states.layers:
             for unit in range(first, first + layer.n_gates, layer.unit_size):
                 if layer.unit_size > 1:
-                    own = [b[unit : unit + layer.unit_size] for b in bits]
+                    own = [c.bits(slice(unit, unit + layer.unit_size)) for c in columns]
                     edges.append(unit + np.stack(_chow_liu_edges(own, sizes)))
             first += layer.n_gates
         return np.concatenate(edges, axis=1)
@@ -75,15 +80,14 @@ class _UnitTrees(ForestDensity):
 def _chow_liu_edges(bits, sizes, gpu=None):
     """Return the edges of the most informative forest, without those that may be chance.
 
-    Of n samples of independent gates, the ``d (d - 1) / 2`` pairs have an empirical information of
-    up to about ``log(d (d - 1) / 2) / n`` nats each; edges below that are left out. ``bits`` and
-    ``sizes`` are those of each class; the information of a pair is that given the class.
+    ``bits`` and ``sizes`` are those of each class; the information of a pair is that given the
+    class.
     """
     n_gates = len(bits[0])
     if n_gates == 1:
         return np.zeros((2, 0), np.int64)
     children, parents, information = _spanning_tree(bits, sizes, gpu)
-    kept = information > np.log(n_gates * (n_gates - 1) / 2) / sizes.sum()
+    kept = information > least_information(n_gates, sizes.sum())
     return children[kept], parents[kept]
 
 

@@ -5,10 +5,10 @@ from itertools import islice
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import clone
-from sklearn.model_selection import KFold
 from tqdm import tqdm
 
 from ..utils.parallel import run
+from ..utils.samples import Samples
 from ._base import Density, Estimate
 from ._surprisals import Surprisals, mean_and_error
 
@@ -33,7 +33,7 @@ class FittedDensity(Density):
         self.layers_, self._ranges = states.layers, ranges
         self._parts = _parts(ranges, self._covers)
         self._priors = np.bincount(y_encoded, minlength=n_classes) / len(y_encoded)
-        order = np.random.default_rng(seed).permutation(len(states))
+        order = Samples(states.groups, len(states)).shuffled_rows(seed)
         states, y_encoded = states[order], y_encoded[order]
         self._models = [
             self._fit_model(states.select(layers), y_encoded, n_classes, seed, gpu)
@@ -62,13 +62,14 @@ class FittedDensity(Density):
         """Return a cross-fitted `Estimate` for each set of labels."""
         ceilings = ranges.mask @ np.array(states.n_gates) * np.log(2)
         unsaturable, estimates = np.zeros(len(ranges), bool), []
+        samples = Samples(states.groups, len(states))
         for y in label_sets:
             density, logs = cross_fit(self, states, y, ranges, cv=cv, seed=seed, engine=engine)
-            marginal, given = Surprisals(-logs[..., 0]), None
+            marginal, given = Surprisals(-logs[..., 0], samples), None
             if y is not None:
-                given = Surprisals(-log_p_given_y(logs, y))
+                given = Surprisals(-log_p_given_y(logs, y), samples)
                 gains = pointwise_information(logs, y, density._priors)
-                marginal = Surprisals(given.rows + gains)
+                marginal = Surprisals(given.rows + gains, samples)
             estimates.append(Estimate(marginal, given, ceilings, unsaturable, density))
         return estimates
 
@@ -104,19 +105,20 @@ def choose_shrinkage(states, y_encoded, n_classes, refit, strengths, seed, n_fol
     ``refit`` takes training rows and returns a function from strengths to models. With the last
     strength, classes are shrunk entirely towards all samples. ``n_folds`` of five folds are judged.
     """
-    n, joint = len(states), np.array([(0, len(states.layers))])
-    if n_classes == 1 or n < 2 * _INNER_FOLDS:
+    samples = Samples(states.groups, len(states))
+    if n_classes == 1 or len(samples) < 2 * _INNER_FOLDS:
         return strengths[-1]
-    priors = np.bincount(y_encoded, minlength=n_classes) / n
-    gains = []
-    for train, test in islice(
-        KFold(_INNER_FOLDS, shuffle=True, random_state=seed).split(y_encoded), n_folds
-    ):
+    joint = np.array([(0, len(states.layers))])
+    priors = np.bincount(y_encoded, minlength=n_classes) / len(states)
+    gains, judged = [], []
+    for train, test in islice(samples.folds(_INNER_FOLDS, seed), n_folds):
         model, unseen = refit(train), states[test]
         logs = [model(s).log_likelihoods(unseen, joint)[0] for s in strengths]
         gains.append(pointwise_information(np.array(logs), y_encoded[test], priors))
+        judged.append(samples.of_rows[test])
     gains = np.concatenate(gains, axis=1)  # (n_strengths, n_judged)
-    means, errors = mean_and_error(gains[gains.mean(axis=1).argmax()] - gains)
+    judged = Samples(np.concatenate(judged), gains.shape[1])
+    means, errors = mean_and_error(gains[gains.mean(axis=1).argmax()] - gains, judged)
     return max(s for s, m, e in zip(strengths, means, errors, strict=True) if m <= e or m == 0)
 
 
@@ -148,16 +150,17 @@ def cross_fit(density, states, y_encoded, ranges, *, cv, seed, engine):
     These are (n_ranges, n_samples, n_classes), nats; with ``cv=None``, under the density of all.
     """
     n, n_classes = len(states), 1 if y_encoded is None else int(y_encoded.max()) + 1
-    if cv is not None and n < cv:
+    samples = Samples(states.groups, n)
+    if cv is not None and len(samples) < cv:
         raise ValueError(
-            f"cv={cv} folds need at least as many samples; got n_samples={n}. Pass more samples, "
-            "or cv=None for the in-sample value, which is too low."
+            f"cv={cv} folds need at least as many samples; got n_samples={len(samples)}. "
+            "Pass more samples, or cv=None for the in-sample value, which is too low."
         )
     y_encoded = np.zeros(n, int) if y_encoded is None else y_encoded
     all_rows = np.arange(n)
     folds = [(all_rows, all_rows[:0] if cv else all_rows)]
     if cv:
-        folds += KFold(cv, shuffle=True, random_state=seed).split(all_rows)
+        folds += samples.folds(cv, seed)
     sizes = [*states.n_gates, sum(states.n_gates)]
     work = sum(d**2 for d in sizes) * (n / 100 + 5) * len(folds)
     gpu = engine.gpu(work) if density._uses_gpu else None

@@ -6,9 +6,12 @@ towards those of all classes by the number of samples that ``shrinkage`` gives.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from ..states import sum_open
+from ._columns import columns_of, has_sparse, open_gates, with_open_partners
 from ._cross_fitting import FittedDensity, choose_shrinkage
 
 _BLOCK_BYTES = 1 << 21
@@ -17,7 +20,11 @@ _SHRINKAGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, np.inf)
 
 
 class ForestDensity(FittedDensity):
-    """Base of the densities over a forest; a subclass has ``_edges(states, bits, sizes, gpu)``."""
+    """Base of the densities over a forest; a subclass has ``_edges(states, columns, sizes, gpu)``.
+
+    ``columns`` are the gates of each class, as `columns_of` returns them. It returns the gates that
+    edges join, ``(children, parents)``, each gate a child once at most.
+    """
 
     #: Number of the five inner folds on which the shrinkage of classes is judged.
     _judged_folds = 5
@@ -27,30 +34,15 @@ class ForestDensity(FittedDensity):
 
         def refit(rows):
             members = [rows[y_encoded[rows] == c] for c in range(n_classes)]
-            bits = [_transposed(states, m) for m in members]
+            columns = [columns_of(states, m) for m in members]
             sizes = np.array([len(m) for m in members])
-            return _count(states, bits, *self._edges(states, bits, sizes, gpu), sizes).forest
+            edges = self._edges(states, columns, sizes, gpu)
+            return _count(states, columns, *edges, sizes).forest
 
         shrinkage = choose_shrinkage(
             states, y_encoded, n_classes, refit, _SHRINKAGES, seed, self._judged_folds
         )
         return refit(np.arange(len(states)))(shrinkage)
-
-
-def _transposed(states, rows):
-    """Return the bits of all gates over some samples, (n_gates, ceil(n_rows / 8)), uint8."""
-    n_gates = sum(states.n_gates)
-    bits = np.empty((n_gates, -(-len(rows) // 8)), np.uint8)
-    step = max(8, _BLOCK_BYTES // max(len(rows), 1) // 8 * 8)
-    first = 0
-    for packed, d in zip(states.packed, states.n_gates, strict=True):
-        for start in range(0, d, step):
-            width = min(step, d - start)
-            columns = packed[rows, start // 8 : -(-(start + width) // 8)]
-            gates = np.unpackbits(columns, axis=1, count=width)  # (n_rows, width)
-            bits[first + start : first + start + width] = np.packbits(gates.T, axis=1)
-        first += d
-    return bits
 
 
 @dataclass
@@ -78,18 +70,25 @@ class SufficientStatistics:
 
     def forest(self, shrinkage=0.0):
         """Return the density, with the rates of the classes shrunk by ``shrinkage`` samples."""
+        nodes = np.log(self._of_gates(shrinkage))
+        if not len(self.children):
+            self._join_units(nodes, shrinkage)
+        joint = np.log(self._of_cells(shrinkage))
+        edges = joint - nodes[:, None, self.children] - nodes[None, :, self.parents]
+        return Forest(self.children, self.parents, nodes, edges)
+
+    @cached_property
+    def _of_gates(self):
+        return _Rates(np.array([self.sizes - self.open, self.open]), 0.5, self.sizes)
+
+    @cached_property
+    def _of_cells(self):
         child, parent = self.open[self.children], self.open[self.parents]
         cells = np.array(
             [[self.sizes - child - parent + self.both, parent - self.both],
              [child - self.both, self.both]]
         )  # fmt: skip
-        gates = np.array([self.sizes - self.open, self.open])
-        nodes = np.log(_rates(gates, 0.5, self.sizes, shrinkage))
-        if not len(self.children):
-            self._join_units(nodes, shrinkage)
-        joint = np.log(_rates(cells, 0.25, self.sizes, shrinkage))
-        edges = joint - nodes[:, None, self.children] - nodes[None, :, self.parents]
-        return Forest(self.children, self.parents, nodes, edges)
+        return _Rates(cells, 0.25, self.sizes)
 
     def _join_units(self, nodes, shrinkage):
         """Give each unit one distribution of its values, whose logarithm is linear in its gates."""
@@ -103,7 +102,7 @@ class SufficientStatistics:
             if not layer.one_hot:  # gates open in order: value v is v of them
                 n_samples = np.broadcast_to(self.sizes, counts[:, :1].shape)
                 counts = -np.diff(counts, axis=1, prepend=n_samples, append=0)
-            values = np.log(_rates(counts, 1 / counts.shape[1], self.sizes, shrinkage))
+            values = np.log(_Rates(counts, 1 / counts.shape[1], self.sizes)(shrinkage))
             closed = np.zeros((len(counts), layer.unit_size, len(self.sizes)))
             if layer.one_hot:
                 slopes = values
@@ -113,20 +112,24 @@ class SufficientStatistics:
             nodes[:, own] = np.stack([closed, closed + slopes]).reshape(2, layer.n_gates, -1)
 
 
-def _rates(counts, smoothing, sizes, shrinkage):
-    """Return smoothed shares of (..., n_classes) counts."""
-    pooled = (counts.sum(axis=-1, keepdims=True) + smoothing) / (sizes.sum() + 1)
-    if np.isinf(shrinkage):
-        return np.broadcast_to(pooled, counts.shape)
-    if len(sizes) == 1:
-        return pooled
-    return (counts + shrinkage * pooled) / (sizes + shrinkage)
+class _Rates:
+    """Smoothed shares of (..., n_classes) counts, as a function of the shrinkage."""
+
+    def __init__(self, counts, smoothing, sizes):
+        self._counts, self._sizes = counts, sizes
+        self._pooled = (counts.sum(axis=-1, keepdims=True) + smoothing) / (sizes.sum() + 1)
+
+    def __call__(self, shrinkage):
+        if np.isinf(shrinkage):
+            return np.broadcast_to(self._pooled, self._counts.shape)
+        if len(self._sizes) == 1:
+            return self._pooled
+        return (self._counts + shrinkage * self._pooled) / (self._sizes + shrinkage)
 
 
-def _count(states, bits, children, parents, sizes):
-    """Return the `SufficientStatistics` of gates and edges, from the bits of each class."""
-    open_ = [np.bitwise_count(b).sum(axis=1, dtype=np.int64) for b in bits]
-    both = [np.bitwise_count(b[children] & b[parents]).sum(axis=1, dtype=np.int64) for b in bits]
+def _count(states, columns, children, parents, sizes):
+    """Return the `SufficientStatistics` of gates and edges, from the columns of each class."""
+    open_, both = [c.open for c in columns], [c.both(children, parents) for c in columns]
     totals = np.stack(open_, axis=1), np.stack(both, axis=1)
     return SufficientStatistics(children, parents, sizes, *totals, states.layers)
 
@@ -138,7 +141,7 @@ class Forest:
     Attributes
     ----------
     children, parents : ndarray of shape (n_edges,), dtype int
-        Gates that the edges join.
+        Gates that the edges join, each a child once at most.
     nodes : ndarray of shape (2, n_gates, n_classes)
         log p of a closed and of an open gate.
     edges : ndarray of shape (2, 2, n_edges, n_classes)
@@ -155,9 +158,14 @@ class Forest:
 
         The gates inside a range count, and the edges between two of them.
         """
+        groups = self._edge_groups(states)
+        sums = self._sparse_sums if has_sparse(states) else self._dense_sums
+        return self._summed(*sums(states, groups), groups, bounds)
+
+    def _dense_sums(self, states, groups):
+        """Return the sums of nodes by layer, (n_samples, n_layers, n_classes), and of edges."""
         n_layers, n_classes = len(states.layers), self.nodes.shape[-1]
         ends = np.cumsum([0, *states.n_gates])
-        groups = self._edge_groups(states)
         node_sums = np.empty((len(states), n_layers, n_classes))
         edge_sums = np.empty((len(states), len(groups), n_classes))
         slopes, (none, parent), (child, both) = self.nodes[1] - self.nodes[0], *self.edges
@@ -175,7 +183,29 @@ class Forest:
                     + b @ (parent - none)[edges]
                     + (a * b) @ (both - child - parent + none)[edges]
                 )
-        return self._summed(node_sums, edge_sums, groups, bounds)
+        return node_sums, edge_sums
+
+    def _sparse_sums(self, states, groups):
+        """Return the sums of `_dense_sums` from the gates that are open."""
+        n_classes, ends = self.nodes.shape[-1], np.cumsum([0, *states.n_gates])
+        slopes, (none, parent), (child, both) = self.nodes[1] - self.nodes[0], *self.edges
+        node_sums = np.empty((len(states), len(states.layers), n_classes))
+        for layer, gates in enumerate(states.packed):
+            own = slice(ends[layer], ends[layer + 1])
+            node_sums[:, layer] = sum_open(gates, slopes[own]) + self.nodes[0, own].sum(axis=0)
+        edge_sums = np.empty((len(states), len(groups), n_classes))
+        if not groups:
+            return node_sums, edge_sums
+        gates, partners = open_gates(states), np.full(ends[-1], -1)
+        partners[self.children] = self.parents
+        pairs = with_open_partners(gates, partners)
+        for place, (*_, edges) in enumerate(groups):
+            of_one, of_both = np.zeros((2, ends[-1], n_classes))
+            of_one[self.children[edges]] = (child - none)[edges]
+            np.add.at(of_one, self.parents[edges], (parent - none)[edges])
+            of_both[self.children[edges]] = (both - child - parent + none)[edges]
+            edge_sums[:, place] = none[edges].sum(axis=0) + gates @ of_one + pairs @ of_both
+        return node_sums, edge_sums
 
     def _edge_groups(self, states):
         """Return ``(first layer, last layer, edges)`` for each pair of layers that edges join."""

@@ -2,6 +2,8 @@ r"""The kernel density of independent units, in closed form: the term C of H + T
 
 import numpy as np
 
+from ..states import sum_open
+
 
 def independent_log_masses(states, rates, weights):
     r"""Return ``log E K(sigma_j, sigma~)`` with the units of ``sigma~`` independent.
@@ -20,8 +22,8 @@ def independent_log_masses(states, rates, weights):
             *(_log_linear(rate, layer, weights[t, index]) for t in ranges), strict=True
         )
         slopes = np.stack(slopes, axis=1)  # (n_gates, n_ranges)
-        for rows, gates in states.iter_unpacked(index):
-            total[ranges, rows] += np.asarray(intercepts)[:, None] + (gates @ slopes).T
+        sums = sum_open(states.packed[index], slopes)  # (n_samples, n_ranges)
+        total[ranges] += np.asarray(intercepts)[:, None] + sums.T
     return total
 
 

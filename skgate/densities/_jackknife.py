@@ -1,13 +1,14 @@
 """Sampling error of a kernel entropy: block-jackknife standard errors, and smaller samples.
 
-Samples are put into 16 blocks at random, and one pass over the pairs gives each row's mass over
-each block. Leaving a block out, or all but some, then needs no distances. (A bootstrap would not
-do: duplicates enlarge the self term.)
+Samples are put into 16 blocks at random, each with all its rows, and one pass over the pairs gives
+each row's mass over each block. Leaving a block out, or all but some, then needs no distances. (A
+bootstrap would not do: duplicates enlarge the self term.)
 """
 
 import numpy as np
 
 from ..pairwise import N_BLOCKS, block_masses, block_slices, kernel_masses
+from ..utils.samples import Samples
 from ._surprisals import conditional_entropy
 
 _SLOPE_SAMPLES = 512
@@ -25,12 +26,12 @@ def jackknife(states, weights, bandwidth_scales, *, label_sets=(), engine):
 
     Returns
     -------
-    log_masses : ndarray of shape (n_ranges, 1 + n_label_sets, n_samples)
+    log_masses : ndarray of shape (n_ranges, 1 + n_label_sets, n_rows)
         As `kernel_masses` returns them.
     left_out : ndarray of shape (n_ranges, 1 + n_label_sets, n_blocks)
         H, and H(.|Y) of each set of labels; nats.
     """
-    order = np.random.default_rng(0).permutation(len(states))
+    order = Samples(states.groups, len(states)).shuffled_rows(0)
     states, label_sets = states[order], [y_encoded[order] for y_encoded in label_sets]
     masses, blocks = block_masses(states, weights, label_sets=label_sets, engine=engine)
     totals = masses.sum(axis=2)
@@ -39,7 +40,7 @@ def jackknife(states, weights, bandwidth_scales, *, label_sets=(), engine):
     left_out = np.stack([_without_blocks(m, t, blocks, y) for m, t, y in per_group], axis=1)
     changes, vanished = _log_changes(states, blocks, bandwidth_scales)
     for layers, change in changes:
-        slopes = _slopes(states, weights, layers, totals, groups)  # (n_ranges, n_groups)
+        slopes = _slopes(states, weights, layers, totals, groups, engine)  # (n_ranges, n_groups)
         left_out -= slopes[..., None] * change[:, None]
     left_out = np.where(vanished[:, None], 0.0, left_out)
     log_masses = np.empty_like(totals)
@@ -48,7 +49,7 @@ def jackknife(states, weights, bandwidth_scales, *, label_sets=(), engine):
 
 
 def _n_left_out(blocks):
-    return min(N_BLOCKS, len(blocks))
+    return min(N_BLOCKS, blocks[-1] + 1)
 
 
 def _without_blocks(masses, totals, blocks, y_encoded):
@@ -62,18 +63,24 @@ def _without_blocks(masses, totals, blocks, y_encoded):
     return left_out
 
 
-def _slopes(states, weights, layers, totals, groups):
+def _slopes(states, weights, layers, totals, groups, engine):
     """Return d H / d log W of each range and group, W of some layers, from pairs of a subsample."""
-    subset = slice(0, min(len(states), _SLOPE_SAMPLES))  # the order is random
+    n = len(states)
+    subset = columns = slice(0, min(n, _SLOPE_SAMPLES))  # the order is random
+    options = {"label_sets": [y_encoded[columns] for y_encoded in groups[1:]]}
+    if not Samples(states.groups, n).are_rows:
+        # neighbouring rows are of one sample, most like each other: rows of many, with all pairs
+        subset, columns = np.arange(subset.stop) * n // subset.stop, slice(None)
+        queries = {"queries": states[subset], "query_label_sets": [y[subset] for y in groups[1:]]}
+        options = {"label_sets": groups[1:], "engine": engine, **queries}
     grids = np.concatenate([weights, weights * (1 + _STEP * layers)])
-    label_sets = [y_encoded[subset] for y_encoded in groups[1:]]
-    at, beyond = np.split(np.exp(kernel_masses(states[subset], grids, label_sets=label_sets)), 2)
+    at, beyond = np.split(np.exp(kernel_masses(states[columns], grids, **options)), 2)
     slopes = np.zeros(totals.shape[:2])
     for group, y_encoded in enumerate(groups):
         # a row's pairs with its own class stand for all of these, but for the row itself
         y_subset, n_all = y_encoded[subset], np.bincount(y_encoded)
-        n_subset = np.bincount(y_subset, minlength=len(n_all))
-        scale = (n_all - 1) / np.maximum(n_subset - 1, 1)
+        n_columns = np.bincount(y_encoded[columns], minlength=len(n_all))
+        scale = (n_all - 1) / np.maximum(n_columns - 1, 1)
         falls = (at[:, group] - beyond[:, group]) / _STEP * scale[y_subset]
         slopes[:, group] = np.mean(falls / totals[:, group, subset], axis=1)
     return slopes
@@ -114,7 +121,7 @@ def _log_changes(states, blocks, bandwidth_scales):
 
 
 def subsample_entropies(states, weights, engine):
-    """Return numbers of samples, and the mean entropies of so many, nats.
+    """Return numbers of samples, and the mean entropies of all rows of so many, nats.
 
     Returns
     -------
@@ -122,18 +129,18 @@ def subsample_entropies(states, weights, engine):
     entropies : ndarray of shape (n_ranges, n_blocks)
         Over all runs of so many neighbouring blocks, the last joined to the first.
     """
-    n = len(states)
-    order = np.random.default_rng(0).permutation(n)
-    masses, blocks = block_masses(states[order], weights, engine=engine)
+    samples = Samples(states.groups, len(states))
+    masses, blocks = block_masses(states[samples.shuffled_rows(0)], weights, engine=engine)
     n_blocks = _n_left_out(blocks)
-    sizes = n // n_blocks * np.arange(1, n_blocks + 1)
-    sizes[-1] = n  # with what is left over
+    sizes = len(samples) // n_blocks * np.arange(1, n_blocks + 1)
+    sizes[-1] = len(samples)  # with what is left over
     entropies = np.zeros((len(weights), n_blocks))
     for first in range(n_blocks):
         run = (first + np.arange(n_blocks)) % n_blocks
         sums = np.cumsum(masses[:, 0, run], axis=1)  # over the blocks of the run so far
         sums[:, -1] = masses[:, 0].sum(axis=1)
         for length, size in enumerate(sizes):
-            rows = np.isin(blocks, run[: length + 1]) | (size == n)
-            entropies[:, length] += np.mean(np.log(size) - np.log(sums[:, length, rows]), axis=1)
+            rows = np.isin(blocks, run[: length + 1]) | (size == len(samples))
+            logs = np.log(rows.sum()) - np.log(sums[:, length, rows])
+            entropies[:, length] += np.mean(logs, axis=1)
     return sizes, entropies / n_blocks

@@ -13,6 +13,7 @@ import copy
 import numpy as np
 
 from ..pairwise import kernel_masses
+from ..utils.samples import Samples
 from ..utils.sklearn import POSITIVE, StrOptions
 from ._base import Density, Estimate
 from ._independent_kernel import independent_log_masses
@@ -129,8 +130,10 @@ class Kernel(Density):
             masses = kernel_masses(states, kernels.weights, **options)
             left_out = np.empty((*masses.shape[:2], 0))
 
+        samples = Samples(states.groups, len(states))
+
         def surprisals(values, group):
-            return Surprisals(kernels.shaped(values), kernels.shaped(left_out[:, group]))
+            return Surprisals(kernels.shaped(values), samples, kernels.shaped(left_out[:, group]))
 
         total, estimates = surprisals(marginal(masses[:, 0]), 0), []
         groups = iter(range(1, masses.shape[1]))
@@ -188,9 +191,10 @@ class _IndependentKernel(Kernel):
     def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
         kernels = _RangeKernels(self, states, ranges)
         none = np.empty((len(kernels.weights), 0))
+        samples = Samples(states.groups, len(states))
 
         def surprisals(logs):
-            return Surprisals(kernels.shaped(0.0 - logs), kernels.shaped(none))
+            return Surprisals(kernels.shaped(0.0 - logs), samples, kernels.shaped(none))
 
         def expected(rows, rates):
             return independent_log_masses(rows, rates, kernels.weights)
@@ -314,6 +318,7 @@ def _log_densities(log_masses, weights, mask, states, queries):
     normalisers = np.where(mask & ~point_mass, np.log1p(np.exp(-weights)), 0.0)
     logs = log_masses - np.log(len(states)) - (normalisers @ states.n_gates)[:, None]
     for layer in np.flatnonzero(point_mass.any(axis=0)):
-        differs = (queries.packed[layer] != states.packed[layer][0]).any(axis=1)
-        logs[np.ix_(point_mass[:, layer], differs)] = -np.inf
+        ((_, first),) = states[:1].iter_unpacked(layer)
+        differs = [(gates != first).any(axis=1) for _, gates in queries.iter_unpacked(layer)]
+        logs[np.ix_(point_mass[:, layer], np.concatenate(differs))] = -np.inf
     return logs

@@ -34,7 +34,7 @@ class Product(ForestDensity):
     8.0
     """
 
-    def _edges(self, states, bits, sizes, gpu):
+    def _edges(self, states, columns, sizes, gpu):
         return np.zeros((2, 0), np.int64)
 
     def independent(self):

@@ -31,14 +31,15 @@ def flag_saturated(estimate, ranges, states, base):
         ]
     if messages:
         lines = "\n  ".join(messages)
+        counted = "samples" if states.groups is None else "rows"
         warn_user(
             "Saturated: these entropies are within 1% of the ceiling of their estimator "
-            f"(n = {len(states)} samples):\n  {lines}\n"
+            f"(n = {len(states)} {counted}):\n  {lines}\n"
             "Other states would give the same values, so they are not informative about the "
             "network, and neither is an information or a total correlation made from them. "
             "density='autoregressive', 'chow-liu' or 'product' has no such ceiling. At log n, more "
-            "samples or a larger alpha help too; at Var/bandwidth, a smaller one. Between the two "
-            "ceilings, alpha only moves the number.",
+            f"{counted} or a larger alpha help too; at Var/bandwidth, a smaller one. Between the "
+            "two ceilings, alpha only moves the number.",
             SaturationWarning,
         )
     return flags

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..utils.samples import Samples
+
 
 @dataclass
 class Surprisals:
@@ -20,18 +22,21 @@ class Surprisals:
 
     Attributes
     ----------
-    rows : ndarray of shape (..., n_ranges, n_samples), nats
+    rows : ndarray of shape (..., n_ranges, n_rows), nats
+    samples : Samples
+        Those that the rows belong to.
     left_out : ndarray of shape (..., n_ranges, n_blocks) or None
-        Means without each block of the rows, for estimates in which rows depend on each other.
-        None where rows are independent; with no block there is no standard error.
+        Means without each block of the samples, for estimates in which samples depend on each
+        other. None where they are independent; with no block there is no standard error.
     """
 
     rows: np.ndarray
+    samples: Samples
     left_out: np.ndarray | None = None
 
     def __sub__(self, other):
         left_out = None if self.left_out is None else self.left_out - other.left_out
-        return Surprisals(self.rows - other.rows, left_out)
+        return Surprisals(self.rows - other.rows, self.samples, left_out)
 
     def mean(self):
         """Return the entropy of each range, (..., n_ranges)."""
@@ -39,9 +44,9 @@ class Surprisals:
 
     def standard_error(self):
         """Return the standard error of each mean; NaN where it cannot be estimated."""
-        n = self.rows.shape[-1]
+        n = len(self.samples)
         if self.left_out is None:
-            return mean_and_error(self.rows)[1]
+            return mean_and_error(self.rows, self.samples)[1]
         n_blocks = self.left_out.shape[-1]
         if n_blocks < 2:
             return np.full(self.left_out.shape[:-1], np.nan)
@@ -49,12 +54,24 @@ class Surprisals:
         return np.sqrt((n - size) / size * self.left_out.var(axis=-1))
 
 
-def mean_and_error(values):
-    """Return means along the last axis, and their standard errors; NaN for a single value."""
-    n = values.shape[-1]
+def mean_and_error(values, samples):
+    r"""Return means along the last axis, and their standard errors; NaN for a single sample.
+
+    The rows of a sample depend on each other. With :math:`s_g` the sum over the :math:`n_g` rows of
+    sample :math:`g` of :math:`G`, of :math:`n` rows in all,
+
+    .. math::
+
+        \mathrm{se}^2 = \frac{G}{G - 1} \frac1{n^2} \sum_g (s_g - n_g \bar v)^2
+    """
+    n, means = len(samples), values.mean(axis=-1)
     if n == 1:
-        return values[..., 0], np.full(values.shape[:-1], np.nan)
-    return values.mean(axis=-1), values.std(axis=-1, ddof=1) / np.sqrt(n)
+        return means, np.full(means.shape, np.nan)
+    if samples.are_rows:
+        return means, values.std(axis=-1, ddof=1) / np.sqrt(n)
+    deviations = samples.sums(values - means[..., None])
+    squares = np.sum(deviations**2, axis=-1) * n / (n - 1)
+    return means, np.sqrt(squares) / values.shape[-1]
 
 
 def marginal(log_masses):

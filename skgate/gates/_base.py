@@ -1,18 +1,20 @@
 """`GatingEstimator`, the base of the measures of gates: inputs, drawn samples, scores."""
 
+from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import type_of_target
 
 from ..densities import NAMED, as_density
 from ..exceptions import warn_user
 from ..pairwise import Engine
 from ..states import check_states
-from ..utils.arrays import sample_rows
-from ..utils.labels import check_labels
+from ..utils.arrays import holds_mappings, to_numpy
+from ..utils.labels import check_labels, labels_in, require_classes
 from ..utils.measures import Measure
+from ..utils.samples import Samples
 from ..utils.sklearn import (
     MAX_SAMPLES,
     HasMethods,
@@ -105,6 +107,11 @@ class GatingEstimator(Measure):
             )
         return super().set_params(**params)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self.model is None
+        return tags
+
     def _engine(self):
         """Return where pairs are computed; raise if it is not available."""
         return Engine(self.device, self.n_jobs, self.verbose)
@@ -116,11 +123,14 @@ class GatingEstimator(Measure):
         Parameters
         ----------
         X : GatingStates, array-like of shape (n_samples, n_gates), or raw inputs of ``model``
+            Gates may be a sparse array of SciPy, as :meth:`GatingStates.from_arrays` describes.
             With a model: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
-        y : array-like of shape (n_samples,), default=None
+        y : array-like of shape (n_samples,) or (n_rows,), default=None
             Class labels. :class:`GatingMI` needs them, unless ``X`` is a dataset or loader that
             yields them; :class:`TotalCorrelation` adds the terms given the label;
-            :class:`GatingEntropy` ignores them.
+            :class:`GatingEntropy` ignores them. Where rows are positions, labels of rows, or of
+            samples in the order of ``np.unique(X.groups)``, which are given to all their rows; with
+            a model, one for each sample, or for each position, (n_samples, height, width).
 
         Returns
         -------
@@ -156,19 +166,27 @@ class GatingEstimator(Measure):
         random_state = check_random_state(self.random_state)
         if self.model is None:
             states = check_states(self, X, threshold=self.threshold, layers=None)
-            self._labels(y, len(states))
-            rows = sample_rows(len(states), self.max_samples, random_state)
+            classes, y_encoded = self._labels(y, len(states), states.groups)
+            samples = Samples(states.groups, len(states))
+            rows = samples.drawn_rows(self.max_samples, random_state)
             if rows is not None:
-                states, y = states[rows], None if y is None else _safe_indexing(y, rows)
+                states, y = states[rows], None if classes is None else classes[y_encoded[rows]]
         else:
             if y is not None:
-                self._labels(y, _num_samples(y))  # before the model runs
-            elif hasattr(X, "shape") or isinstance(X, dict | tuple):
-                self._labels(None, 0)  # arrays bring no labels of their own
+                self._check_classes(y)
+            elif self._needs_labels and (
+                hasattr(X, "shape") or isinstance(X, Mapping | tuple) or holds_mappings(X)
+            ):
+                by_position = getattr(self.model, "samples", None) == "position"
+                require_classes(labels_in(X), by_position=by_position)
             from ..capture import as_extractor  # which loads torch
 
             self.extractor_ = as_extractor(
-                self.model, sampling=self._sampling, random_state=random_state, verbose=self.verbose
+                self.model,
+                sampling=self._sampling,
+                random_state=random_state,
+                verbose=self.verbose,
+                needs_labels=self._needs_labels,
             )
             states, labels = self.extractor_.extract(
                 X, y, max_samples=self.max_samples, random_state=random_state
@@ -179,12 +197,18 @@ class GatingEstimator(Measure):
                 setattr(self, name, getattr(self.extractor_, name))
         self.states_ = states
         self.layer_names_ = list(states.layer_names)
-        return self._labels(y, len(states))
+        return self._labels(y, len(states), states.groups)
 
-    def _labels(self, y, n_samples):
+    def _check_classes(self, y):
+        """Raise for labels that cannot be used, before a model runs."""
+        if y is not None and getattr(self.model, "samples", None) == "position":
+            y = np.ravel(to_numpy(y))  # there may be one for each position
+        self._labels(y, 0 if y is None else _num_samples(y))
+
+    def _labels(self, y, n_rows, groups=None):
         if self._role_of_y == "ignored" or (y is None and self._role_of_y == "welcome"):
             return None, None
-        return check_labels(y, n_samples)
+        return check_labels(y, n_rows, groups)
 
     def _new_states(self, X, y=None):
         """Return ``(states, y)`` of new data, the labels those of a loader that holds some."""
@@ -204,10 +228,10 @@ class GatingEstimator(Measure):
         return self.density_.log_marginals(states, self._engine()) / np.log(self.base)
 
     def transform(self, X):
-        """Return the surprisal of each sample in each layer.
+        """Return the surprisal of each row in each layer.
 
         The surprisal is ``-log p(sigma_l)`` under the normalised density that was fitted; its
-        mean is the cross entropy of the samples.
+        mean is the cross entropy of the rows.
 
         Parameters
         ----------
@@ -216,14 +240,14 @@ class GatingEstimator(Measure):
 
         Returns
         -------
-        surprisals : ndarray of shape (n_samples, n_layers)
+        surprisals : ndarray of shape (n_rows, n_layers)
             In units of ``base``.
         """
         states = self._new_rows(X)
         return -self._log_marginals(states)[:-1].T
 
     def score_samples(self, X):
-        """Return the log-likelihood of each sample under the joint density of all layers.
+        """Return the log-likelihood of each row under the joint density of all layers.
 
         The density is normalised over all states, so that values compare across densities. For the
         kernel density, that is Aitchison and Aitken's form of the kernel.
@@ -235,7 +259,7 @@ class GatingEstimator(Measure):
 
         Returns
         -------
-        log_likelihoods : ndarray of shape (n_samples,)
+        log_likelihoods : ndarray of shape (n_rows,)
             In units of ``base``; higher is better. The kernel density gives ``-inf`` to a state
             that differs from fitted gates none of which varied.
         """
@@ -243,7 +267,7 @@ class GatingEstimator(Measure):
         return self._log_marginals(states)[-1]
 
     def score(self, X, y=None):
-        """Return the mean log-likelihood of the samples, see :meth:`score_samples`.
+        """Return the mean log-likelihood of the rows, see :meth:`score_samples`.
 
         Parameters
         ----------

@@ -48,7 +48,8 @@ def entropy_curve(
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
-        - ``n_samples``: ndarray of shape (n_sizes,), sixteenths of the number of samples.
+        - ``n_samples``: ndarray of shape (n_sizes,), sixteenths of the number of samples. Where
+          rows are positions, the entropies are those of all rows of so many samples.
         - ``entropy``: ndarray of shape (n_sizes,), of all layers, each the mean over 16
           sub-samples.
         - ``layer_entropy``: ndarray of shape (n_sizes, n_layers).

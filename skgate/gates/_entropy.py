@@ -104,14 +104,16 @@ class GatingEntropy(GatingEstimator):
         a density of :mod:`skgate.densities` with its defaults, such a density with parameters of
         its own, or any estimator whose ``score_samples`` are log-probabilities of binary rows.
     cv : int or None, default=5
-        Number of folds of a fitted density. ``None`` scores the samples that it was fitted to, and
-        gives too low an entropy. The kernel density has no folds.
+        Number of folds of a fitted density, which split samples, not rows. ``None`` scores the
+        samples that it was fitted to, and gives too low an entropy. The kernel density has no
+        folds.
     threshold : float, default=0.0
         Without a model, a gate is open where ``X > threshold``.
     base : float, default=2
         Base of the logarithm; 2 gives bits.
     max_samples : int, float or None, default=None
-        Number or share of samples drawn at random to be measured. The paper takes 2000.
+        Number or share of samples drawn at random to be measured, each with all its rows. The
+        paper takes 2000.
     device : {"auto", "cpu", "cuda"}, default="auto"
         Where the density is computed. ``"auto"`` takes a GPU for work of more than about two
         seconds where CuPy finds one, ``"cuda"`` raises where it does not.
@@ -135,7 +137,8 @@ class GatingEntropy(GatingEstimator):
     entropy_se_ : float
     layer_entropy_se_, prefix_entropy_se_, suffix_entropy_se_ : ndarray of shape (n_layers,)
         Standard errors: by the block jackknife over 16 parts of the samples for the kernel
-        density, over the samples for a fitted one, which is taken as given. NaN for one sample.
+        density, over the samples for a fitted one, which is taken as given. The rows of a sample
+        count as dependent. NaN for one sample.
     ceiling_ : float
     layer_ceiling_, prefix_ceiling_, suffix_ceiling_ : ndarray of shape (n_layers,)
         What an entropy cannot exceed: the lower of the two ceilings of the kernel density, or the
@@ -162,6 +165,13 @@ class GatingEntropy(GatingEstimator):
     GatingMI : How much of it the input and the label account for.
     TotalCorrelation : How far the gates are from independent.
 
+    Notes
+    -----
+    Where the rows of ``X`` are positions (``X.groups`` is not None), an entropy is that of a row,
+    and rows of a sample are never split by folds, by parts of the jackknife or by permutations.
+    scikit-learn's splitters split rows: rows of samples that were fitted then score too well. Pass
+    ``cv=GroupKFold(...)`` and ``groups=X.groups``, as below.
+
     References
     ----------
     .. [1] "Understanding, Analyzing, and Optimizing the Complexity of Deep Models", submitted
@@ -177,6 +187,16 @@ class GatingEntropy(GatingEstimator):
     5.89
     >>> measure.transform(Z).shape
     (500, 1)
+
+    Held-out likelihoods of rows that are the ten positions of fifty samples:
+
+    >>> from sklearn.model_selection import GroupKFold, cross_val_score
+    >>> from skgate import GatingStates
+    >>> states = GatingStates.from_arrays(Z, groups=np.repeat(np.arange(50), 10))
+    >>> cross_val_score(
+    ...     GatingEntropy(density="product"), states, groups=states.groups, cv=GroupKFold(2)
+    ... ).round(2)
+    array([-6.02, -6.03])
     """
 
     _role_of_y = "ignored"

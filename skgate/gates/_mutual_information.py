@@ -7,7 +7,8 @@ from ..densities import LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels, encode_known
-from ..utils.sklearn import _num_samples, check_is_fitted, validate_params
+from ..utils.samples import Samples
+from ..utils.sklearn import check_is_fitted, validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 _RANGES = ("", "layer_", "suffix_")
@@ -65,9 +66,9 @@ def gating_mi(
     engine = Engine(device, n_jobs, verbose)
     density = as_density(density)
     states = as_states(states, threshold)
-    classes, y_encoded = check_labels(y, len(states))
-    random_state = check_random_state(random_state)
-    label_sets = [y_encoded, random_state.permutation(y_encoded)]
+    classes, y_encoded = check_labels(y, len(states), states.groups)
+    samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)
+    label_sets = [y_encoded, samples.permuted_labels(y_encoded, random_state)]
     ranges, unit = LayerRanges(len(states.layers), prefixes=True), np.log(base)
     options = {"cv": cv, "errors": True, "seed": draw_seed(random_state)}
     real, shuffled = density.estimate(states, label_sets, ranges, engine=engine, **options)
@@ -123,7 +124,8 @@ class GatingMI(GatingEstimator):
     mi_x_, mi_xy_ : float
         I(X;Σ) and I(X;Σ;Y) of all layers, in bits unless ``base`` says else.
     shuffled_mi_xy_ : float
-        I(X;Σ;Y) with the labels shuffled once.
+        I(X;Σ;Y) with the labels shuffled once: whole samples exchange theirs, as in
+        :func:`permutation_test`.
     conditional_entropy_ : float
         H(Σ|Y) of all layers.
     mi_x_se_, mi_xy_se_ : float
@@ -191,7 +193,7 @@ class GatingMI(GatingEstimator):
         ----------
         X : GatingStates, array-like, or raw inputs of ``model``
             As in :meth:`fit`.
-        y : array-like of shape (n_samples,), default=None
+        y : array-like of shape (n_samples,) or (n_rows,), default=None
             Class labels, all of them in ``classes_``.
 
         Returns
@@ -206,8 +208,8 @@ class GatingMI(GatingEstimator):
         """
         check_is_fitted(self)
         if y is not None or hasattr(X, "shape"):
-            check_labels(y, _num_samples(y if y is not None else X))
+            self._check_classes(y)
         states, y = self._new_states(X, y)
-        y_encoded = encode_known(y, len(states), self.classes_)
+        y_encoded = encode_known(y, len(states), self.classes_, states.groups)
         ratios = self.density_.log_ratios(states, y_encoded, self._engine())
         return float(np.mean(ratios) / np.log(self.base))

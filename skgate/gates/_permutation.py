@@ -9,6 +9,7 @@ from ..densities import LayerRanges, as_density
 from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels
+from ..utils.samples import Samples
 from ..utils.sklearn import Interval, validate_params
 from ._base import MEASURE_CONSTRAINTS, draw_seed
 
@@ -51,11 +52,16 @@ def permutation_test(
     samples, of classes and for any density. Where entropies are saturated, a small p-value shows
     that the labels matter, but not by how many bits.
 
+    Where rows are positions, samples are permuted, not rows: each sample has all labels of another
+    one. That is exact for a label a sample (if the number of rows does not depend on it), and for
+    labels of rows if all samples have as many. If these differ, labels are cut off or repeated, and
+    the p-value is approximate: simulated, it was too large rather than too small.
+
     Parameters
     ----------
     states : GatingStates, array-like of shape (n_samples, n_gates), or list or dict of these
         Gates read with sampling removed; a list or dict holds one array a layer.
-    y : array-like of shape (n_samples,)
+    y : array-like of shape (n_samples,) or (n_rows,)
         Class labels.
     n_permutations : int, default=999
         B. No p-value is less than 1 / (1 + B).
@@ -102,9 +108,10 @@ def permutation_test(
     engine = Engine(device, n_jobs, verbose)
     density = as_density(density)
     states = as_states(states, threshold)
-    _, y_encoded = check_labels(y, len(states))
-    random_state = check_random_state(random_state)
-    label_sets = [y_encoded] + [random_state.permutation(y_encoded) for _ in range(n_permutations)]
+    _, y_encoded = check_labels(y, len(states), states.groups)
+    samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)
+    label_sets = [y_encoded]
+    label_sets += [samples.permuted_labels(y_encoded, random_state) for _ in range(n_permutations)]
     ranges = LayerRanges(len(states.layers))
     options = {"cv": cv, "errors": False, "seed": draw_seed(random_state), "engine": engine}
     step = max(1, _MASS_BYTES // (8 * len(ranges) * len(states)))

@@ -62,7 +62,9 @@ def total_correlation(
     density = as_density(density)
     states = as_states(states, threshold)
     ranges, unit = LayerRanges(len(states.layers)), np.log(base)
-    label_sets = [None] if y is None else [None, check_labels(y, len(states))[1]]
+    label_sets = [None]
+    if y is not None:
+        label_sets.append(check_labels(y, len(states), states.groups)[1])
     options = {"cv": cv, "errors": False, "seed": draw_seed(random_state), "engine": engine}
     real, *real_given = density.estimate(states, label_sets, ranges, **options)
     independent, *independent_given = density.independent().estimate(

@@ -1,13 +1,14 @@
 """`LayerEstimator`: base of the measures of layers, which reads and checks activations."""
 
 import re
+from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from ..utils.arrays import sample_rows, to_numpy
-from ..utils.labels import check_labels, encode_known
+from ..utils.arrays import holds_mappings, sample_rows, to_numpy
+from ..utils.labels import check_labels, encode_known, labels_in
 from ..utils.measures import Measure
 from ..utils.sklearn import (
     HasMethods,
@@ -122,12 +123,17 @@ class LayerEstimator(Measure):
             return
         if y is not None:
             check_labels(y, _num_samples(y))
-        elif hasattr(X, "shape") or isinstance(X, dict | tuple):
-            check_labels(None, 0)  # arrays bring no labels of their own
+        elif hasattr(X, "shape") or isinstance(X, Mapping | tuple) or holds_mappings(X):
+            own = labels_in(X)
+            check_labels(own, 0 if own is None else len(own))
         from .. import capture
 
         self._reader = capture.ActivationReader(
-            self.model, layers=self.layers, spatial=self.spatial, batch_size=self.batch_size
+            self.model,
+            layers=self.layers,
+            spatial=self.spatial,
+            batch_size=self.batch_size,
+            needs_labels=True,
         )
 
     def _read(self, X, y, *, reset, **sample):

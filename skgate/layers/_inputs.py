@@ -1,10 +1,12 @@
 """Input checks of the measures of layers: activations become a dict of arrays, one per layer."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from sklearn.utils import check_array
 
 from ..states import GatingStates
-from ..utils.arrays import holds_layers, is_torch_data, to_numpy
+from ..utils.arrays import holds_layers, is_torch_data, real_array
 from ..utils.sklearn import validate_data
 
 # float32 is kept, other types are converted to float64
@@ -31,7 +33,7 @@ def check_activations(estimator, X, *, reset):
             vars(estimator).pop("feature_names_in_", None)
     else:
         _refuse_no_activations(X, name)
-        layers = {"layer0": validate_data(estimator, to_numpy(X), dtype=_FLOATS, reset=reset)}
+        layers = {"layer0": validate_data(estimator, real_array(X), dtype=_FLOATS, reset=reset)}
     if reset:
         return layers
     widths = {key: array.shape[1] for key, array in layers.items()}
@@ -47,7 +49,7 @@ def check_activations(estimator, X, *, reset):
 def name_layers(activations):
     """Return activations, an array or a list or dict of arrays (one per layer), as a dict."""
     layers = activations if holds_layers(activations) else [activations]
-    return layers if isinstance(layers, dict) else {f"layer{i}": t for i, t in enumerate(layers)}
+    return layers if isinstance(layers, Mapping) else {f"layer{i}": t for i, t in enumerate(layers)}
 
 
 def as_layers(activations, measure="GibbsLayerMI"):
@@ -62,7 +64,8 @@ def as_layers(activations, measure="GibbsLayerMI"):
     layers = {}
     for name, array in zip(names, activations.values(), strict=True):
         _refuse_no_activations(array, measure)
-        layers[name] = check_array(to_numpy(array), dtype=_FLOATS, input_name=f"Layer {name!r}")
+        label = f"Layer {name!r}"
+        layers[name] = check_array(real_array(array, label), dtype=_FLOATS, input_name=label)
     lengths = {name: len(array) for name, array in layers.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"Layers differ in their number of samples: {lengths}.")

@@ -25,6 +25,7 @@ import numpy as np
 
 from ..states import GatingStates
 from ..utils.parallel import in_this_process
+from ..utils.samples import Samples
 from . import _cpu, _cuda, _cupy
 from ._distances import HammingDistances, SquaredEuclideanDistances
 from ._tiles import N_BLOCKS, block_slices, column_blocks
@@ -115,7 +116,7 @@ def kernel_masses(
     if queries is None:
         masses = _symmetric(points, weights, label_sets, np.zeros(len(points), int), engine)
         return np.log(masses[:, :, 0])  # a row is at distance 0 from itself: no sum underflows
-    rows = HammingDistances(queries.packed) if has_bits else points.with_layers(queries)
+    rows = points.with_layers(queries.packed if has_bits else queries)
     module, options = engine.choose(len(rows) * len(points), points, weights)
     return module.cross_masses(rows, points, weights, query_label_sets, label_sets, **options)
 
@@ -123,11 +124,11 @@ def kernel_masses(
 def block_masses(states, weights, *, label_sets=(), engine=Engine()):
     """Return ``(masses, blocks)``: the sums of `kernel_masses` over each block of the columns.
 
-    ``masses`` has shape (n_terms, 1 + n_label_sets, n_blocks, n_samples), and ``blocks`` the block
-    of each sample, as `column_blocks` returns it.
+    ``masses`` has shape (n_terms, 1 + n_label_sets, n_blocks, n_rows), and ``blocks`` the block of
+    each row, as `column_blocks` returns it. The rows of a sample must follow each other.
     """
     weights = np.ascontiguousarray(weights, dtype=np.float64)
-    blocks = column_blocks(len(states))
+    blocks = column_blocks(Samples(states.groups, len(states)).of_rows)
     return _symmetric(HammingDistances(states.packed), weights, label_sets, blocks, engine), blocks
 
 

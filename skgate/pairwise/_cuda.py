@@ -7,6 +7,7 @@ a device is in `_cupy.Gpu`.
 
 import numpy as np
 
+from ..states import is_sparse, n_packed_bytes, packed_blocks, to_packed
 from ..utils.arrays import to_numpy
 from ..utils.parallel import slices
 from ._distances import HammingDistances
@@ -32,10 +33,17 @@ class _Samples:
 
     def _to_device(self, layer):
         try:
-            return self._gpu.xp.asarray(layer)
+            return self._packed(layer) if is_sparse(layer) else self._gpu.xp.asarray(layer)
         except self._gpu.out_of_memory:  # `strip` copies the rows it needs
             self._gpu.release()
             return layer
+
+    def _packed(self, gates):
+        """Return the bits of a sparse layer, which are never on the host as a whole."""
+        bits = self._gpu.xp.empty((gates.shape[0], n_packed_bytes(gates)), np.uint8)
+        for rows, block in packed_blocks(gates):
+            bits[rows] = self._gpu.xp.asarray(block)
+        return bits
 
     def clear_cache(self):
         self._cached_rows, self._cached_strip = None, None
@@ -58,7 +66,8 @@ class _Samples:
         return strip
 
     def _gates(self, index, rows):
-        xp, bits = self._gpu.xp, self._gpu.xp.asarray(self._layers[index][rows])
+        layer, xp = self._layers[index], self._gpu.xp
+        bits = xp.asarray(to_packed(layer[rows]) if is_sparse(layer) else layer[rows])
         n_rows, n_bytes = bits.shape
         shape = _round_up(n_rows, _ALIGNMENT), _round_up(n_bytes, _ALIGNMENT // 8)
         padded = xp.zeros(shape, np.uint8)
@@ -90,7 +99,7 @@ class _Samples:
         """Return the height of square tiles that fit in memory."""
         budget = min(self._gpu.free_bytes() / 2, _TILE_BYTES)
         if self.is_bits:
-            product_bytes, row_bytes = 4, sum(8 * bits.shape[1] for bits in self._layers)
+            product_bytes, row_bytes = 4, sum(8 * n_packed_bytes(gates) for gates in self._layers)
         else:
             product_bytes, row_bytes = 8, sum(8 * layer.shape[1] for layer in self._layers)
         rows = _MAX_ROWS

@@ -13,7 +13,7 @@ _CACHE_BYTES = 2 << 20
 _MAX_TASK_ROWS = 4096
 # Rough nanoseconds; small because an interrupted fit waits for the running tasks.
 _MAX_TASK_WORK = 3e8
-#: Number of equal blocks of columns that have separate sums.
+#: Number of blocks of columns, of equally many samples, that have separate sums.
 N_BLOCKS = 16
 
 
@@ -28,10 +28,13 @@ def tile_rows(n_columns, n_layers, n_terms):
     return int(np.clip(rows // 64 * 64, 64, 1024))
 
 
-def column_blocks(n):
-    """Return the block of each column: 16 blocks of equal size, and one for the remainder."""
-    size = max(1, n // N_BLOCKS)
-    return np.minimum(np.arange(n) // size, N_BLOCKS)
+def column_blocks(samples):
+    """Return the block of each column: 16 blocks of as many samples, and one for the remainder.
+
+    ``samples`` are the numbers of the samples of the columns, in order.
+    """
+    size = max(1, (samples[-1] + 1) // N_BLOCKS)
+    return np.minimum(samples // size, N_BLOCKS)
 
 
 def block_slices(blocks):

@@ -1,8 +1,21 @@
-"""Gating states: packed bits of named layers, input checks that make them, files on disk."""
+"""Gating states: gates of named layers, input checks that make them, files on disk.
+
+``_storage`` has the two forms of a layer, packed bits and positions of the open gates.
+"""
 
 from ._checks import as_states, check_states
 from ._folder import GrowingFolder
 from ._gating_states import GateLayer, GatingStates, states_header
+from ._storage import (
+    count_open,
+    is_sparse,
+    n_packed_bytes,
+    packed_blocks,
+    smallest,
+    sum_open,
+    to_packed,
+    to_sparse,
+)
 
 __all__ = [
     "GateLayer",
@@ -10,5 +23,13 @@ __all__ = [
     "GrowingFolder",
     "as_states",
     "check_states",
+    "count_open",
+    "is_sparse",
+    "n_packed_bytes",
+    "packed_blocks",
+    "smallest",
     "states_header",
+    "sum_open",
+    "to_packed",
+    "to_sparse",
 ]

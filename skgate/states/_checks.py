@@ -3,7 +3,13 @@
 import numpy as np
 
 from ..exceptions import warn_user
-from ..utils.arrays import holds_layers, is_torch_data, on_device, to_numpy
+from ..utils.arrays import (
+    holds_layers,
+    is_torch_data,
+    on_device,
+    plain_tensor,
+    real_array,
+)
 from ..utils.sklearn import validate_data
 from ._gating_states import GatingStates
 
@@ -33,6 +39,7 @@ def check_states(estimator, X, *, threshold, layers):
             f"Got a {type(X).__name__}, but no model to compute gates from it. Pass "
             f"{type(estimator).__name__}(model=...), or the states that a GateExtractor returns."
         )
+    X = plain_tensor(X) if hasattr(X, "detach") else X
     if getattr(X, "ndim", 2) > 2:
         raise ValueError(
             f"Found array with dim {X.ndim}; {type(estimator).__name__} takes gates of shape "
@@ -42,10 +49,11 @@ def check_states(estimator, X, *, threshold, layers):
     if on_device(X) and X.ndim == 2:  # packed there
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     else:
-        X = validate_data(estimator, to_numpy(X), dtype="numeric", reset=reset)
+        options = {"dtype": "numeric", "accept_sparse": "csr", "reset": reset}
+        X = validate_data(estimator, real_array(X), **options)
     states = GatingStates.from_arrays(X, threshold=threshold)
     # one closed gate in the first row makes the count of all gates unnecessary
-    suspect = reset and "float" in str(X.dtype) and len(X) > 1 and np.asarray(states[0]).all()
+    suspect = reset and "float" in str(X.dtype) and len(states) > 1 and np.asarray(states[0]).all()
     if suspect and (states.activation_rates()[0] == 1).all():
         warn_user(
             f"All gates are open: every value of X exceeds threshold={threshold}. Pass "

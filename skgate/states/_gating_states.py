@@ -6,6 +6,7 @@ Longer than other modules because the docstrings of its public methods are half 
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -13,13 +14,14 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import csr_array, issparse
 
-from ..utils.arrays import on_device, pack_rows, to_numpy
+from ..utils.arrays import numbers, on_device, pack_rows, plain_tensor, require_real, to_numpy
+from . import _storage
 from ._archive import map_members, read_members, write_members
 from ._folder import map_folder
 
 _FORMAT = "skgate-states-1"
-_BLOCK_BYTES = 1 << 21  # of unpacked gates, one byte each
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,16 @@ class GatingStates:
     Rows are indexed as in an array, so that scikit-learn's splitters and pipelines accept
     the states without conversion; ``np.asarray(states)`` unpacks them.
 
+    A layer of 8192 gates or more is stored as the positions of its open gates, about 5 bytes each,
+    where these take fewer bytes than its bits: if fewer than one gate in forty is open. Values do
+    not depend on the form, but for rounding.
+
     Parameters
     ----------
-    packed : sequence of ndarray of shape (n_samples, ceil(n_gates / 8)), dtype uint8
-        Bits of each layer, as ``np.packbits(gates, axis=1)`` returns them; the unused bits
-        of the last byte are 0.
+    packed : sequence of ndarray of shape (n_rows, ceil(n_gates / 8)), or csr_array
+        Each layer: bits, dtype uint8, as ``np.packbits(gates, axis=1)`` returns them, the unused
+        bits of the last byte 0; or open gates, a :class:`scipy.sparse.csr_array` of True of shape
+        (n_rows, n_gates), in canonical format.
     layers : sequence of GateLayer
         Metadata of each layer, in the order of the network.
     groups : array-like of int of shape (n_rows,), default=None
@@ -152,13 +159,9 @@ class GatingStates:
             )
         if len(set(self.layer_names)) < len(self.layers):
             raise ValueError(f"Layer names must differ; got {list(self.layer_names)}.")
-        n = len(self.packed[0])
-        for bits, layer in zip(self.packed, self.layers, strict=True):
-            if bits.dtype != np.uint8 or bits.shape != (n, layer.n_bytes):
-                raise ValueError(
-                    f"Layer {layer.name!r} needs packed bits of shape {(n, layer.n_bytes)} and "
-                    f"dtype uint8; got {bits.shape} and {bits.dtype}."
-                )
+        n = self.packed[0].shape[0]
+        for gates, layer in zip(self.packed, self.layers, strict=True):
+            _check_gates(gates, layer, n)
         self.groups = None if groups is None else _checked_groups(groups, n)
 
     @classmethod
@@ -170,9 +173,10 @@ class GatingStates:
         arrays : array-like, list of array-like, or dict of str to array-like
             One array, or one per layer, each of shape (n_samples, n_units), (n_samples, tokens,
             n_units), or, for a ``spatial`` layer, (n_samples, channels, height, width).
-            The members of a list are layers if they have two axes or more.
+            The members of a list are layers if they have two axes or more. A layer of two axes may
+            be a sparse array or matrix of SciPy.
         threshold : float, default=0.0
-            A gate is open where ``array > threshold``.
+            A gate is open where ``array > threshold``; not negative for sparse arrays.
         groups : array-like of int of shape (n_rows,), default=None
             Sample that each row belongs to, as described above.
 
@@ -186,7 +190,8 @@ class GatingStates:
             If an array is empty, has one axis, or holds NaN, infinity or complex
             numbers, or if the layers differ in their number of samples.
         """
-        if isinstance(arrays, dict):
+        # a sparse dok_array is a dict too
+        if isinstance(arrays, Mapping) and not issparse(arrays):
             named = arrays.items()
         elif isinstance(arrays, list | tuple) and arrays and np.ndim(arrays[0]) >= 2:
             named = ((f"layer{i}", array) for i, array in enumerate(arrays))
@@ -195,10 +200,12 @@ class GatingStates:
         packed, layers = [], []
         for name, array in named:
             gates = _as_gates(array, threshold, name)
-            shape = tuple(gates.shape[1:])
-            packed.append(pack_rows(gates.reshape(len(gates), -1)))
-            layers.append(GateLayer(str(name), prod(shape), spatial=len(shape) > 2, shape=shape))
-        lengths = {layer.name: len(bits) for layer, bits in zip(layers, packed, strict=True)}
+            shape, n_gates = tuple(gates.shape[1:]), prod(gates.shape[1:])
+            if not issparse(gates):
+                gates = pack_rows(gates.reshape(len(gates), -1))
+            packed.append(_storage.smallest([gates], n_gates))
+            layers.append(GateLayer(str(name), n_gates, spatial=len(shape) > 2, shape=shape))
+        lengths = {layer.name: bits.shape[0] for layer, bits in zip(layers, packed, strict=True)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"Layers differ in their number of samples: {lengths}.")
         return cls(packed, layers, groups)
@@ -229,11 +236,11 @@ class GatingStates:
 
     @property
     def nbytes(self):
-        """Bytes that the packed states take."""
-        return sum(bits.nbytes for bits in self.packed)
+        """Bytes that the stored states take."""
+        return sum(_storage.n_stored_bytes(gates) for gates in self.packed)
 
     def __len__(self):
-        return len(self.packed[0])
+        return self.packed[0].shape[0]
 
     def __sizeof__(self):
         return object.__sizeof__(self) + self.nbytes
@@ -254,7 +261,7 @@ class GatingStates:
             if not -len(self) <= row < len(self):
                 raise IndexError(f"row {row} is out of range for {len(self)} samples")
             return np.asarray(self[row : row + 1 or None])[0]
-        packed = [np.ascontiguousarray(bits[rows]) for bits in self.packed]
+        packed = [_storage.take_rows(gates, rows) for gates in self.packed]
         return GatingStates(packed, self.layers, None if self.groups is None else self.groups[rows])
 
     def __array__(self, dtype=None, copy=None):
@@ -276,7 +283,7 @@ class GatingStates:
         return (
             same_groups
             and self.layers == other.layers
-            and all(np.array_equal(a, b) for a, b in zip(self.packed, other.packed, strict=True))
+            and all(map(_storage.equal, self.packed, other.packed))
         )
 
     __hash__ = None
@@ -334,11 +341,7 @@ class GatingStates:
         rows : slice
         gates : ndarray of shape (n_rows, n_gates), dtype uint8
         """
-        bits, d = self.packed[index], self.layers[index].n_gates
-        step = max(1, _BLOCK_BYTES // (8 * bits.shape[1]))
-        for start in range(0, len(self), step):
-            rows = slice(start, min(start + step, len(self)))
-            yield rows, np.unpackbits(bits[rows], axis=1, count=d)
+        yield from _storage.dense_blocks(self.packed[index], self.layers[index].n_gates)
 
     def activation_rates(self, rows=None):
         """Return the fraction of rows in which each gate is open.
@@ -354,16 +357,8 @@ class GatingStates:
             One array per layer, float64.
         """
         states = self if rows is None else self[rows]
-        return [states._gate_counts(i) / len(states) for i in range(len(states.layers))]
-
-    def _gate_counts(self, index):
-        bits, d = self.packed[index], self.layers[index].n_gates
-        counts = np.zeros(d, dtype=np.int64)
-        # sums of 255 rows fit in uint8, the fastest type for NumPy to add up
-        for start in range(0, len(self), 255):
-            gates = np.unpackbits(bits[start : start + 255], axis=1, count=d)
-            counts += np.add.reduce(gates, axis=0, dtype=np.uint8)
-        return counts
+        n_open = map(_storage.count_open, states.packed, states.n_gates)
+        return [counts / len(states) for counts in n_open]
 
     def save(self, path):
         """Write the states to an npz file, without pickle.
@@ -376,7 +371,12 @@ class GatingStates:
             File to write. No suffix is added to its name.
         """
         header = states_header(self.layers)
-        members = {f"layer{i}": bits for i, bits in enumerate(self.packed)}
+        members = {}
+        for i, gates in enumerate(self.packed):
+            if _storage.is_sparse(gates):
+                members |= {f"layer{i}_open": gates.indices, f"layer{i}_starts": gates.indptr}
+            else:
+                members[f"layer{i}"] = gates
         if self.groups is not None:
             members["groups"] = self.groups
         members["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
@@ -414,7 +414,7 @@ class GatingStates:
                 raise ValueError(f"its format is {header['format']!r}, not {_FORMAT!r}")
             known = {field.name for field in fields(GateLayer)}
             layers = [GateLayer(**_only(record, known)) for record in header["layers"]]
-            packed = [members[f"layer{i}"] for i in range(len(layers))]
+            packed = [_member(members, i, layer) for i, layer in enumerate(layers)]
             return cls(packed, layers, members.get("groups"))
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
             kind = "folder" if is_folder else "file"
@@ -430,21 +430,74 @@ def states_header(layers):
     return {"format": _FORMAT, "layers": [asdict(layer) for layer in layers]}
 
 
+def _member(members, index, layer):
+    """Return the gates of a layer from the arrays of a file."""
+    if f"layer{index}" in members:
+        return members[f"layer{index}"]
+    positions, starts = members[f"layer{index}_open"], members[f"layer{index}_starts"]
+    gates = _storage.from_positions(positions, starts, layer.n_gates)
+    gates.check_format(full_check=True)  # no position may lie outside the layer
+    return gates
+
+
+def _check_gates(gates, layer, n_rows):
+    """Raise unless an array has the gates of a layer, in either form."""
+    if not issparse(gates):
+        if gates.dtype != np.uint8 or gates.shape != (n_rows, layer.n_bytes):
+            raise ValueError(
+                f"Layer {layer.name!r} needs packed bits of shape {(n_rows, layer.n_bytes)} and "
+                f"dtype uint8; got {gates.shape} and {gates.dtype}."
+            )
+        return
+    is_csr = isinstance(gates, csr_array) and gates.dtype == bool
+    if not is_csr or gates.shape != (n_rows, layer.n_gates):
+        raise ValueError(
+            f"Layer {layer.name!r} needs a csr_array of shape {(n_rows, layer.n_gates)} and dtype "
+            f"bool; got a {type(gates).__name__} of shape {gates.shape} and dtype {gates.dtype}. "
+            "GatingStates.from_arrays takes any sparse array."
+        )
+    if not (gates.has_canonical_format and gates.data.all()):
+        raise ValueError(
+            f"Layer {layer.name!r} needs a csr_array in canonical format whose entries are True; "
+            "got entries that are unsorted, there twice, or False. GatingStates.from_arrays takes "
+            "any sparse array."
+        )
+
+
 def _as_gates(array, threshold, name):
-    """Return the gates of an array, on its device."""
-    if not on_device(array):
-        array = np.asarray(to_numpy(array))
+    """Return the gates of an array, on its device, or of a sparse array as a csr_array."""
+    label = f"Layer {name!r}"
+    if issparse(array):
+        array = array.tocsr(copy=True)
+    else:
+        array = plain_tensor(array) if hasattr(array, "detach") else array
+        array = array if on_device(array) else numbers(array, label)
+    require_real(array, label)
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(
-            f"Layer {name!r} needs an array of shape (n_samples, n_gates) with at least one "
+            f"{label} needs an array of shape (n_samples, n_gates) with at least one "
             f"sample and one gate; got shape {tuple(array.shape)}."
         )
     dtype = str(array.dtype).removeprefix("torch.")
-    if not dtype.startswith(("bool", "int", "uint", "float", "bfloat")):
-        raise ValueError(f"Layer {name!r} needs real numbers or booleans; got dtype {dtype}.")
-    if "float" in dtype and not bool((abs(array) < np.inf).all()):  # of NumPy, CuPy or torch
-        raise ValueError(f"Layer {name!r} contains NaN or infinity; gates cannot be read from it.")
+    values = array.data if issparse(array) else array
+    if "float" in dtype and not bool((abs(values) < np.inf).all()):  # of NumPy, CuPy or torch
+        raise ValueError(f"{label} contains NaN or infinity; gates cannot be read from it.")
+    if issparse(array):
+        return _open_entries(array, threshold, name)
     return array if dtype == "bool" else array > threshold
+
+
+def _open_entries(array, threshold, name):
+    """Return the entries above the threshold of a sparse array in CSR format."""
+    if threshold < 0:
+        raise ValueError(
+            f"Layer {name!r} is sparse, and threshold={threshold} would open every gate that it "
+            "does not store. Pass a threshold of 0 or more, or a dense array."
+        )
+    array.sum_duplicates()
+    array.data = array.data if array.dtype == bool else array.data > threshold
+    array.eliminate_zeros()
+    return _storage.from_positions(array.indices, array.indptr, array.shape[1])
 
 
 def _checked_groups(groups, n_rows):

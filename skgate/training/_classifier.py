@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ..capture import TORCH_LOCK, InputCaster, is_stream
 from ..exceptions import warn_user
 from ..states import GatingStates
-from ..utils.arrays import to_numpy
+from ..utils.arrays import holds_mappings, keep_integers, real_array, to_numpy
+from ..utils.labels import refuse_missing
 from ..utils.sklearn import (
     POSITIVE,
     HasMethods,
@@ -232,7 +233,11 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         resume = self.warm_start and self.__sklearn_is_fitted__()
         if resume and self.net_._interrupted and self.checkpoint is not None:
             resume = False  # the file has the end of the last epoch, not the middle of one
-        with TORCH_LOCK, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with (
+            TORCH_LOCK,
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+            torch.inference_mode(False),  # in which nothing could be trained
+        ):
             new = copy.copy(self)  # an error before training leaves the last fit
             X, y = new._check_data(X, y, resume)
             data_hash = None if self.checkpoint is None else joblib.hash((X, y))
@@ -247,7 +252,9 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         # a network of the user's own may look up integers
         dtype = [np.float64, np.float32] if self.module is None else "numeric"
         X, y = _as_array(X), to_numpy(y)
-        X, y = validate_data(self, X, y, dtype=dtype, allow_nd=True, reset=not resume)
+        refuse_missing(y)
+        checked, y = validate_data(self, X, y, dtype=dtype, allow_nd=True, reset=not resume)
+        X = checked if self.module is None else keep_integers(X, checked)
         check_classification_targets(y)
         classes, y_encoded = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if resume:
@@ -453,7 +460,9 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, X):
         check_is_fitted(self)
-        X = validate_data(self, _as_array(X), dtype="numeric", allow_nd=True, reset=False)
+        X = _as_array(X)
+        checked = validate_data(self, X, dtype="numeric", allow_nd=True, reset=False)
+        X = checked if self.module is None else keep_integers(X, checked)
         self._check_shape(X)
         with TORCH_LOCK, torch.random.fork_rng(devices=[]):  # loaders draw from torch's generator
             logits = self.net_.forward(InputCaster(self.module_, device="cpu")(X))
@@ -508,10 +517,10 @@ def _as_array(X):
     """Return tensors as arrays; refuse other containers of samples."""
     tuples = isinstance(X, list) and X and isinstance(X[0], tuple) and np.ndim(X[0][0]) > 0
     container = isinstance(X, GatingStates | Mapping | Iterator) and not issparse(X)
-    if tuples or container or is_stream(X):
+    if tuples or container or is_stream(X) or holds_mappings(X):
         raise ValueError(
             f"Got a {'list of tuples' if tuples else type(X).__name__}; need X as one array or "
             "tensor of raw inputs, and y as an array of labels. Stack the samples, or write a "
             "training loop with ComplexityLoss."
         )
-    return to_numpy(X)
+    return real_array(X)

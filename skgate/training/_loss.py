@@ -15,6 +15,7 @@ from ..capture import (
     eval_mode_without_side_effects,
     inner_module,
     named_arguments,
+    require_one_device,
 )
 from ..utils.sklearn import POSITIVE, Interval, StrOptions, validate_parameter_constraints
 from ._penalized_layers import PenalizedLayers
@@ -161,6 +162,8 @@ class ComplexityLoss:
         ValueError
             If ``penalized_layers`` selects no layer that can be penalised; the error lists them.
         """
+        _require_autograd()
+        require_one_device(self.module)
         with TORCH_LOCK:
             self._layers = PenalizedLayers(self.module, inputs, self.penalized_layers, self.mask)
         self.layer_names_ = list(self._layers.shapes)
@@ -241,6 +244,7 @@ class ComplexityLoss:
         FloatingPointError
             If the energies are no longer finite.
         """
+        _require_autograd()
         with torch.no_grad():
             gates = self._gates(x)
         if not gates[0].shape[1]:
@@ -285,6 +289,7 @@ class ComplexityLoss:
 
     def _gates(self, x):
         if isinstance(x, RelaxedGates):
+            _require_autograd(*x)
             return x
         with _without_side_effects(self.module):
             return self.run(x)[1]
@@ -344,6 +349,15 @@ class ComplexityLoss:
     def _require_layers(self):
         if not hasattr(self, "layer_names_"):
             raise ValueError("The layers are not known yet. Call find_layers with a batch first.")
+
+
+def _require_autograd(*gates):
+    """Raise where torch records nothing that could train a density."""
+    if torch.is_inference_mode_enabled() or any(tensor.is_inference() for tensor in gates):
+        raise RuntimeError(
+            "ComplexityLoss trains densities, and torch.inference_mode() records nothing to train "
+            "them on. Call it outside of that block; torch.no_grad() is fine for evaluation."
+        )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from ..capture import (
     eval_mode_without_side_effects,
     inner_module,
     prepare_module,
+    require_one_device,
     with_shapes_in_errors,
 )
 from ..exceptions import warn_user
@@ -122,7 +123,9 @@ def _build_module(module, X, n_classes, hidden_layer_sizes, arguments):
     if module is None:
         return _perceptron(X, n_classes, hidden_layer_sizes)
     if isinstance(module, nn.Module):
-        return copy_module(inner_module(module))
+        module = inner_module(module)
+        require_one_device(module)
+        return copy_module(module)
     return _called(module, X.shape[1], n_classes, arguments)
 
 

@@ -1,1 +1,1 @@
-"""Shared helpers: arrays, labels, files, parallel tasks, private names of scikit-learn."""
+"""Shared helpers: arrays, labels, samples, files, parallel tasks, private names of scikit-learn."""

@@ -1,0 +1,108 @@
+"""The gates of some samples, gate by gate: which are open, and which two of them together.
+
+`BitColumns` hold bits, and `SparseColumns` the positions of open gates; both have the same
+interface. ``open`` counts the samples in which each gate is open, ``both`` those in which two are,
+and ``bits`` returns a range of gates packed.
+"""
+
+import numpy as np
+from scipy.sparse import csr_array, hstack
+
+from ..states import is_sparse, to_sparse
+
+_BLOCK_BYTES = 1 << 21
+
+
+def has_sparse(states):
+    """Return whether some layer is stored as the positions of its open gates."""
+    return any(map(is_sparse, states.packed))
+
+
+def columns_of(states, rows):
+    """Return the gates of some samples, of the kind that suits how the layers are stored."""
+    if has_sparse(states):
+        return SparseColumns(open_gates(states[rows]))
+    return BitColumns(_transposed(states, rows))
+
+
+def open_gates(states):
+    """Return the gates of all layers side by side, a csr_array of shape (n_samples, n_gates)."""
+    layers = [to_sparse(g, d) for g, d in zip(states.packed, states.n_gates, strict=True)]
+    return layers[0] if len(layers) == 1 else hstack(layers, format="csr")
+
+
+def _transposed(states, rows):
+    """Return the bits of all gates over some samples, (n_gates, ceil(n_rows / 8)), uint8."""
+    bits = np.empty((states.shape[1], -(-len(rows) // 8)), np.uint8)
+    step = max(8, _BLOCK_BYTES // max(len(rows), 1) // 8 * 8)
+    first = 0
+    for packed, d in zip(states.packed, states.n_gates, strict=True):
+        for start in range(0, d, step):
+            width = min(step, d - start)
+            columns = packed[rows, start // 8 : -(-(start + width) // 8)]
+            gates = np.unpackbits(columns, axis=1, count=width)  # (n_rows, width)
+            bits[first + start : first + start + width] = np.packbits(gates.T, axis=1)
+        first += d
+    return bits
+
+
+class BitColumns:
+    """Bits, (n_gates, n_bytes)."""
+
+    def __init__(self, bits):
+        self._bits = bits
+        self.open = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
+
+    def bits(self, gates=slice(None)):
+        return self._bits[gates]
+
+    def both(self, children, parents):
+        together = self._bits[children] & self._bits[parents]
+        return np.bitwise_count(together).sum(axis=1, dtype=np.int64)
+
+
+class SparseColumns:
+    """Positions of open gates, ``by_row`` a csr_array of shape (n_samples, n_gates)."""
+
+    def __init__(self, by_row):
+        self.by_row, self.by_gate = by_row, by_row.T.tocsr()
+        self.open = np.diff(self.by_gate.indptr).astype(np.int64)
+
+    def bits(self, gates):
+        return np.packbits(self.by_gate[gates].toarray(), axis=1)
+
+    def both(self, children, parents):
+        swap = self.open[children] > self.open[parents]
+        fewer, more = np.where(swap, parents, children), np.where(swap, children, parents)
+        lengths = self.open[fewer]
+        rows = self.by_gate[fewer].indices  # samples in which the gate open in fewer is
+        together = contains(self.by_row, rows, np.repeat(more, lengths))
+        edges = np.repeat(np.arange(len(fewer)), lengths)
+        return np.bincount(edges[together], minlength=len(fewer))
+
+
+def contains(gates, rows, columns):
+    """Return whether each of some entries of a csr_array is there."""
+    if not gates.nnz:
+        return np.zeros(len(rows), bool)
+    present = _keys(_row_of_entries(gates), gates.indices, gates.shape[1])  # sorted
+    wanted = _keys(rows, columns, gates.shape[1])
+    place = np.searchsorted(present, wanted)
+    return present[np.minimum(place, len(present) - 1)] == wanted
+
+
+def with_open_partners(gates, partners):
+    """Return the open gates whose partner is open too, as 1.0; a partner of -1 never is."""
+    own = partners[gates.indices]
+    kept = contains(gates, _row_of_entries(gates), own) & (own >= 0)
+    starts = np.concatenate([[0], np.cumsum(kept)])[gates.indptr]
+    found = gates.indices[kept]
+    return csr_array((np.ones(len(found)), found, starts), shape=gates.shape)
+
+
+def _row_of_entries(gates):
+    return np.repeat(np.arange(gates.shape[0]), np.diff(gates.indptr))
+
+
+def _keys(rows, columns, n_columns):
+    return rows.astype(np.int64) * n_columns + columns
