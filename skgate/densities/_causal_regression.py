@@ -1,16 +1,8 @@
 r"""Logistic regressions of gates on those before them, shared by all positions of a layer.
 
-With :math:`\rho` the rates of the gates and :math:`x` the centred gates :math:`\sigma - \rho` of the
-causal window of a position (rows above, then to the left, then lower channels at the same place),
-
-.. math::
-
-    \operatorname{logit} P(\sigma_{cij} = 1 \mid \text{before})
-        = a_c + \gamma_c \operatorname{logit} \rho_{cij} + w_c \cdot x.
-
-Least squares start it: one Cholesky factor :math:`L` of the second moments of ``[window | own
-channels]`` holds the regressions of all channels on all before. L-BFGS refines it in coordinates
-that the factor whitens; the own block is triangular, and stays so.
+`Convolutional` has the equation. Least squares start it: one Cholesky factor :math:`L` of the
+second moments of ``[window | own channels]`` holds the regressions of all channels on all before.
+L-BFGS refines it in coordinates that the factor whitens; the own block is triangular, and stays so.
 """
 
 from dataclasses import dataclass

@@ -6,35 +6,83 @@ from numbers import Integral
 import numpy as np
 from scipy.special import logit
 
+from ..utils.samples import Samples
 from ..utils.sklearn import Interval
-from ._causal_regression import Regression, Sample, least_squares, rates_alone, refined
-from ._cross_fitting import FittedDensity
-from ._grids import Grid, rate_maps
+from ._causal_regression import Regression, least_squares, rates_alone, refined
+from ._cross_fitting import FittedDensity, pointwise_information
+from ._grids import Grid
 from ._product import Product
+from ._windows import Windows
 
-#: Positions that are drawn to fit the weights, and the bytes that their windows may take.
-_N_POSITIONS, _SAMPLE_BYTES = 200_000, 1 << 28
-#: Weights with as many rows are fitted; a wider window is not tried.
-_MAX_FEATURES = 3000
-#: Multiplications of a refinement that are worth it.
-_MAX_WORK = 4e11
-_GAINS = np.linspace(0, 1.5, 7)
-_INNER_SHARE = 5
+#: Places that are drawn to fit the weights, and to choose the window.
+_N_PLACES, _N_CHOICE_PLACES = 200_000, 40_000
+#: One in so many samples judges the choices.
+_JUDGED = 5
+#: Windows of more gates are not tried, nor refinements that take more multiplications.
+_MAX_FEATURES, _MAX_WORK = 3000, 1e12
+#: Weights of the rates of a class, 0 if they are not used.
+_GAINS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0])
 
 
 class Convolutional(FittedDensity):
-    r"""Gates each of which is regressed on those before it in its window.
+    r"""Gates at positions, each of which is regressed on those before it in a window.
 
-    The order is that of rows, then columns, then channels. With :math:`\rho` the rate of a gate and
-    :math:`x` the centred gates of its causal window, which are above it, to its left, or lower
-    channels at the same place,
+    For layers with positions, such as feature maps and tokens, of any width. The order is that of
+    rows, then columns, then channels. With :math:`\rho` the smoothed rates of the gates and
+    :math:`x` the centred gates of a causal window (rows above, then to the left, then lower
+    channels at the same place), and perhaps of 3 x 3 positions in the layer before,
 
     .. math::
 
         \operatorname{logit} P(\sigma_{cij} = 1 \mid \text{before})
             = a_c + \gamma_c \operatorname{logit} \rho_{cij} + w_c \cdot x.
 
-    All positions share the weights, so that a fit costs the same for any size of image.
+    All positions share the weights, so that up to 200,000 of them suffice for a fit, at any number
+    and size of images. The window, and whether least squares are refined by the log-loss, are
+    chosen on a fifth of the samples, with independent gates as the last resort. Several layers are
+    a chain, each given the one before.
+
+    Parameters
+    ----------
+    window : int, default=5
+        Largest width of the window, in positions; smaller ones are tried too.
+    given_previous : bool, default=True
+        Whether a layer is given the one before it where several are measured together. If not,
+        layers are independent.
+
+    Attributes
+    ----------
+    layers_ : tuple of GateLayer
+
+    See Also
+    --------
+    Autoregressive : For narrow layers without positions.
+    ChowLiu : For those of up to 20,000 gates.
+
+    Notes
+    -----
+    A class has rates of its own, drawn to those of all samples, by a weight that is chosen on held-
+    out samples.
+
+    References
+    ----------
+    .. [1] H. Larochelle, I. Murray, "The Neural Autoregressive Distribution Estimator", AISTATS
+       2011, for the chain of conditional probabilities; the shared causal window is that of
+       A. van den Oord et al., "Pixel Recurrent Neural Networks", ICML 2016.
+
+    Examples
+    --------
+    Maps whose columns repeat: each row has the gates of the one above.
+
+    >>> import numpy as np
+    >>> from skgate import GatingStates, gating_entropy
+    >>> from skgate.densities import Convolutional
+    >>> rows = np.random.default_rng(0).random((500, 2, 1, 6)) < 0.5
+    >>> states = GatingStates.from_arrays(np.repeat(rows, 6, axis=2))
+    >>> found = [gating_entropy(states, density=d, random_state=0).entropy
+    ...          for d in ("product", Convolutional())]
+    >>> [round(bits) for bits in found]
+    [72, 13]
     """
 
     _parameter_constraints = {
@@ -49,129 +97,59 @@ class Convolutional(FittedDensity):
 
     def _fit_model(self, states, y_encoded, n_classes, seed, gpu):
         grids = [Grid(states, index) for index in range(len(states.layers))]
-        return Chain(
-            [
-                _fit_layer(grids, index, given, y_encoded, n_classes, self.window, seed)
-                for index in range(len(grids))
-                for given in ([None, index - 1] if index and self.given_previous else [None])
-            ]
-        )
+        fitter = _Fitter(grids, y_encoded, n_classes, self.window // 2, seed)
+        pairs = [(index, None) for index in range(len(grids))]
+        if self.given_previous:
+            pairs += [(i, i - 1) for i in range(1, len(grids)) if _lies_on(grids[i], grids[i - 1])]
+        return Chain([fitter.fit(*pair) for pair in pairs])
 
     def independent(self):
         """Return the reference of the total correlation: independent units."""
         return Product()
 
 
-@dataclass
-class Windows:
-    """The window of a gate: ``radius`` rows above and columns beside it, and the layer before.
-
-    Attributes
-    ----------
-    radius : int
-    rates, previous_rates : ndarray of shape (channels, height, width)
-        That centre the gates; ``previous_rates`` is None without a layer before.
-    """
-
-    radius: int
-    rates: np.ndarray
-    previous_rates: np.ndarray | None = None
-
-    @property
-    def offsets(self):
-        """Steps (down, right) to the earlier positions."""
-        r, (_, height, width) = self.radius, self.rates.shape
-        across = [0] if width == 1 else range(-r, r + 1)
-        above = [(i, j) for i in range(-r, 0) for j in across] if height > 1 else []
-        return above + ([(0, j) for j in range(-r, 0)] if width > 1 else [])
-
-    @property
-    def n_features(self):
-        """Number of gates in the window, without those at the same place."""
-        n_before = 0 if self.previous_rates is None else 9 * len(self.previous_rates)
-        return len(self.rates) * len(self.offsets) + n_before
-
-    def centred(self, gates, previous):
-        """Return the layers around each place, each (n_samples, channels, height, width)."""
-        r = self.radius
-        own = gates.astype(np.float32) - self.rates.astype(np.float32)
-        padded = np.pad(own, ((0, 0), (0, 0), (r, 0), (r, r)))
-        if previous is None:
-            return own, padded, None
-        before = previous.astype(np.float32) - self.previous_rates.astype(np.float32)
-        return own, padded, np.pad(before, ((0, 0), (0, 0), (1, 1), (1, 1)))
-
-    def _centres(self):
-        """Return the row and column of the layer before that each position lies on."""
-        sizes = zip(self.rates.shape[1:], self.previous_rates.shape[1:], strict=True)
-        return [np.arange(size) * before // size for size, before in sizes]
-
-    def at(self, gates, previous, places):
-        """Return the features of some places, (n_places, n_features + n_channels).
-
-        ``places`` are the sample, row and column of each.
-        """
-        sample, i, j = places
-        own, padded, before = self.centred(gates, previous)
-        r, columns = self.radius, []
-        if before is not None:
-            rows, cols = (c[k] for c, k in zip(self._centres(), (i, j), strict=True))
-            columns += [before[sample, :, rows + a, cols + b] for a in range(3) for b in range(3)]
-        columns += [padded[sample, :, i + r + a, j + r + b] for a, b in self.offsets]
-        return np.concatenate([*columns, own[sample, :, i, j]], axis=1)
-
-    def logits(self, regression, gates, previous):
-        """Return the logits of all gates, (n_samples, channels, height, width)."""
-        import torch
-        from torch.nn.functional import conv2d
-
-        _, padded, before = self.centred(gates, previous)
-        r, (n_channels, height, width) = self.radius, self.rates.shape
-        n_own = n_channels * len(self.offsets)
-        n_before = len(regression.weights) - n_own - n_channels
-        before_weights, window, lower = np.split(regression.weights, [n_before, n_before + n_own])
-        kernel = np.zeros((n_channels, n_channels, r + 1, 2 * r + 1), np.float32)
-        for (a, b), block in zip(
-            self.offsets, window.reshape(-1, n_channels, n_channels), strict=True
-        ):
-            kernel[:, :, r + a, r + b] = block.T
-        kernel[:, :, r, r] = lower.T
-        z = conv2d(torch.from_numpy(padded), torch.from_numpy(kernel)).numpy()
-        if before is not None:
-            rows, cols = self._centres()
-            blocks = before_weights.reshape(9, -1, n_channels)
-            for place, block in enumerate(blocks):
-                a, b = divmod(place, 3)
-                near = before[:, :, rows + a][:, :, :, cols + b]
-                z += np.einsum("nphw,pc->nchw", near, block, optimize=True)
-        slopes, intercepts = (v[:, None, None] for v in (regression.slopes, regression.intercepts))
-        z += (slopes * logit(self.rates) + intercepts).astype(np.float32)
-        return z
+def _lies_on(grid, before):
+    """Return whether the positions of a layer lie on those of the layer before."""
+    sizes = zip(grid.shape[1:], before.shape[1:], strict=True)
+    return all(n_before % size == 0 for size, n_before in sizes) and (
+        grid.n_places > 1 or before.n_places == 1
+    )
 
 
 @dataclass
 class LayerModel:
-    """A layer, perhaps given the one before: `Windows`, weights, and what the classes add."""
+    """A layer, perhaps given the one before.
+
+    Attributes
+    ----------
+    index : int
+    given : int or None
+        Index of the layer before.
+    windows : Windows
+    regression : Regression
+    class_offsets : ndarray of shape (n_classes, channels, height, width)
+        What a class adds to the logits.
+    """
 
     index: int
     given: int | None
     windows: Windows
     regression: Regression
-    class_offsets: np.ndarray  # (n_classes, channels, height, width)
+    class_offsets: np.ndarray
 
-    def log_likelihoods(self, grids):
-        """Return log p given each class, (n_samples, n_classes), nats."""
-        grid = grids[self.index]
-        logs = np.empty((len(grid), len(self.class_offsets)))
-        start = 0
-        for rows, gates in grid.blocks(np.arange(len(grid)), 16 + 4 * 9):
-            previous = None if self.given is None else grids[self.given].gates(rows)
-            z = self.windows.logits(self.regression, gates, previous)
-            sign = np.where(gates > 0, -1.0, 1.0)
-            for label, offset in enumerate(self.class_offsets):
-                losses = np.logaddexp(0.0, sign * (z + offset))
-                logs[start : start + len(rows), label] = -losses.sum(axis=(1, 2, 3))
-            start += len(rows)
+    def log_likelihoods(self, grids, rows, gains=(1.0,)):
+        """Return log p given each class, (n_gains, n_rows, n_classes), nats."""
+        logs, start = np.empty((len(gains), len(rows), len(self.class_offsets))), 0
+        for block, gates in grids[self.index].blocks(rows, 64):
+            before = None if self.given is None else grids[self.given].gates(block)
+            z = self.windows.logits(self.regression, gates, before)
+            sign = np.where(gates > 0, np.float32(-1), np.float32(1))
+            own = slice(start, start + len(block))
+            for place, gain in enumerate(gains):
+                for label, offset in enumerate(gain * self.class_offsets):
+                    losses = np.logaddexp(0, sign * (z + offset.astype(np.float32)))
+                    logs[place, own, label] = -losses.sum(axis=(1, 2, 3), dtype=np.float64)
+            start += len(block)
         return logs
 
 
@@ -182,79 +160,87 @@ class Chain:
     models: list
 
     def log_likelihoods(self, states, bounds):
-        """Return log p of each range of layers, (n_ranges, n_samples, n_classes), nats."""
+        """Return log p of each range of layers, (n_ranges, n_rows, n_classes), nats."""
         grids = [Grid(states, index) for index in range(len(states.layers))]
-        alone, given = {}, {}
-        for model in self.models:
-            of = alone if model.given is None else given
-            of[model.index] = model.log_likelihoods(grids)
-        return np.stack(
-            [
-                alone[first] + sum(given.get(i, alone[i]) for i in range(first + 1, stop))
-                for first, stop in bounds
-            ]
-        )
+        rows = np.arange(len(states))
+        found = {(m.index, m.given): m.log_likelihoods(grids, rows)[0] for m in self.models}
+        alone = [found[index, None] for index in range(len(grids))]
+        given = [found.get((index, index - 1), alone[index]) for index in range(len(grids))]
+        return np.stack([alone[first] + sum(given[first + 1 : stop]) for first, stop in bounds])
 
 
-def _fit_layer(grids, index, given, y_encoded, n_classes, window, seed):
-    grid, before = grids[index], None if given is None else grids[given]
-    rng = np.random.default_rng(seed)
-    rows = np.arange(len(grid))
-    radius = window // 2
-    inner = rows[len(rows) // _INNER_SHARE :], rows[: len(rows) // _INNER_SHARE]
-    candidates = [0, *range(1, radius + 1)]
-    losses = {}
-    if len(inner[1]):
-        for r in candidates:
-            windows, _ = _windows(grid, before, inner[0], y_encoded, n_classes, r)
-            if windows.n_features + grid.n_channels > _MAX_FEATURES:
+class _Fitter:
+    """Fits the models of layers, with choices on held-out samples."""
+
+    def __init__(self, grids, y_encoded, n_classes, max_radius, seed):
+        self.grids, self.y_encoded, self.n_classes = grids, y_encoded, n_classes
+        self.max_radius, self.seed = max_radius, seed
+        samples = Samples(grids[0].states.groups, len(grids[0]))
+        # samples come in random order
+        is_judged = samples.of_rows < len(samples) // _JUDGED
+        self.train, self.judged = np.flatnonzero(~is_judged), np.flatnonzero(is_judged)
+
+    def fit(self, index, given):
+        """Return the `LayerModel` of a layer."""
+        rng = np.random.default_rng(self.seed)
+        radius, refine, gain = 0, None, 0.0
+        if len(self.judged):
+            radius, refine, model = self._choose(index, given, rng)
+            gain = self._choose_gain(model)
+        rows = np.arange(len(self.grids[index]))
+        windows, offsets = self._windows(index, given, rows, radius)
+        if refine is None:
+            regression = rates_alone(windows.n_features, self.grids[index].n_channels)
+        else:
+            sample = windows.sample(*self._pair(index, given), rows, _N_PLACES, rng)
+            regression, factor = least_squares(sample)
+            if refine:
+                regression = refined(regression, factor, sample)
+        return LayerModel(index, given, windows, regression, gain * offsets)
+
+    def _pair(self, index, given):
+        return self.grids[index], None if given is None else self.grids[given]
+
+    def _windows(self, index, given, rows, radius):
+        """Return `Windows`, and what each class adds to the logits."""
+        labels = self.y_encoded, self.n_classes
+        rates, by_class = self.grids[index].rates(rows, *labels)
+        before = None if given is None else self.grids[given].rates(rows, *labels)[0]
+        offsets = logit(by_class) - logit(rates) if self.n_classes > 1 else 0 * by_class
+        return Windows(radius, rates, before), offsets
+
+    def _choose(self, index, given, rng):
+        """Return the best radius, whether to refine (None: rates alone), and that model."""
+        pair, n_channels, found = self._pair(index, given), self.grids[index].n_channels, []
+
+        def judge(regression, refine):
+            model = LayerModel(index, given, windows, regression, offsets)
+            found.append((regression.loss(judged), windows.radius, refine, model))
+            return found[-1][0]
+
+        best = np.inf
+        for radius in range(self.max_radius + 1):
+            windows, offsets = self._windows(index, given, self.train, radius)
+            if radius and windows.n_features > _MAX_FEATURES:
                 break
-            train, test = (_sample(windows, grid, before, part, rng) for part in inner)
+            train, judged = (
+                windows.sample(*pair, rows, _N_CHOICE_PLACES, rng)
+                for rows in (self.train, self.judged)
+            )
+            if not radius:
+                judge(rates_alone(windows.n_features, n_channels), None)
             start, factor = least_squares(train)
-            losses[r, False] = start.loss(test)
-            if 160 * train.features.size * grid.n_channels < _MAX_WORK * 40:
-                losses[r, True] = refined(start, factor, train).loss(test)
-            losses[0, None] = rates_alone(train.features.shape[1], grid.n_channels).loss(test)
-    r, refine = min(losses, key=losses.get) if losses else (0, None)
-    windows, class_rates = _windows(grid, before, rows, y_encoded, n_classes, r)
-    if refine is None:
-        windows = Windows(0, windows.rates)
-        regression = rates_alone(grid.n_channels, grid.n_channels)
-    else:
-        sample = _sample(windows, grid, before, rows, rng)
-        regression, factor = least_squares(sample)
-        if refine:
-            regression = refined(regression, factor, sample)
-    class_offsets = np.zeros((n_classes, *grid.shape))
-    if n_classes > 1:
-        class_offsets = logit(class_rates) - logit(windows.rates)
-    return LayerModel(
-        index, given if refine is not None else None, windows, regression, class_offsets
-    )
+            loss = judge(start, False)
+            if loss < best and 160 * train.features.size * n_channels < _MAX_WORK:
+                judge(refined(start, factor, train), True)
+            best = min(best, loss)
+        return min(found, key=lambda choice: choice[0])[1:]
 
-
-def _windows(grid, before, rows, y_encoded, n_classes, radius):
-    rates, class_rates = rate_maps(grid, rows, y_encoded, n_classes)
-    previous = None if before is None else rate_maps(before, rows, y_encoded, n_classes)[0]
-    return Windows(radius, rates, previous), class_rates
-
-
-def _sample(windows, grid, before, rows, rng):
-    """Return a `Sample` of positions of some rows."""
-    n_places = grid.height * grid.width
-    n_columns = windows.n_features + grid.n_channels
-    n = min(_N_POSITIONS, _SAMPLE_BYTES // (4 * n_columns), len(rows) * n_places)
-    drawn = np.sort(rng.permutation(len(rows) * n_places)[:n])
-    sample, place = np.divmod(drawn, n_places)
-    offsets = logit(windows.rates).astype(np.float32)
-    features, gates, start = [], [], 0
-    for block, own in grid.blocks(rows, 12):
-        inside = slice(*np.searchsorted(sample, [start, start + len(block)]))
-        at = sample[inside] - start, *np.divmod(place[inside], grid.width)
-        previous = None if before is None else before.gates(block)
-        features.append(windows.at(own, previous, at))
-        gates.append(own[at[0], :, at[1], at[2]])
-        start += len(block)
-    i, j = np.divmod(place, grid.width)
-    gates = np.concatenate(gates).astype(np.float32)
-    return Sample(np.concatenate(features), gates, offsets[:, i, j].T)
+    def _choose_gain(self, model):
+        """Return the weight of the rates of classes that tells the label best."""
+        if self.n_classes == 1:
+            return 0.0
+        logs = model.log_likelihoods(self.grids, self.judged, _GAINS)
+        priors = np.bincount(self.y_encoded, minlength=self.n_classes) / len(self.y_encoded)
+        information = pointwise_information(logs, self.y_encoded[self.judged], priors)
+        return _GAINS[information.mean(axis=1).argmax()]
