@@ -39,6 +39,7 @@ DENSITIES = [
     densities.Product(),
     densities.ChowLiu(),
     densities.Autoregressive(),
+    densities.Convolutional(),
 ]
 TRANSFORMERS = [*MEASURES, GateExtractor(lazy_network())]
 ESTIMATORS = [*TRANSFORMERS, *DENSITIES, ComplexityRegularizedClassifier()]

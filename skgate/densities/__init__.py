@@ -27,6 +27,7 @@ estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
     _kernel  _independent_kernel  _jackknife  _saturation
     _cross_fitting                FittedDensity
     _forest --> _product  _chow_liu;  _autoregressive;  _foreign
+    _grids  _windows  _causal_regression --> _convolutional
 """
 
 from sklearn.base import clone

@@ -100,7 +100,8 @@ class GatingEntropy(GatingEstimator):
         a module, such as dropout, is on and part of the entropy. An extractor is used as it is
         set, with sampling off by default. ``None``: ``X`` holds the gates, or pre-activations.
     density : str or estimator with ``fit`` and ``score_samples``, default="kde"
-        Density of the states: ``"kde"``, ``"product"``, ``"chow-liu"`` or ``"autoregressive"`` for
+        Density of the states: ``"kde"``, ``"product"``, ``"chow-liu"``, ``"autoregressive"`` or
+        ``"convolutional"`` for
         a density of :mod:`skgate.densities` with its defaults, such a density with parameters of
         its own, or any estimator whose ``score_samples`` are log-probabilities of binary rows.
     cv : int or None, default=5
