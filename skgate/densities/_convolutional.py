@@ -82,7 +82,7 @@ class Convolutional(FittedDensity):
     >>> found = [gating_entropy(states, density=d, random_state=0).entropy
     ...          for d in ("product", Convolutional())]
     >>> [round(bits) for bits in found]
-    [72, 13]
+    [72, 12]
     """
 
     _parameter_constraints = {

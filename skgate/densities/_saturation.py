@@ -37,8 +37,8 @@ def flag_saturated(estimate, ranges, states, base):
             f"(n = {len(states)} {counted}):\n  {lines}\n"
             "Other states would give the same values, so they are not informative about the "
             "network, and neither is an information or a total correlation made from them. "
-            "density='convolutional' (feature maps, tokens), 'autoregressive' (up to a few thousand "
-            "gates) or 'chow-liu' has no such ceiling. At log n, more "
+            "density='convolutional' for feature maps and tokens, 'autoregressive' for up to a few "
+            "thousand gates, or 'chow-liu', has no such ceiling. At log n, more "
             f"{counted} or a larger alpha help too; at Var/bandwidth, a smaller one. Between the "
             "two ceilings, alpha only moves the number.",
             SaturationWarning,

@@ -101,9 +101,9 @@ class GatingEntropy(GatingEstimator):
         set, with sampling off by default. ``None``: ``X`` holds the gates, or pre-activations.
     density : str or estimator with ``fit`` and ``score_samples``, default="kde"
         Density of the states: ``"kde"``, ``"product"``, ``"chow-liu"``, ``"autoregressive"`` or
-        ``"convolutional"`` for
-        a density of :mod:`skgate.densities` with its defaults, such a density with parameters of
-        its own, or any estimator whose ``score_samples`` are log-probabilities of binary rows.
+        ``"convolutional"`` for a density of :mod:`skgate.densities` with its defaults, such a
+        density with parameters of its own, or any estimator whose ``score_samples`` are
+        log-probabilities of binary rows.
     cv : int or None, default=5
         Number of folds of a fitted density, which split samples, not rows. ``None`` scores the
         samples that it was fitted to, and gives too low an entropy. The kernel density has no
