@@ -100,12 +100,12 @@ class Measures(_SparseComparison):
         function, density = self.measures[measure]
         options = {"density": density, "n_jobs": 2, "random_state": 0}
 
-        def run(n):
+        def run():
             if function is gating_entropy:
-                return gating_entropy(states[:n], **options).entropy
-            return gating_mi(states[:n], y[:n], **options).mi_xy
+                return gating_entropy(states, **options).entropy
+            return gating_mi(states, y, **options).mi_xy
 
-        return run, n
+        return run, None
 
 
 COMPARISONS = [KernelEntropy, Measures]
