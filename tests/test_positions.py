@@ -448,10 +448,10 @@ def test_rows_that_are_as_many_by_chance_are_refused():
 # The penalty --------------------------------------------------------------------------------
 
 
-def penalty_of(mask, ids, **call):
+def penalty_of(ids, *, call=False, **options):
     torch.manual_seed(0)
     net = Reader()
-    loss = ComplexityLoss(net, "relu", mask=mask, random_state=0)
+    loss = ComplexityLoss(net, "relu", random_state=0, **options)
     inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(MASK)}
     if call:
         loss.find_layers(inputs)
@@ -466,17 +466,60 @@ def penalty_of(mask, ids, **call):
     return penalty.item(), net.up.weight.grad, gates[0][0]
 
 
-@pytest.mark.parametrize("call", [{}, {"positional": True}])
+@pytest.mark.filterwarnings("ignore:.* of the positions are under a mask")
+@pytest.mark.parametrize("call", [False, True])
 def test_the_penalty_closes_gates_under_the_mask(call):
     other = np.where(MASK, IDS, 8 - IDS)
-    penalty, gradient, gates = penalty_of("auto", IDS, **call)
+    penalty, gradient, gates = penalty_of(IDS, call=call)
     assert (gates.reshape(N, T, 6).detach().numpy().any(-1) <= MASK).all()
-    again, same_gradient, _ = penalty_of("attention_mask", other, **call)
+    again, same_gradient, _ = penalty_of(other, call=call, mask="attention_mask")
     assert penalty == again
     torch.testing.assert_close(gradient, same_gradient)
-    unmasked, other_gradient, _ = penalty_of(None, IDS, **call)
+    unmasked, other_gradient, _ = penalty_of(IDS, call=call, mask=None)
     assert unmasked != penalty
     assert not torch.allclose(gradient, other_gradient)
+
+
+def test_the_penalty_warns_once_that_lengths_count():
+    loss = ComplexityLoss(Reader(), "relu", random_state=0)
+    inputs = {"input_ids": torch.tensor(IDS), "attention_mask": torch.tensor(MASK)}
+    with pytest.warns(GateCaptureWarning, match="of the positions are under a mask"):
+        loss.run(inputs)
+    loss.run(inputs)
+
+
+@pytest.mark.parametrize("call", [False, True])
+def test_the_penalty_of_positions_leaves_padding_out(call):
+    penalty, gradient, gates = penalty_of(IDS, call=call, samples="position", penalty="product")
+    assert gates.shape == (MASK.sum(), 6)
+    rates = gates.detach().mean(0).clamp(1e-6, 1 - 1e-6)
+    by_hand = -(gates * rates.log() + (1 - gates) * (1 - rates).log()).sum(1).mean()
+    assert abs(penalty - by_hand.item()) < 0.05 * penalty
+    other = np.where(MASK, IDS, 8 - IDS)
+    again, same_gradient, _ = penalty_of(other, call=call, samples="position", penalty="product")
+    assert penalty == again
+    torch.testing.assert_close(gradient, same_gradient)
+
+
+@pytest.mark.parametrize("penalty", ["ebm", "product"])
+@pytest.mark.parametrize("net", [Reader(), Merged()], ids=["tokens", "merged"])
+def test_the_penalty_of_positions_takes_batches_of_other_lengths(net, penalty):
+    loss = ComplexityLoss(net, "relu", samples="position", penalty=penalty, random_state=0)
+    for t in (16, 8, 24):
+        batch = of_length(t)["input_ids"]
+        batch = F.one_hot(batch % 5, 5).float() if isinstance(net, Merged) else batch
+        _, gates = loss.run(batch)
+        assert gates[0].shape == (1, 8 * t, 6)
+        loss.energy_step(gates)
+        assert np.isfinite(loss(gates).item())
+    bits, _ = loss.complexity(batch)
+    assert -1 < bits[0] < 7
+
+
+def test_the_penalty_of_positions_needs_positions():
+    loss = ComplexityLoss(Reader(), ["relu", "relu:1"], samples="position")
+    with pytest.raises(ValueError, match=r"relu:1.*one row a sample"):
+        loss.find_layers(torch.tensor(IDS))
 
 
 def test_measures_of_layers_warn_of_padding():

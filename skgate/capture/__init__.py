@@ -21,6 +21,7 @@ from ._inputs import is_stream, refuse_shuffling, tree_map
 from ._masks import Masks, named_arguments
 from ._models import copy_module, inner_module, prepare_module, require_one_device
 from ._operations import THRESHOLD
+from ._positions import SampleRows, without_positions
 from ._recorder import GateRecorder
 from ._relaxation import GateRelaxation
 from ._runner import (
@@ -40,6 +41,7 @@ __all__ = [
     "InputCaster",
     "Masks",
     "ModuleRunner",
+    "SampleRows",
     "as_extractor",
     "call",
     "choose_layers",
@@ -54,4 +56,5 @@ __all__ = [
     "require_one_device",
     "tree_map",
     "with_shapes_in_errors",
+    "without_positions",
 ]

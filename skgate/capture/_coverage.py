@@ -157,7 +157,8 @@ def warn_missed(coverage):
         for r in coverage
         if not r.captured
         and r.n_gates == 0
-        and r.reason not in (CONSTANT, EXCLUDED, ops.SELECTS_NOTHING, ops.READ_BY_FUNCTION)
+        and r.reason not in (EXCLUDED, ops.SELECTS_NOTHING, ops.READ_BY_FUNCTION)
+        and (r.reason != CONSTANT or r.kind == "custom")
         and not r.reason.startswith(ops.DROPS_NOTHING)
         and r.kind in MAY_GATE
     ]
@@ -180,8 +181,8 @@ def check_layers(name, chosen, coverage, layers):
     missed = [record for record in coverage if not record.captured]
     if any(r.reason.startswith(DEPENDENT) for r in missed):
         remedies.append("Choose layers whose gates of a row depend on that row alone.")
-    if drawn or any(r.kind == "smooth activation" for r in missed):
-        remedies.append("Set smooth=True to read input > 0 of smooth activations.")
+    if drawn or any(r.reason == ops.IS_SMOOTH for r in missed):
+        remedies.append("Set smooth=True of GateExtractor to read input > 0 of smooth activations.")
     if drawn:
         remedies.append(f"Set layers={list(chosen)} to measure the drawn gates all the same.")
     else:

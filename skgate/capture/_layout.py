@@ -76,6 +76,11 @@ class Layout:
         """Return whether these positions are those that a mask is about, or there are none."""
         return not self.grid or tuple(grid[: mask.ndim - 1]) == tuple(mask.shape[1:])
 
+    def kept(self, gates, mask):
+        """Return which positions of gates by position are data, (n_samples, *positions)."""
+        kept = torch.ones(gates.shape[:-2], dtype=torch.bool)
+        return kept if mask is None else kept & broadcast_mask(self, mask, gates)[..., 0, 0].cpu()
+
     def masked(self, gates, mask):
         """Return gates by position, closed where the mask, if there is one, is False."""
         if mask is None or not self.grid or mask.all():

@@ -190,6 +190,9 @@ DROPOUT = {
     "feature_alpha_dropout": 2,
 }
 
+#: Why a smooth activation is no layer.
+IS_SMOOTH = "smooth, it has no gates; smooth=True reads input > 0"
+
 #: Start of the reason why a dropout is no layer.
 DROPS_NOTHING = "it drops nothing"
 

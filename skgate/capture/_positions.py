@@ -4,12 +4,11 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
 
 from ..exceptions import GateCaptureWarning, warn_user
 from ..utils.arrays import pack_rows, to_numpy
 from ._inputs import tree_map
-from ._layout import broadcast_mask, sizes
+from ._layout import sizes
 
 
 def without_positions(layouts, masks, found, by_position):
@@ -51,10 +50,10 @@ class SampleRows:
 
     def converters(self, inputs, found):
         """Return functions of (event, n_samples) that pack the rows, by layer, given masks."""
-        self._count(found)
+        self.count(found)
         return _for_each(self._packed, self._layouts, self._masks, inputs, found)
 
-    def _count(self, found):
+    def count(self, found):
         """Count the masked positions, of one mask for each that has layers."""
         with_positions = {self._masks.side_of(n) for n, lay in self._layouts.items() if lay.grid}
         for side in with_positions & found.keys():
@@ -114,10 +113,8 @@ class PositionRows:
         """Return packed rows, and which of the positions they are, (n_samples, *positions)."""
         gates = layout.gates(event.gates, n_samples, lengths)
         grid = tuple(gates.shape[1:-2])
-        kept = torch.ones((n_samples, *grid), dtype=torch.bool)
-        if mask is not None:
-            kept &= broadcast_mask(layout, mask, gates)[..., 0, 0].cpu()
-        elif grid != layout.grid and grid[0] not in lengths:
+        kept = layout.kept(gates, mask)
+        if mask is None and grid != layout.grid and grid[0] not in lengths:
             raise ValueError(
                 f"Layer {event.layer!r} has {sizes(grid)} positions in this batch and had "
                 f"{sizes(layout.grid)} in the first, which are not those of the inputs."

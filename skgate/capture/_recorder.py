@@ -275,7 +275,7 @@ class GateRecorder(Tracer):
     def _smooth_activation(self, operation, function, args, kwargs):
         event = self._event(operation, "smooth activation")
         if not self.smooth:
-            event.reason = "smooth, it has no gates; smooth=True reads input > 0"
+            event.reason = ops.IS_SMOOTH
         elif self.wanted(event.layer):
             x = args[0] if args else kwargs["input"]
             self._read(event, x.unsqueeze(-1) > 0, x)

@@ -54,9 +54,13 @@ class ComplexityLoss:
         Layers to penalise, selected as by ``layers`` of :class:`GateExtractor`, among those whose
         gates compare a number with a threshold: ReLU and its relatives, not max pooling or dropout.
         ``None``: the last four, or as many as there are; ``"*"``: all.
+    samples : {"sample", "position"}, default="sample"
+        What has an entropy: the gates of a sample at all its positions, or, for tokens and feature
+        maps, the units at a position. Batches may then have different lengths.
     mask : "auto", None or str, default="auto"
-        Input of the module that says which positions are data, as in :class:`GateExtractor`; gates
-        at the others are closed, and have no gradient.
+        Input of the module that says which positions are data, as in :class:`GateExtractor`. The
+        others do not count if ``samples="position"``. Otherwise their gates are closed, without
+        a gradient, and lengths are part of the entropy; a warning says so.
     penalty : {"ebm", "product"}, default="ebm"
         ``"ebm"``: the density is an energy-based model (Eq. 10). ``"product"``: gates are
         independent, which bounds the entropy from above and costs next to nothing.
@@ -120,6 +124,7 @@ class ComplexityLoss:
         module,
         penalized_layers=None,
         *,
+        samples="sample",
         mask="auto",
         penalty="ebm",
         sampler="flips",
@@ -129,11 +134,16 @@ class ComplexityLoss:
         energy_lr=1e-3,
         random_state=None,
     ):
-        constraints = {**PENALTY_CONSTRAINTS, "mask": [None, str]}
+        constraints = {
+            **PENALTY_CONSTRAINTS,
+            "samples": [StrOptions({"sample", "position"})],
+            "mask": [None, str],
+        }
         options = {name: value for name, value in locals().items() if name in constraints}
         validate_parameter_constraints(constraints, options, type(self).__name__)
         self.module = inner_module(module)
         self.penalized_layers = penalized_layers
+        self.samples = samples
         self.mask = mask
         self.penalty = penalty
         self.sampler = sampler
@@ -165,7 +175,9 @@ class ComplexityLoss:
         _require_autograd()
         require_one_device(self.module)
         with TORCH_LOCK:
-            self._layers = PenalizedLayers(self.module, inputs, self.penalized_layers, self.mask)
+            self._layers = PenalizedLayers(
+                self.module, inputs, self.penalized_layers, self.samples, self.mask
+            )
         self.layer_names_ = list(self._layers.shapes)
         caster = InputCaster(self.module)
         self._densities = GateDensities(

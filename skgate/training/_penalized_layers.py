@@ -9,34 +9,43 @@ from ..capture import (
     GateRelaxation,
     Masks,
     ModuleRunner,
+    SampleRows,
     choose_layers,
     with_shapes_in_errors,
+    without_positions,
 )
 
 
 class PenalizedLayers:
     """The layers of a module to penalise, found by running it on a few samples.
 
-    ``selection`` is None for the last four, and ``mask`` as in `ComplexityLoss`. ``shapes`` has the
-    shape of the gates of a sample, by layer: (channels, height, width), or (n_gates,).
+    ``selection`` is None for the last four; ``samples`` and ``mask`` are as in `ComplexityLoss`.
+    ``shapes`` has the shape of the gates of a row, by layer: (channels, height, width), or
+    (n_gates,).
     """
 
-    def __init__(self, module, inputs, selection, mask=None):
+    def __init__(self, module, inputs, selection, samples="sample", mask=None):
         with with_shapes_in_errors(inputs):
             record = partial(GateRecorder, sampling="off", smooth=False)
             two, three = ModuleRunner(module, record, train=False, seed=0).dry_run(inputs)
         self._layouts = _choose(two, three, selection, type(module).__name__)
         self._constant_first = {event.layer for event in three if event.constant_is_first}
-        self._masks = Masks(module, mask)
+        self._masks, self._by_position = Masks(module, mask), samples == "position"
+        self._rows, self._has_warned = SampleRows(self._layouts, self._masks), False
+        if self._by_position:
+            missing = without_positions(self._layouts, self._masks, {}, True)
+            if missing:
+                raise ValueError(f"penalized_layers with samples='position': {missing}.")
         gates = {event.layer: event.gates for event in three}
-        self.shapes = {n: tuple(self._shaped(n, gates[n], {}).shape[1:]) for n in self._layouts}
+        self.shapes = {n: tuple(self._shaped(n, gates[n], 3, {}).shape[1:]) for n in self._layouts}
 
-    def _shaped(self, name, gates, masks):
-        """Return gates as (n_samples, channels, height, width), or (n_samples, n_gates)."""
-        layout = self._layouts[name]
-        rows = layout.batch_axis.rows(gates)  # (n_samples, ..., gates of a unit)
-        gates = layout.gates(gates, len(rows))  # (n_samples, *positions, n_units, unit_size)
-        gates = layout.masked(gates, masks.get(self._masks.side_of(name)))
+    def _shaped(self, name, gates, n_samples, masks, lengths=()):
+        """Return gates as (n_rows, channels, height, width), or (n_rows, n_gates)."""
+        layout, mask = self._layouts[name], masks.get(self._masks.side_of(name))
+        gates = layout.gates(gates, n_samples, lengths)  # (n_samples, *positions, n_units, ...)
+        if self._by_position:
+            return gates.flatten(-2)[layout.kept(gates, mask).to(gates.device)]
+        gates = layout.masked(gates, mask)
         if layout.layer.spatial and len(layout.grid) == 2:
             return gates.movedim((-2, -1), (1, 2)).flatten(1, 2)
         return layout.by_sample(gates)
@@ -46,7 +55,7 @@ class PenalizedLayers:
         return GateRelaxation(module, self._layouts, sharpness, self._constant_first)
 
     def shaped(self, gates, inputs):
-        """Return the gates of a run by layer, (n_samples, *shape), after checking their shapes.
+        """Return the gates of a run by layer, (n_rows, *shape), after checking their shapes.
 
         ``inputs`` are those of the run, by name.
         """
@@ -55,15 +64,21 @@ class PenalizedLayers:
                 f"The penalised layers {missing} ran on the first samples but not on others. Take "
                 "data-dependent control flow out of forward."
             )
-        first = next(iter(self.shapes))
-        n_samples = len(self._layouts[first].batch_axis.rows(gates[first]))
+        tensors = [value for value in inputs.values() if getattr(value, "ndim", 0)]
+        n_samples, lengths = len(tensors[0]), {size for t in tensors for size in t.shape[1:2]}
         masks = self._masks.of(inputs, n_samples)
-        shaped = {name: self._shaped(name, gates[name], masks) for name in self.shapes}
+        if not (self._has_warned or self._by_position):
+            self._rows.count(masks)
+            self._has_warned = bool(self._rows.n_masked)
+            self._rows.warn()
+        batch = n_samples, masks, lengths
+        shaped = {name: self._shaped(name, gates[name], *batch) for name in self.shapes}
         for name, layer in shaped.items():
             if tuple(layer.shape[1:]) != self.shapes[name]:
                 raise ValueError(
                     f"Layer {name!r} has gates of shape {tuple(layer.shape[1:])}, where it had "
-                    f"{self.shapes[name]} at first. All samples need one shape."
+                    f"{self.shapes[name]} at first. All samples need one shape, unless "
+                    "samples='position'."
                 )
         return shaped
 
