@@ -346,6 +346,42 @@ def test_layers_that_depend_on_padding_are_refused():
     )
 
 
+class CountsPadding(Reader):
+    """Positions are counted from the first token that is not padding, as in RoBERTa."""
+
+    def forward(self, input_ids, attention_mask):
+        data = (input_ids != 0).long()
+        place = data.cumsum(1) * data
+        return F.relu(self.up(self.table(input_ids) + torch.sin(place)[..., None]))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_padding_token_may_tell_where_padding_is(side):
+    mask = MASK if side == "right" else MASK[:, ::-1].copy()
+    ids = np.where(mask, IDS % 8 + 1, 0)
+    net = CountsPadding()
+    states = positions(net, {"input_ids": ids, "attention_mask": mask})
+    (gates,) = by_hand(net, {"input_ids": torch.tensor(ids), "attention_mask": None})
+    np.testing.assert_array_equal(np.asarray(states), gates[mask])
+    if side == "left":
+        several = np.where(mask, ids, IDS % 3)  # some of them counted, some not
+        with pytest.raises(ValueError, match="its gates depend on padding"):
+            positions(net, {"input_ids": several, "attention_mask": mask})
+
+
+class Averages(CountsPadding):
+    """Padding is one of the tokens of the mean, whatever the mask says."""
+
+    def forward(self, input_ids, attention_mask):
+        return F.relu(self.up(self.table(input_ids).mean(1)) - self.up.bias)
+
+
+def test_a_padding_token_that_counts_as_data_is_refused():
+    ids = np.where(MASK, IDS % 8 + 1, 0)
+    with pytest.raises(ValueError, match="its gates depend on padding"):
+        GateExtractor(Averages()).fit({"input_ids": ids, "attention_mask": MASK})
+
+
 class Halved(nn.Module):
     """A layer with half as many positions as its input."""
 

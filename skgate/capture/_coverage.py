@@ -15,7 +15,7 @@ EXCLUDED = "excluded"
 MANY = 4
 #: Why a layer is refused.
 DEPENDENT = "its gates of a row depend on the other rows of the batch"
-MOVED = f"{DEPENDENT}: the data choose or sort the rows that it runs on"
+MOVED = f"{DEPENDENT}: the data choose or sort the rows that it runs on, or choose its weights"
 #: Said of a layer that is captured all the same.
 UNCHECKED = "rows not compared between batches: in the first batch all have equal gates"
 

@@ -74,14 +74,26 @@ class Masks:
             return [self._mask]
         return _usual(named)
 
-    def with_other_padding(self, inputs, masks):
-        """Return inputs that hold, under the masks, what they hold at other positions."""
+    def are_of_one_token(self, inputs, masks):
+        """Return whether integers among the inputs hold one token of padding under the masks."""
+        found = []
+
+        def look(values, mask):
+            if not (values.is_floating_point() or _is_the_mask(values, mask)):
+                found.append(_padding_token(values, mask))
+            return values
+
+        self.changed(inputs, masks, look)
+        return any(found)
+
+    def changed(self, inputs, masks, change):
+        """Return inputs after a change by a function of each that has positions, and its mask."""
         changed = []
         for name, value in named_inputs(self._module, inputs):
             mask = masks.get(self._side_of_input(name))
             fits = hasattr(value, "shape") and mask is not None
             if fits and tuple(value.shape[: mask.ndim]) == mask.shape:
-                value = _other_padding(torch.as_tensor(value), mask)
+                value = change(torch.as_tensor(value), mask)
             changed.append((name, value))
         if isinstance(inputs, Mapping):
             return dict(changed)
@@ -114,6 +126,12 @@ def named_inputs(module, inputs):
     return list(zip(names, values, strict=False))
 
 
+def _padding_token(values, mask):
+    """Return whether integers have one value under a mask, which they have nowhere else."""
+    under = values[~mask].unique()
+    return len(under) <= 1 and not torch.isin(values[mask], under).any()
+
+
 def named_arguments(module, args, kwargs):
     """Return the arguments of a call of a module by name, or those in a mapping that is alone."""
     alone = len(args) == 1 and isinstance(args[0], Mapping)
@@ -139,12 +157,15 @@ def _as_mask(name, values, n_samples):
     return torch.from_numpy(values != 0)
 
 
-def _other_padding(values, mask):
+def _is_the_mask(values, mask):
+    if values.shape != mask.shape or len(values.unique()) > 2:
+        return False
+    return any(torch.equal(values.cpu() != 0, m) for m in (mask, ~mask))
+
+
+def other_padding(values, mask):
     """Return a tensor with its first value in the data of each sample at the positions masked."""
-    is_the_mask = values.shape == mask.shape and any(
-        torch.equal(values.cpu() != 0, m) for m in (mask, ~mask)
-    )
-    if is_the_mask:
+    if _is_the_mask(values, mask):
         return values
     values = values.clone()
     for row, data in zip(values, mask, strict=True):

@@ -44,7 +44,8 @@ class Origin(NamedTuple):
     inputs, or what parameters make of any. ``outcome_of`` are the candidates of whose outcomes it
     consists, and ``values_of`` those whose largest or smallest values it has. ``places`` are
     indices of rows that were found in the batch, as by a sort, and ``back`` says that they undo
-    one. ``moved`` counts how often rows were put where such indices, or a mask, say.
+    one. ``moved`` counts how often rows were put where such indices, or a mask, say, or multiplied
+    by weights that are ``chosen`` by the data, as an expert's are.
     """
 
     batch: bool = False
@@ -55,6 +56,7 @@ class Origin(NamedTuple):
     places: bool = False
     back: bool = False
     moved: int = 0
+    chosen: bool = False
 
 
 class Selections:
@@ -143,8 +145,8 @@ class Selections:
         rows = _rows(operation, args, kwargs, tensors, origins)
         for x in _tensors(args[:1] if operation == "__setitem__" else output):
             made = origin if self._made is None else self._result(operation, x)
-            places = {} if x.is_floating_point() else rows
-            self._origins[_root(x)] = made._replace(**{**places, "moved": rows["moved"]})
+            places = rows if not x.is_floating_point() else {k: rows[k] for k in _OF_NUMBERS}
+            self._origins[_root(x)] = made._replace(**places)
         return output
 
     def _combined(self, operation, tensors, origins):
@@ -197,11 +199,31 @@ class Selections:
         return origin
 
 
+#: What an output of real numbers has of `_rows`.
+_OF_NUMBERS = "moved", "chosen"
+
+
 def _rows(operation, args, kwargs, tensors, origins):
-    """Return what the output of an operation has of ``places``, ``back`` and ``moved``."""
-    rows = {"places": False, "back": False, "moved": 0}
+    """Return what the output of an operation has of ``places``, ``back``, ``moved``, ``chosen``."""
+    rows = {"places": False, "back": False, "moved": 0, "chosen": False}
     if not tensors or operation in ops.UNRELATED:
         return rows
+    rows |= _places(operation, args, kwargs, tensors, origins)
+    first, *others = origins
+    if operation in ops.GATHERS and first.learned and not first.batch:
+        rows["chosen"] = any(  # a single index takes the weights of one expert for all rows
+            x.ndim > 0 and (origin.outcome_of or origin.places)
+            for x, origin in zip(tensors[1:], others, strict=True)
+        )
+    elif not others:  # a view or the like
+        rows["chosen"] = first.chosen
+    elif operation in ops.LINEAR and any(origin.chosen for origin in origins):
+        rows["moved"] += any(origin.batch and not origin.chosen for origin in origins)
+    return rows
+
+
+def _places(operation, args, kwargs, tensors, origins):
+    """Return what the output of an operation has of ``places``, ``back`` and ``moved``."""
     first = origins[0]
     chooses = [  # a single index takes one row, and leaves the others
         x.ndim > 0 and (o.places or (x.dtype is torch.bool and o.batch))
