@@ -525,3 +525,11 @@ def test_exported_program_has_the_same_gates():
 def test_comparisons_and_top_k_cannot_be_penalised(function):
     with pytest.raises(ValueError, match=r"could be penalised.*comparisons.*top-k"):
         ComplexityLoss(Net(function)).find_layers(torch.from_numpy(X))
+
+
+def test_a_function_without_rows_warns():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Tanh())
+    gates = {"3": lambda module, inputs, output: (output > 0).any(0)}
+    with pytest.warns(GateCaptureWarning, match=r"3: custom .* does not depend on the batch"):
+        fitted = GateExtractor(net, gates=gates).fit(torch.randn(20, 4))
+    assert fitted.layer_names_ == ["1"]

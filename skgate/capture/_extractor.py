@@ -401,10 +401,11 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             chosen, coverage = self._choose_layers(two, three, inputs, rows)
         check_layers(type(self.module_).__name__, chosen, coverage, self.layers)
         warn_missed(coverage)
-        self.coverage_ = coverage
         self._layouts = chosen
         self._rows = PositionRows if self.samples == "position" else SampleRows
         self._layers = self._rows(chosen, self._masks).layers
+        n_gates = {layer.name: layer.n_gates for layer in self._layers}  # of a row
+        self.coverage_ = [r._replace(n_gates=n_gates.get(r.layer, r.n_gates)) for r in coverage]
         self.layer_names_ = list(chosen)
 
     def _choose_layers(self, two, three, inputs, rows):
