@@ -84,7 +84,8 @@ THRESHOLD = {
 
 def above(x, *thresholds):
     """Return ``x > t`` with the thresholds t, those that are not None, on a last axis."""
-    return torch.stack([x > t for t in thresholds if t is not None], dim=-1)
+    gates = [x > t for t in thresholds if t is not None]
+    return gates[0].unsqueeze(-1) if len(gates) == 1 else torch.stack(gates, dim=-1)
 
 
 #: Operations that end with a ReLU: their output has its gates.
