@@ -533,3 +533,10 @@ def test_a_function_without_rows_warns():
     with pytest.warns(GateCaptureWarning, match=r"3: custom .* does not depend on the batch"):
         fitted = GateExtractor(net, gates=gates).fit(torch.randn(20, 4))
     assert fitted.layer_names_ == ["1"]
+
+
+def test_a_diverged_network_is_refused():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+    net[0].bias.data[2] = np.nan
+    with pytest.raises(ValueError, match=r"Layers \['1'\] receive NaN.*diverged"):
+        GateExtractor(net).fit(torch.randn(20, 4))

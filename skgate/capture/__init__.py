@@ -8,9 +8,10 @@ replaces gates by sigmoids while a network trains, also where ``_checkpointing``
 again. ``_samples`` stacks samples to batches, and ``_caster`` makes them what a module takes.
 ``_operations`` has the tables of torch operations, ``_substitutes`` runs those that draw random
 numbers or change the module without doing so, ``_selections`` finds the comparisons and orders
-whose result selects data, ``_custom_gates`` has what torch functions do not show, ``_batch_axis``
-finds the samples in a tensor, ``_coverage`` chooses the layers and ``_rows`` refuses those whose
-gates of a sample depend on the others.
+whose result selects data, ``_custom_gates`` has what torch functions do not show. ``_batch_axis``
+finds the samples in a tensor, ``_layout`` positions and units besides, and ``_masks`` the padding;
+``_positions`` makes rows of them. ``_coverage`` chooses the layers, and ``_rows`` refuses those
+whose gates of a sample depend on the others, or on padding.
 """
 
 from ._activations import ActivationReader, layer_activations

@@ -412,6 +412,12 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         """Return the layers to capture, and the coverage, after a comparison of their rows."""
         chosen, coverage = choose_layers(two, three, self.layers, self.exclude)
         masks = self._masks.of(inputs, n_samples_in(inputs), rows)
+        missing = [e.layer for e in three if e.layer in chosen and e.values.isnan().any()]
+        if missing and all(mask.all() for mask in masks.values()):
+            raise ValueError(
+                f"Layers {missing} receive NaN, from which no gates can be read. Check whether "
+                "training diverged, or whether numbers exceed half precision."
+            )
         reasons = without_positions(chosen, self._masks, masks, self.samples == "position")
         chosen, coverage = refuse_layers(chosen, coverage, reasons)
         drawn = {event.layer for event in three if event.kind == "dropout"}
