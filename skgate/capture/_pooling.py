@@ -1,5 +1,7 @@
 """Max pooling, with the input that won each window."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -29,21 +31,24 @@ def max_pool(operation, args, kwargs):
     output, indices = pool(**arguments)
     windows = _adaptive_windows if adaptive else _fixed_windows
     starts, dilations, window = windows(indices.shape[-n_axes:], **arguments)
-    rest = indices.int()  # half the memory, and no plane has more positions
-    position = torch.zeros_like(rest)  # of the winner within its window, row-major
-    strides = [1]
-    for size in reversed(window[1:]):
-        strides.insert(0, strides[0] * size)
-    input = arguments["input"]
-    for axis in reversed(range(n_axes)):
-        extent = input.shape[input.ndim - n_axes + axis]
-        coordinate, rest = rest % extent, rest // extent
-        shape = [-1 if a == axis else 1 for a in range(n_axes)]
-        start = torch.tensor(starts[axis], dtype=torch.int32, device=input.device).reshape(shape)
-        position += (coordinate - start) // dilations[axis] * strides[axis]
-    positions = torch.arange(strides[0] * window[0], dtype=torch.int32, device=input.device)
+    # the place of a winner in its window, row-major, is linear in its place in the plane: the
+    # difference of two tables, in units that make dilations whole
+    unit = math.lcm(*dilations)
+    steps = [unit // d * math.prod(window[a + 1 :]) for a, d in enumerate(dilations)]
+    extents = [range(size) for size in arguments["input"].shape[-n_axes:]]
+    place, start = (_sums(axes, steps).to(indices.device) for axes in (extents, starts))
+    position = place.flatten().take(indices) - start
+    positions = unit * torch.arange(math.prod(window), dtype=torch.int32, device=indices.device)
     winner = position.unsqueeze(-1) == positions
     return ((output, indices) if wants_indices else output), winner
+
+
+def _sums(axes, steps):
+    """Return the sums of one number of each axis times its step, (*axis lengths), int32."""
+    scaled = [
+        step * torch.tensor(list(a), dtype=torch.int32) for a, step in zip(axes, steps, strict=True)
+    ]
+    return sum(torch.meshgrid(*scaled, indexing="ij"))
 
 
 def _each_axis(value, n_axes):
