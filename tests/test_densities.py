@@ -942,3 +942,13 @@ def test_classes_that_share_a_density_are_not_told_apart_at_all(density):
     shuffled = np.random.default_rng(5).permutation(y)
     result = gating_mi(copies[:, :20], shuffled, density=density, random_state=0)
     assert result.mi_xy == 0 or abs(result.mi_xy) > 1e-9  # never a rounding error with an error
+
+
+def test_an_autoregression_beyond_memory_is_refused_before_it_starts(monkeypatch):
+    started = []
+    monkeypatch.setattr(_autoregressive, "_physical_memory", lambda: 3 * 8 * 20**2)
+    monkeypatch.setattr(_autoregressive, "fit_autoregression", lambda *args: started.append(args))
+    gates = {"a": np.eye(10), "b": np.eye(10)}
+    with pytest.raises(ValueError, match=r"10 samples of 20 gates.*'chow-liu'.*select"):
+        gating_entropy(gates, density="autoregressive")
+    assert not started
