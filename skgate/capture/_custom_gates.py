@@ -7,6 +7,8 @@ import threading
 
 import torch
 
+from ._tracer import named_parts
+
 
 def match_gates(module, gates):
     """Return the function for the gates of each module, by its name.
@@ -14,7 +16,7 @@ def match_gates(module, gates):
     Of modules inside each other, all are returned. ``gates`` has functions by pattern; of two
     that match, the first counts.
     """
-    names = [name.replace("_orig_mod.", "") for name, _ in module.named_modules() if name]
+    names = [name for name, _ in named_parts(module) if name]
     matched = {}
     for pattern, function in (gates or {}).items():
         if not isinstance(pattern, str) or not callable(function):

@@ -79,13 +79,25 @@ class Layout:
     def kept(self, gates, mask):
         """Return which positions of gates by position are data, (n_samples, *positions)."""
         kept = torch.ones(gates.shape[:-2], dtype=torch.bool)
-        return kept if mask is None else kept & broadcast_mask(self, mask, gates)[..., 0, 0].cpu()
+        return kept if mask is None else kept & self._broadcast(mask, gates)[..., 0, 0].cpu()
 
     def masked(self, gates, mask):
         """Return gates by position, closed where the mask, if there is one, is False."""
         if mask is None or not self.grid or mask.all():
             return gates
-        return gates * broadcast_mask(self, mask, gates)
+        return gates * self._broadcast(mask, gates)
+
+    def _broadcast(self, mask, gates):
+        """Return a mask with as many axes as gates by position, on their device."""
+        grid = gates.shape[1:-2]
+        if not self.fits(mask, grid):
+            raise ValueError(
+                f"Layer {self.layer.name!r} has {sizes(grid)} positions in this batch, and the "
+                f"mask has {sizes(mask.shape[1:])}, so that padding cannot be told from data. "
+                "Leave the layer out with exclude=..., or set mask=None to count all positions as "
+                "data."
+            )
+        return mask.reshape(*mask.shape, *[1] * (gates.ndim - mask.ndim)).to(gates.device)
 
     def by_sample(self, gates):
         """Return gates by position as (n_samples, n_gates), in the order of the layer's shape."""
@@ -96,18 +108,6 @@ class Layout:
     def packed(self, event, n_samples):
         """Return the gates of an event as packed bits, (n_samples, n_bytes)."""
         return pack_rows(self.by_sample(self.gates(event.gates, n_samples)))
-
-
-def broadcast_mask(layout, mask, gates):
-    """Return a mask with as many axes as gates by position, on their device."""
-    grid = gates.shape[1:-2]
-    if not layout.fits(mask, grid):
-        raise ValueError(
-            f"Layer {layout.layer.name!r} has {sizes(grid)} positions in this batch, and the mask "
-            f"has {sizes(mask.shape[1:])}, so that padding cannot be told from data. Leave the "
-            "layer out with exclude=..., or set mask=None to count all positions as data."
-        )
-    return mask.reshape(*mask.shape, *[1] * (gates.ndim - mask.ndim)).to(gates.device)
 
 
 def sizes(grid):

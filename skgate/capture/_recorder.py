@@ -13,7 +13,7 @@ from ._custom_gates import custom_functions, is_custom, read_gates
 from ._pooling import POOLING, max_pool
 from ._selections import Selections, first_k
 from ._substitutes import DETERMINISTIC, DRY_RUN, MEANS, WITHOUT_SIDE_EFFECTS, dropout_mask
-from ._tracer import Tracer, has_floats
+from ._tracer import Tracer, has_floats, named_parts
 
 #: Operations that have gates, or may have.
 GATING = {*ops.THRESHOLD, *ops.COMPARISONS, *ops.ORDERS, *POOLING}
@@ -88,8 +88,7 @@ class GateRecorder(Tracer):
 
     def __enter__(self):
         super().__enter__()
-        for name, module in self._module.named_modules():
-            name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
+        for name, module in named_parts(self._module) if self.gates else ():
             if name in self.gates:
                 enter, leave = self._cover(name)
                 self._hooks += [

@@ -50,11 +50,11 @@ class _Rows:
         self._parts, self._whole = [], None
 
     def add(self, bits):
-        part = smallest([bits], self._layer.n_gates)
-        if self._whole is None and (is_sparse(part) or self._n_known is None):
-            self._parts.append(part)
-            return
         if self._whole is None:
+            part = smallest([bits], self._layer.n_gates)
+            if is_sparse(part) or self._n_known is None:
+                self._parts.append(part)
+                return
             self._whole = np.empty((self._n_known, self._layer.n_bytes), np.uint8)
             for earlier in self._parts:
                 self._fill(to_packed(earlier))

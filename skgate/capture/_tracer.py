@@ -29,8 +29,7 @@ class Tracer(TorchFunctionMode):
         self._hooks = []
 
     def __enter__(self):
-        for name, module in self._module.named_modules():
-            name = name.replace("_orig_mod.", "").removesuffix("._orig_mod")
+        for name, module in named_parts(self._module):
             enter, leave = self._bracket(name)
             self._hooks += [
                 module.register_forward_pre_hook(enter),
@@ -90,6 +89,12 @@ class Tracer(TorchFunctionMode):
         count = self._calls[path]
         self._calls[path] += 1
         return f"{path}:{count}" if count else path
+
+
+def named_parts(module):
+    """Yield the name and module of each part, without the wrappers of ``torch.compile``."""
+    for name, part in module.named_modules():
+        yield name.replace("_orig_mod.", "").removesuffix("._orig_mod"), part
 
 
 def tensors_in(args, kwargs):
