@@ -1,6 +1,5 @@
 """`GatingEstimator`, the base of the measures of gates: inputs, drawn samples, scores."""
 
-from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,7 +10,7 @@ from ..densities import NAMED, as_density
 from ..exceptions import warn_user
 from ..pairwise import Engine
 from ..states import check_states
-from ..utils.arrays import holds_mappings, to_numpy
+from ..utils.arrays import holds_inputs, to_numpy
 from ..utils.labels import check_labels, labels_in, require_classes
 from ..utils.measures import Measure
 from ..utils.samples import Samples
@@ -174,9 +173,7 @@ class GatingEstimator(Measure):
         else:
             if y is not None:
                 self._check_classes(y)
-            elif self._needs_labels and (
-                hasattr(X, "shape") or isinstance(X, Mapping | tuple) or holds_mappings(X)
-            ):
+            elif self._needs_labels and holds_inputs(X):
                 by_position = getattr(self.model, "samples", None) == "position"
                 require_classes(labels_in(X), by_position=by_position)
             from ..capture import as_extractor  # which loads torch

@@ -1,13 +1,12 @@
 """`LayerEstimator`: base of the measures of layers, which reads and checks activations."""
 
 import re
-from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from ..utils.arrays import holds_mappings, sample_rows, to_numpy
+from ..utils.arrays import holds_inputs, sample_rows, to_numpy
 from ..utils.labels import check_labels, encode_known, labels_in
 from ..utils.measures import Measure
 from ..utils.sklearn import (
@@ -123,7 +122,7 @@ class LayerEstimator(Measure):
             return
         if y is not None:
             check_labels(y, _num_samples(y))
-        elif hasattr(X, "shape") or isinstance(X, Mapping | tuple) or holds_mappings(X):
+        elif holds_inputs(X):
             own = labels_in(X)
             check_labels(own, 0 if own is None else len(own))
         from .. import capture

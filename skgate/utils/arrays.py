@@ -134,6 +134,11 @@ def holds_mappings(X):
     return isinstance(X, list) and len(X) > 0 and isinstance(X[0], Mapping)
 
 
+def holds_inputs(X):
+    """Return whether ``X`` holds inputs of a model in arrays; datasets and loaders yield them."""
+    return hasattr(X, "shape") or isinstance(X, Mapping | tuple) or holds_mappings(X)
+
+
 def _is_cupy(array):
     return hasattr(array, "__cuda_array_interface__") and hasattr(array, "get")
 
