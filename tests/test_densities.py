@@ -24,7 +24,7 @@ from skgate import (
     gating_mi,
     total_correlation,
 )
-from skgate.densities import ChowLiu, Kernel, Product, _autoregressive, _forest
+from skgate.densities import ChowLiu, Kernel, Product, _autoregressive, _cross_fitting, _forest
 
 DENSITIES = ["product", "chow-liu", "autoregressive"]
 FORESTS = ["product", "chow-liu"]
@@ -904,9 +904,9 @@ def test_errors_cover_the_held_out_loss_of_the_folds(rng, density):
     kind = {"product": Product, "chow-liu": ChowLiu}[density]
 
     class Recorder(kind):
-        def fit_states(self, *args):
-            made.append(super().fit_states(*args))
-            return self
+        def _fit_model(self, *args):
+            made.append(super()._fit_model(*args))
+            return made[-1]
 
     flips, every, covered = rng.uniform(0.25, 0.4, 6), all_states(6), []
     states = GatingStates.from_arrays(every)
@@ -917,10 +917,9 @@ def test_errors_cover_the_held_out_loss_of_the_folds(rng, density):
         made.clear()
         result = gating_mi(noisy_copies(rng, y, 6, flips), y, density=Recorder(), random_state=seed)
         priors, mi_x, mi_xy = np.bincount(y) / 300, [], []
-        for fold in made[
-            1:6
-        ]:  # the first is that of all samples, the last those of shuffled labels
-            logs = fold.log_likelihoods(states)[0] / np.log(2)
+        # the first is that of all samples, the last six those of shuffled labels
+        for fold in made[1:6]:
+            logs = fold.log_likelihoods(states, [(0, 1)])[0] / np.log(2)
             total = np.log2(2**logs @ priors)[:, None]
             mi_x.append(-np.sum(shares * total))
             mi_xy.append(np.sum(shares * (logs - total)))
@@ -946,9 +945,9 @@ def test_classes_that_share_a_density_are_not_told_apart_at_all(density):
 
 def test_an_autoregression_beyond_memory_is_refused_before_it_starts(monkeypatch):
     started = []
-    monkeypatch.setattr(_autoregressive, "_physical_memory", lambda: 3 * 8 * 20**2)
+    monkeypatch.setattr(_cross_fitting, "physical_memory", lambda: 3 * 8 * 20**2)
     monkeypatch.setattr(_autoregressive, "fit_autoregression", lambda *args: started.append(args))
     gates = {"a": np.eye(10), "b": np.eye(10)}
-    with pytest.raises(ValueError, match=r"10 samples of 20 gates.*'chow-liu'.*select"):
+    with pytest.raises(ValueError, match=r"10 rows of 20 gates.*'auto'.*select"):
         gating_entropy(gates, density="autoregressive")
     assert not started

@@ -6,7 +6,6 @@ on their predecessors, and on the label if there is one: :math:`\sigma_i - \hat\
 held-out samples, makes them probabilities.
 """
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +65,10 @@ class Autoregressive(FittedDensity):
 
     _covers = "prefixes"
 
-    def fit_states(self, states, *args, **kwargs):
-        _require_memory(*states.shape)
-        return super().fit_states(states, *args, **kwargs)
+    def _cost(self, layers, n_rows, n_fits):
+        n_gates = sum(layer.n_gates for layer in layers)
+        products = n_fits * (len(_RIDGES) + _FOLDS + 1) * n_gates**2 * (2 * n_rows + n_gates)
+        return products / 3e10, 8 * (3 * n_gates**2 + 2 * n_rows * n_gates)
 
     def _fit_model(self, states, y_encoded, n_classes, seed, gpu):
         """Return an `Autoregression`, whose use of the class is chosen on held-out samples."""
@@ -83,21 +83,6 @@ class Autoregressive(FittedDensity):
     def independent(self):
         """Return the reference of the total correlation: independent units."""
         return Product()
-
-
-def _require_memory(n_samples, n_gates):
-    """Raise where a fit needs more memory than the machine has."""
-    needed = 8 * (3 * n_gates**2 + 2 * n_samples * n_gates)
-    if hasattr(os, "sysconf") and needed > (memory := _physical_memory()):
-        raise ValueError(
-            f"Autoregressive needs about {needed / 1e9:.0f} GB for {n_samples} samples of "
-            f"{n_gates} gates, and this machine has {memory / 1e9:.0f} GB. Use 'convolutional' for "
-            "layers with positions or 'chow-liu', or measure states.select(name) one at a time."
-        )
-
-
-def _physical_memory():
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @dataclass

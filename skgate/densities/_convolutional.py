@@ -95,13 +95,20 @@ class Convolutional(FittedDensity):
         self.window = window
         self.given_previous = given_previous
 
-    def _fit_model(self, states, y_encoded, n_classes, seed, gpu):
+    @property
+    def _links(self):
+        return self.given_previous
+
+    def _fit_link(self, states, y_encoded, n_classes, seed, gpu):
         grids = [Grid(states, index) for index in range(len(states.layers))]
         fitter = _Fitter(grids, y_encoded, n_classes, self.window // 2, seed)
-        pairs = [(index, None) for index in range(len(grids))]
-        if self.given_previous:
-            pairs += [(i, i - 1) for i in range(1, len(grids)) if _lies_on(grids[i], grids[i - 1])]
-        return Chain([fitter.fit(*pair) for pair in pairs])
+        last = len(grids) - 1
+        models = [fitter.fit(last, None)]
+        if last:
+            models.append(fitter.fit(1, 0) if _lies_on(grids[1], grids[0]) else models[0])
+        return Link(models)
+
+    _fit_model = _fit_link
 
     def independent(self):
         """Return the reference of the total correlation: independent units."""
@@ -154,19 +161,16 @@ class LayerModel:
 
 
 @dataclass
-class Chain:
-    """Layers, each alone and each given the one before."""
+class Link:
+    """A layer alone, and given the one before."""
 
     models: list
 
     def log_likelihoods(self, states, bounds):
-        """Return log p of each range of layers, (n_ranges, n_rows, n_classes), nats."""
+        """Return log p, and log p given the layer before, (n_terms, n_rows, n_classes), nats."""
         grids = [Grid(states, index) for index in range(len(states.layers))]
         rows = np.arange(len(states))
-        found = {(m.index, m.given): m.log_likelihoods(grids, rows)[0] for m in self.models}
-        alone = [found[index, None] for index in range(len(grids))]
-        given = [found.get((index, index - 1), alone[index]) for index in range(len(grids))]
-        return np.stack([alone[first] + sum(given[first + 1 : stop]) for first, stop in bounds])
+        return np.stack([m.log_likelihoods(grids, rows)[0] for m in self.models])
 
 
 class _Fitter:

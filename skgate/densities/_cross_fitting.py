@@ -1,51 +1,65 @@
 """`FittedDensity`: densities that score samples which they were not fitted to."""
 
+from copy import copy
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.base import clone
 from tqdm import tqdm
 
+from ..exceptions import warn_user
+from ..pairwise import Engine
+from ..utils.memory import physical_memory
 from ..utils.parallel import run
 from ..utils.samples import Samples
 from ._base import Density, Estimate
 from ._surprisals import Surprisals, mean_and_error
 
 _INNER_FOLDS = 5
+#: Seconds from which on a user is told beforehand.
+_LONG = 3600
 
 
 class FittedDensity(Density):
     """Base of the densities that are cross-fitted: of each layer and all together, by class.
 
     A subclass has ``_fit_model(states, y_encoded, n_classes, seed, gpu)``, which returns a model
-    with ``log_likelihoods(states, bounds)``, (n_ranges, n_samples, n_classes).
+    with ``log_likelihoods(states, bounds)``, (n_terms, n_samples, n_classes), nats: log p of some
+    ranges of its layers. Its samples come in random order.
+
+    In a chain, each layer is a link: states of the layer, or of the one before and the layer.
+    ``_fit_link``, with the same arguments, returns a model with two terms, log p of the layer and
+    log p given the one before; of one layer, only the first. Where ``_links`` is False, the second
+    is the first.
     """
 
-    #: Ranges that a model of all layers has: "any", those that are "prefixes", or only "all".
+    #: Ranges that a model of all layers has: "any", those that are "prefixes", or only "all"; or
+    #: "chain": layers are links, whose terms add up.
     _covers = "any"
+    #: Whether a layer can be given the one before it.
+    _links = False
     #: Whether a model is fitted on the GPU where there is work enough.
     _uses_gpu = False
 
-    def fit_states(self, states, y_encoded, ranges, n_classes=1, seed=0, gpu=None):
+    def fit_states(self, states, y_encoded, ranges):
         """Fit a model to each part of the layers."""
+        rows = np.arange(len(states))
+        folds = [(rows, rows[:0])]
+        ((models, _),) = self._cross_fit(states, [y_encoded], folds, ranges, 0, Engine())
+        return self._with_models(states, y_encoded, ranges, models)
+
+    def _with_models(self, states, y_encoded, ranges, models):
+        self.layers_, self._ranges, self._models = states.layers, ranges, models
         y_encoded = np.zeros(len(states), int) if y_encoded is None else y_encoded
-        self.layers_, self._ranges = states.layers, ranges
-        self._parts = _parts(ranges, self._covers)
-        self._priors = np.bincount(y_encoded, minlength=n_classes) / len(y_encoded)
-        order = Samples(states.groups, len(states)).shuffled_rows(seed)
-        states, y_encoded = states[order], y_encoded[order]
-        self._models = [
-            self._fit_model(states.select(layers), y_encoded, n_classes, seed, gpu)
-            for layers, *_ in self._parts
-        ]
+        self._priors = np.bincount(y_encoded) / len(y_encoded)
         return self
 
     def log_likelihoods(self, states):
         """Return log p of each range given each class, (n_ranges, n_samples, n_classes), nats."""
-        logs = np.empty((len(self._ranges), len(states), len(self._priors)))
-        for (layers, positions, bounds), model in zip(self._parts, self._models, strict=True):
-            logs[positions] = model.log_likelihoods(states.select(layers), bounds)
+        logs = np.zeros((len(self._ranges), len(states), len(self._priors)))
+        for part, model in zip(_parts(self._ranges, self._covers), self._models, strict=True):
+            part.add(model.log_likelihoods(states.select(part.layers), part.bounds), logs)
         return logs
 
     def log_marginals(self, states, engine):
@@ -63,8 +77,10 @@ class FittedDensity(Density):
         ceilings = ranges.mask @ np.array(states.n_gates) * np.log(2)
         unsaturable, estimates = np.zeros(len(ranges), bool), []
         samples = Samples(states.groups, len(states))
-        for y in label_sets:
-            density, logs = cross_fit(self, states, y, ranges, cv=cv, seed=seed, engine=engine)
+        folds = _folds(samples, cv, seed)
+        fitted = self._cross_fit(states, label_sets, folds, ranges, seed, engine)
+        for y, (models, logs) in zip(label_sets, fitted, strict=True):
+            density = self._chosen()._with_models(states, y, ranges, models)
             marginal, given = Surprisals(-logs[..., 0], samples), None
             if y is not None:
                 given = Surprisals(-log_p_given_y(logs, y), samples)
@@ -73,30 +89,201 @@ class FittedDensity(Density):
             estimates.append(Estimate(marginal, given, ceilings, unsaturable, density))
         return estimates
 
+    def _chosen(self):
+        """Return a new density of the kind that was fitted."""
+        return copy(self)
+
+    def _cross_fit(self, states, label_sets, folds, ranges, seed, engine):
+        """Return for each set of labels the models of the first fold's rows, and log-likelihoods.
+
+        These are (n_ranges, n_rows, n_classes), nats, of each row under a density of the fold in
+        which it is to be scored.
+        """
+        parts = _parts(ranges, self._covers)
+        seconds = self._require_means(parts, states, len(folds))
+        options = label_sets, folds, seed, engine
+        all_logs = [np.zeros((len(ranges), len(states), n_classes_of(y))) for y in label_sets]
+        all_models = [[] for _ in label_sets]
+        unit = "{l_bar}{bar}| about {n:.0f} of {total:.0f} s [{elapsed} gone, {remaining} left]"
+        with tqdm(total=sum(seconds), bar_format=unit, disable=not engine.verbose) as bar:
+            for part, cost in zip(parts, seconds, strict=True):
+                bar.set_description(part.name(states))
+                own = states.select(part.layers)
+                if part.bounds is None:
+                    results = self._cross_fit_link(own, *options)
+                else:
+                    results = self._cross_fit_part(own, *options, part.bounds)
+                for models, logs, (model, found) in zip(all_models, all_logs, results, strict=True):
+                    models.append(model)
+                    part.add(found, logs)
+                bar.update(cost)
+        return list(zip(all_models, all_logs, strict=True))
+
+    def _require_means(self, parts, states, n_fits):
+        """Return the seconds that each part takes; raise or warn, before any work, if too much."""
+        memory, all_seconds = physical_memory(), []
+        for part in parts:
+            layers = tuple(states.layers[index] for index in part.layers)
+            seconds, n_bytes = self._cost(layers, len(states), n_fits)
+            all_seconds.append(seconds)
+            if n_bytes > memory:
+                raise ValueError(
+                    f"{type(self).__name__} needs about {n_bytes / 1e9:.0f} GB for "
+                    f"{part.name(states)} ({len(states)} rows of "
+                    f"{sum(layer.n_gates for layer in layers)} gates), and this machine has "
+                    f"{memory / 1e9:.0f} GB. density='auto' takes what fits; or measure single "
+                    "layers, states.select(name)."
+                )
+        if (total := sum(all_seconds)) > _LONG:
+            warn_user(
+                f"{type(self).__name__} takes about {total / 3600:.0f} hours for these "
+                f"{len(states)} rows of {sum(states.n_gates)} gates. density='auto' takes at most "
+                "a minute a layer; max_samples takes fewer samples."
+            )
+        return all_seconds
+
+    def _cost(self, layers, n_rows, n_fits):
+        """Return estimates of the seconds of two cores, and of the bytes, that a part takes.
+
+        It is fitted ``n_fits`` times, and each row is scored once. The base takes the number of
+        gates for a guess.
+        """
+        n_gates = sum(layer.n_gates for layer in layers)
+        return 1e-9 * n_gates**2 * (n_rows / 100 + 5) * n_fits, 0
+
+    def _cross_fit_link(self, states, label_sets, folds, seed, engine):
+        """Return for each set of labels the model of the first fold, and terms of rows scored.
+
+        The terms are (n_terms, n_rows, n_classes), nats.
+        """
+        if self._links:
+            return self._cross_fit_part(states, label_sets, folds, seed, engine, None)
+        n_terms, own = len(states.layers), states.select([-1])
+        found = self._cross_fit_part(own, label_sets, folds, seed, engine, np.array([(0, 1)]))
+        return [
+            (LayerAlone(model), np.broadcast_to(logs, (n_terms, *logs.shape[1:])))
+            for model, logs in found
+        ]
+
+    def _cross_fit_part(self, states, label_sets, folds, seed, engine, bounds):
+        """Return the same of ranges of some layers, or of a link if ``bounds`` is None."""
+        seconds, _ = self._cost(states.layers, len(states), len(folds))
+        gpu = engine.gpu(1e9 * seconds) if self._uses_gpu else None
+        tasks = [(*fold, y) for y in label_sets for fold in folds]
+        shared = self, states, seed, gpu, bounds
+        results = run(_fold, shared, tasks, engine.n_jobs, 1e9 * seconds * len(label_sets))
+        found = []
+        for (train, test, y), (model, values) in zip(tasks, results, strict=True):
+            if train is folds[0][0]:  # the models of the other folds are not kept
+                logs = np.zeros((len(values), len(states), n_classes_of(y)))
+                found.append((model, logs))
+            found[-1][1][:, test] = values
+        return found
+
+
+def _fold(density, states, seed, gpu, bounds, train, test, y):
+    n_classes = n_classes_of(y)
+    groups = None if states.groups is None else states.groups[train]
+    rows = train[Samples(groups, len(train)).shuffled_rows(seed)]
+    labels = np.zeros(len(rows), int) if y is None else y[rows]
+    fit = density._fit_link if bounds is None else density._fit_model
+    model = fit(states[rows], labels, n_classes, seed, gpu)
+    return model, model.log_likelihoods(states[test], bounds)
+
+
+def n_classes_of(y_encoded):
+    """Return the number of classes, 1 without labels."""
+    return 1 if y_encoded is None else int(y_encoded.max()) + 1
+
+
+@dataclass
+class LayerAlone:
+    """A link whose layer is not given the one before: both terms are its log p."""
+
+    model: object
+
+    def log_likelihoods(self, states, bounds):
+        logs = self.model.log_likelihoods(states.select([-1]), np.array([(0, 1)]))
+        return np.broadcast_to(logs, (len(states.layers), *logs.shape[1:]))
+
+
+@dataclass
+class Part:
+    """Layers that have a model of their own.
+
+    Attributes
+    ----------
+    layers : list of int
+    bounds : ndarray of shape (n_terms, 2) or None
+        The ranges among these layers that are its terms; None for a link.
+    members : list of ndarray
+        Positions of the ranges that each term is added to.
+    """
+
+    layers: list
+    bounds: np.ndarray | None
+    members: list
+
+    def add(self, terms, logs):
+        """Add terms, (n_terms, ...), to the log-likelihoods of ranges, (n_ranges, ...)."""
+        for members, term in zip(self.members, terms, strict=True):
+            logs[members] += term
+
+    def name(self, states):
+        names = [states.layer_names[index] for index in self.layers]
+        if self.bounds is None or len(names) == 1:
+            return f"layer {names[-1]}"
+        return f"layers {names[0]} to {names[-1]}"
+
 
 def _parts(ranges, covers):
-    """Return ``(layers, positions of ranges, their bounds among these layers)`` of each model.
+    """Return the `Part` of each model.
 
     A layer has a model of its own. A model of all layers that leaves out gates gives every other
     range. One that predicts gates from those before them gives the prefixes alone, so that it is
     fitted once more in the opposite order. One that gives only all its layers is fitted to each.
+    Links add up to all ranges.
     """
     n_layers, bounds = ranges.mask.shape[1], ranges.bounds
+    if covers == "chain":
+        return [_link(layer, bounds) for layer in range(n_layers)]
     parts = [([layer], [layer], [(0, 1)]) for layer in range(n_layers)]
     several = [r for r in range(len(bounds)) if bounds[r, 1] - bounds[r, 0] > 1]
-    if covers == "chain":
-        return [(list(range(n_layers)), list(range(len(bounds))), bounds)]
     if covers == "all":
         spans = {r: list(range(*bounds[r])) for r in several}
-        return parts + [(layers, [r], [(0, len(layers))]) for r, layers in spans.items()]
-    forward = [r for r in several if covers == "any" or bounds[r, 0] == 0]
-    backward = [r for r in several if r not in forward]
-    if forward:
-        parts.append((list(range(n_layers)), forward, bounds[forward]))
-    if backward:
-        layers = list(range(n_layers))[::-1]
-        parts.append((layers, backward, [(0, n_layers - start) for start in bounds[backward, 0]]))
-    return parts
+        parts += [(layers, [r], [(0, len(layers))]) for r, layers in spans.items()]
+    else:
+        forward = [r for r in several if covers == "any" or bounds[r, 0] == 0]
+        backward = [r for r in several if r not in forward]
+        if forward:
+            parts.append((list(range(n_layers)), forward, bounds[forward]))
+        if backward:
+            layers = list(range(n_layers))[::-1]
+            bounds = [(0, n_layers - start) for start in bounds[backward, 0]]
+            parts.append((layers, backward, bounds))
+    return [Part(layers, np.array(own), [[r] for r in at]) for layers, at, own in parts]
+
+
+def _link(layer, bounds):
+    """Return the `Part` of a layer in a chain, which ranges begin with or go through."""
+    first, stop = bounds.T
+    members = [np.flatnonzero(first == layer)]
+    if layer:
+        members.append(np.flatnonzero((first < layer) & (layer < stop)))
+    return Part([layer - 1, layer] if layer else [0], None, members)
+
+
+def _folds(samples, cv, seed):
+    """Return the rows to fit and to score of each fold; the first is fitted to all rows."""
+    if cv is not None and len(samples) < cv:
+        raise ValueError(
+            f"cv={cv} folds need at least as many samples; got n_samples={len(samples)}. "
+            "Pass more samples, or cv=None for the in-sample value, which is too low."
+        )
+    all_rows = np.arange(len(samples.of_rows))
+    if cv is None:
+        return [(all_rows, all_rows)]
+    return [(all_rows, all_rows[:0]), *samples.folds(cv, seed)]
 
 
 def choose_shrinkage(states, y_encoded, n_classes, refit, strengths, seed, n_folds):
@@ -142,40 +329,3 @@ def log_p_marginal(logs, priors):
     """Return the marginal log p of each sample, (..., n)."""
     with np.errstate(divide="ignore"):
         return logsumexp(logs + np.log(priors), axis=-1)
-
-
-def cross_fit(density, states, y_encoded, ranges, *, cv, seed, engine):
-    """Return a density of all samples, and log-likelihoods of each under a density without it.
-
-    These are (n_ranges, n_samples, n_classes), nats; with ``cv=None``, under the density of all.
-    """
-    n, n_classes = len(states), 1 if y_encoded is None else int(y_encoded.max()) + 1
-    samples = Samples(states.groups, n)
-    if cv is not None and len(samples) < cv:
-        raise ValueError(
-            f"cv={cv} folds need at least as many samples; got n_samples={len(samples)}. "
-            "Pass more samples, or cv=None for the in-sample value, which is too low."
-        )
-    y_encoded = np.zeros(n, int) if y_encoded is None else y_encoded
-    all_rows = np.arange(n)
-    folds = [(all_rows, all_rows[:0] if cv else all_rows)]
-    if cv:
-        folds += samples.folds(cv, seed)
-    sizes = [*states.n_gates, sum(states.n_gates)]
-    work = sum(d**2 for d in sizes) * (n / 100 + 5) * len(folds)
-    gpu = engine.gpu(work) if density._uses_gpu else None
-    shared = density, states, y_encoded, n_classes, ranges, seed, gpu
-    logs, fitted = np.empty((len(ranges), n, n_classes)), None
-    results = run(_fold, shared, folds, engine.n_jobs, work)
-    shown = tqdm(results, total=len(folds), unit=" folds", disable=not engine.verbose)
-    for (_, test), (of_fold, values) in zip(folds, shown, strict=True):
-        fitted = fitted or of_fold  # the densities of the folds are not kept
-        logs[:, test] = values
-    return fitted, logs
-
-
-def _fold(density, states, y_encoded, n_classes, ranges, seed, gpu, train, test):
-    fitted = clone(density).fit_states(
-        states[train], y_encoded[train], ranges, n_classes, seed, gpu
-    )
-    return fitted, fitted.log_likelihoods(states[test])

@@ -67,13 +67,13 @@ def population():
 
 
 def recorded(density, made):
-    """Return the density as one that adds each of its fits to a list, in their order."""
+    """Return the density as one that adds each of its models to a list, in their order."""
 
     class Recorded(type(density)):
-        def fit_states(self, states, *args, **options):
-            made.append(self)
-            self.n_fitted = len(states)
-            return super().fit_states(states, *args, **options)
+        def _fit_model(self, states, *args):
+            made.append(super()._fit_model(states, *args))
+            made[-1].n_fitted = len(states)
+            return made[-1]
 
         def independent(self):
             return recorded(super().independent(), made)
@@ -101,10 +101,10 @@ def expected_of_folds(name, made, states, shares, y):
         return np.average([value_of(fold) for fold in folds], weights=weights) / np.log(2)
 
     def loss(fold):
-        return -np.sum(shares.sum(axis=1) * fold.log_likelihoods(states)[0, :, 0])
+        return -np.sum(shares.sum(axis=1) * fold.log_likelihoods(states, [(0, 1)])[0, :, 0])
 
     def information(fold):
-        logs = fold.log_likelihoods(states)[0]  # (n_states, 2)
+        logs = fold.log_likelihoods(states, [(0, 1)])[0]  # (n_states, 2)
         return np.sum(shares * (logs - logsumexp(logs, axis=1, b=priors, keepdims=True)))
 
     if name == "total_correlation":  # the densities of independent units are fitted second
