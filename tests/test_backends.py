@@ -97,7 +97,8 @@ def test_verbose_shows_what_is_done(data, capsys, measure):
     shown = capsys.readouterr().err
     measure.set_params(verbose=0)
     assert "100%" in shown
-    assert ("folds" if measure.get_params().get("density") == "chow-liu" else "pairs") in shown
+    is_kernel = measure.get_params().get("density") != "chow-liu"
+    assert ("pairs" if is_kernel else "layer layer0") in shown
 
 
 def test_functions_show_what_is_done(data, capsys):

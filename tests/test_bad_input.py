@@ -134,7 +134,7 @@ def test_parameters_out_of_range(measure, params, message):
 @pytest.mark.parametrize("measure", MEASURES)
 def test_parameters_of_a_density_that_is_a_string(measure):
     with pytest.raises(ValueError, match=r"density=Kernel\(\), from skgate.densities"):
-        measure().set_params(density__alpha=0.1)
+        measure(density="kde").set_params(density__alpha=0.1)
     with pytest.raises(ValueError, match=r"density=ChowLiu\(\)"):
         measure().set_params(density="chow-liu", density__alpha=0.1)
     fitted = measure().set_params(density=Kernel(), density__alpha=0.1)
@@ -232,7 +232,7 @@ def test_devices_that_are_not_there():
 
 def test_activations_in_place_of_pre_activations_warn():
     with pytest.warns(UserWarning, match=r"All gates are open.*threshold=0\.0"):
-        assert GatingEntropy().fit(1 / (1 + np.exp(-GOOD))).entropy_ == 0
+        assert GatingEntropy(density="kde").fit(1 / (1 + np.exp(-GOOD))).entropy_ == 0
 
 
 def test_keys_that_no_module_takes():
@@ -247,8 +247,8 @@ def test_keys_that_no_module_takes():
 
 @pytest.mark.filterwarnings("default::skgate.SaturationWarning")
 def test_warnings_point_at_the_line_of_the_user(recwarn):
-    GatingEntropy().fit(np.random.default_rng(0).normal(size=(20, 500)))
-    gating_entropy(np.random.default_rng(0).normal(size=(20, 500)))
+    GatingEntropy(density="kde").fit(np.random.default_rng(0).normal(size=(20, 500)))
+    gating_entropy(np.random.default_rng(0).normal(size=(20, 500)), density="kde")
     assert [warning.filename for warning in recwarn] == [__file__] * 2
 
 

@@ -40,6 +40,8 @@ DENSITIES = [
     densities.ChowLiu(),
     densities.Autoregressive(),
     densities.Convolutional(),
+    densities.Auto(),
+    densities.PerLayer({"*": densities.Product()}),
 ]
 TRANSFORMERS = [*MEASURES, GateExtractor(lazy_network())]
 ESTIMATORS = [*TRANSFORMERS, *DENSITIES, ComplexityRegularizedClassifier()]

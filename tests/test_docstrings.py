@@ -65,7 +65,10 @@ def methods(public):
 
 
 #: Methods of the contract between densities and measures, which skgate.densities describes.
-CONTRACT = {"estimate", "fit_states", "growth", "log_likelihoods", "log_marginals", "log_ratios"}
+CONTRACT = {
+    *("estimate", "fit_states", "growth", "layer_choices"),
+    *("log_likelihoods", "log_marginals", "log_ratios"),
+}
 
 
 def callables():

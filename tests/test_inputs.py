@@ -554,11 +554,12 @@ def test_encodings_of_a_tokenizer():
     hook.remove()
     expected = gates[0].flatten(1).numpy()
     labels = 5 + Y  # which its two logits have no place for
-    plain = GatingMI(random_state=0).fit(expected, labels)
+    options = {"density": "product", "random_state": 0}
+    plain = GatingMI(**options).fit(expected, labels)
     for values in (ENCODED, {key: value.tolist() for key, value in ENCODED.items()}):
         encoding = transformers.BatchEncoding({**values, "labels": labels.tolist()})
         assert_array_equal(GateExtractor(net).fit_transform(encoding), expected)
-        assert GatingMI(net, random_state=0).fit(encoding).mi_xy_ == plain.mi_xy_
+        assert GatingMI(net, **options).fit(encoding).mi_xy_ == plain.mi_xy_
     assert net.config.problem_type is None
 
 

@@ -191,7 +191,7 @@ def test_no_threads_no_difference(rng):
 
 
 def test_one_sample_has_no_error():
-    result = gating_mi([[1, 0, 1]], [0])
+    result = gating_mi([[1, 0, 1]], [0], density="kde")
     assert np.isnan([result.mi_x_se, result.mi_xy_se]).all()
 
 

@@ -303,7 +303,7 @@ def test_every_quantity_of_a_measure_is_recorded():
         names = {name for name in vars(fitted) if name.endswith("_")} - NO_QUANTITIES
         arrays = {n for n in names if isinstance(getattr(fitted, n), np.ndarray)}
         assert {len(getattr(fitted, n)) for n in arrays} == {len(fitted.layer_names_)}
-        base = {"step", "measure", "layer", "base"}
+        base = {"step", "measure", "layer", "base", "density"}
         assert len(arrays) == len(records[0].keys() - base)
         found = records[-1].keys() - base if records[-1]["layer"] is None else ()
         assert {f"{key}_" for key in found} == names - arrays
@@ -318,6 +318,7 @@ NO_QUANTITIES = {
         "extractor_",
         "classes_",
         "density_",
+        "layer_densities_",
         "n_units_",
     ),
 }

@@ -193,7 +193,7 @@ def test_draws_of_whole_units_converge_to_the_closed_form(rng, one_hot):
 
 def test_saturated_total_correlation_is_flagged(rng):
     with pytest.warns(SaturationWarning, match="total correlation"):
-        fitted = TotalCorrelation().fit(rng.random((300, 1024)) < 0.5)
+        fitted = TotalCorrelation(density="kde").fit(rng.random((300, 1024)) < 0.5)
     assert fitted.layer_saturated_.all()
     # independent gates, and yet it reads C - log n
     assert fitted.total_correlation_ > fitted.independent_entropy_ - np.log2(300) - 1e-6

@@ -28,16 +28,19 @@ estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
     _cross_fitting                FittedDensity
     _forest --> _product  _chow_liu;  _autoregressive;  _foreign
     _grids  _windows  _causal_regression --> _convolutional
+    _per_layer --> _auto          a density for each layer, and the choice of them
 """
 
 from sklearn.base import clone
 
+from ._auto import Auto
 from ._autoregressive import Autoregressive
-from ._base import Density
+from ._base import Density, LayerChoice
 from ._chow_liu import ChowLiu
 from ._convolutional import Convolutional
 from ._foreign import ForeignDensity
 from ._kernel import Kernel, kernel_weights
+from ._per_layer import PerLayer
 from ._product import Product
 from ._ranges import LayerRanges
 from ._saturation import SATURATED, flag_saturated
@@ -46,11 +49,14 @@ from ._surprisals import conditional_entropy, entropy
 __all__ = [
     "NAMED",
     "SATURATED",
+    "Auto",
     "Autoregressive",
     "ChowLiu",
     "Convolutional",
     "Kernel",
+    "LayerChoice",
     "LayerRanges",
+    "PerLayer",
     "Product",
     "as_density",
     "conditional_entropy",
@@ -61,6 +67,7 @@ __all__ = [
 
 #: What the strings stand for.
 NAMED = {
+    "auto": Auto,
     "kde": Kernel,
     "product": Product,
     "chow-liu": ChowLiu,
@@ -69,10 +76,10 @@ NAMED = {
 }
 
 
-def as_density(density, *, several=False):
-    """Return a new density for the parameter of a measure; ``several`` allows grids of values."""
+def as_density(density, budget=60, *, several=False):
+    """Return a new density for the parameters of a measure; ``several`` allows grids of values."""
     if isinstance(density, str):
-        return NAMED[density]()
+        return Auto(budget) if density == "auto" else NAMED[density]()
     if isinstance(density, type):
         name = density.__name__
         raise TypeError(f"Got the class {name} as density; need an instance, {name}(...).")

@@ -1,6 +1,6 @@
 """`Density`, the base of the densities of gates, and `Estimate`, their answer to a measure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
@@ -40,6 +40,35 @@ class Estimate:
     given_ceiling: float = np.inf
 
 
+@dataclass
+class LayerChoice:
+    """The density of a layer, and what it was chosen from.
+
+    Attributes
+    ----------
+    density : estimator
+    held_out : dict of str to float
+        Bits a gate of samples that a density was not fitted to, of each that was tried: of the
+        layer, and of the layer given the one before, whose mean decides.
+    left_out : dict of str to str
+        Why a density was not tried.
+
+    See Also
+    --------
+    skgate.densities.Auto : Makes the choice.
+    """
+
+    density: "Density"
+    held_out: dict = field(default_factory=dict)
+    left_out: dict = field(default_factory=dict)
+
+    def __str__(self):
+        tried = [f"{name} {bits:.3f}" for name, bits in self.held_out.items()]
+        why = [f"bits a gate: {', '.join(tried)}"] if tried else []
+        why += [f"{name}: {reason}" for name, reason in self.left_out.items()]
+        return "; ".join([repr(self.density), *why])
+
+
 class Density(DensityMixin, BaseEstimator):
     """Base of the densities of gates; :mod:`skgate.densities` has the contract."""
 
@@ -76,6 +105,10 @@ class Density(DensityMixin, BaseEstimator):
         states = check_states(self, X, threshold=0.0, layers=None)
         self.fit_states(states, None, LayerRanges(len(states.layers)))
         return self
+
+    def layer_choices(self, layers):
+        """Return the `LayerChoice` of each layer."""
+        return [LayerChoice(self) for _ in layers]
 
     def require_single_values(self):
         """Raise for a density with several values of a parameter."""

@@ -37,10 +37,9 @@ def flag_saturated(estimate, ranges, states, base):
             f"(n = {len(states)} {counted}):\n  {lines}\n"
             "Other states would give the same values, so they are not informative about the "
             "network, and neither is an information or a total correlation made from them. "
-            "density='convolutional' for feature maps and tokens, 'autoregressive' for up to a few "
-            "thousand gates, or 'chow-liu', has no such ceiling. At log n, more "
-            f"{counted} or a larger alpha help too; at Var/bandwidth, a smaller one. Between the "
-            "two ceilings, alpha only moves the number.",
+            "density='auto', which fits a density to each layer, has no such ceiling. At log n, "
+            f"more {counted} or a larger alpha help too; at Var/bandwidth, a smaller one. Between "
+            "the two ceilings, alpha only moves the number.",
             SaturationWarning,
         )
     return flags

@@ -28,6 +28,7 @@ from ..utils.sklearn import (
 MEASURE_CONSTRAINTS = {
     "density": [StrOptions(set(NAMED)), HasMethods(["fit", "score_samples"])],
     "cv": [None, Interval(Integral, 2, None, closed="left")],
+    "budget": [Interval(Real, 0, None, closed="neither")],
     "threshold": [Interval(Real, None, None, closed="neither")],
     "base": [Interval(Real, 1, None, closed="neither")],
     "device": [StrOptions({"auto", "cpu", "cuda"})],
@@ -58,8 +59,9 @@ class GatingEstimator(Measure):
         self,
         model=None,
         *,
-        density="kde",
+        density="auto",
         cv=5,
+        budget=60,
         threshold=0.0,
         base=2,
         max_samples=None,
@@ -71,6 +73,7 @@ class GatingEstimator(Measure):
         self.model = model
         self.density = density
         self.cv = cv
+        self.budget = budget
         self.threshold = threshold
         self.base = base
         self.max_samples = max_samples
@@ -148,7 +151,7 @@ class GatingEstimator(Measure):
             If an entropy is within 1% of the ceiling of the kernel density.
         """
         self._engine()
-        as_density(self.density)
+        as_density(self.density, self.budget)
         classes, y_encoded = self._fit_states(X, None if self._role_of_y == "ignored" else y)
         params = {name: getattr(self, name) for name in MEASURE_CONSTRAINTS.keys() - {"threshold"}}
         labels = [] if self._role_of_y == "ignored" else [y_encoded]

@@ -19,8 +19,9 @@ _RANGES = ("", "layer_", "prefix_", "suffix_")
 def gating_entropy(
     states,
     *,
-    density="kde",
+    density="auto",
     cv=5,
+    budget=60,
     threshold=0.0,
     base=2,
     standard_errors=True,
@@ -62,7 +63,7 @@ def gating_entropy(
     array([1.987, 1.207])
     """
     engine = Engine(device, n_jobs, verbose)
-    density = as_density(density, several=True)
+    density = as_density(density, budget, several=True)
     states = as_states(states, threshold)
     ranges, unit = LayerRanges(len(states.layers), prefixes=True), np.log(base)
     options = {"cv": cv, "errors": standard_errors, "seed": draw_seed(random_state)}
@@ -74,6 +75,7 @@ def gating_entropy(
         "saturated": flag_saturated(estimate, ranges, states, base),
     }
     result = Bunch(density=estimate.density)
+    result.layer_densities = result.density.layer_choices(states.layers)
     for quantity, values in found.items():
         result.update(ranges.named(quantity, values, _RANGES))
     return result
@@ -89,9 +91,11 @@ class GatingEntropy(GatingEstimator):
 
         H(\Sigma) = -\frac1n \sum_j \log \hat p(\sigma_j)
 
-    The kernel density is that of the paper [1]_, in-sample and unnormalised; its value cannot
-    exceed :math:`\log n`. All other densities are normalised and score samples that they were not
-    fitted to, so that the value is, up to sampling, an upper bound on the entropy.
+    Densities are fitted, and score samples that they were not fitted to, so that the value is, up
+    to sampling, an upper bound on the entropy. By default, each layer has the density of several
+    that predicts its gates best, and all layers together are a chain, each given the one before.
+    The kernel density, ``"kde"``, is that of the paper [1]_: in-sample, unnormalised, and never
+    more than :math:`\log n`.
 
     Parameters
     ----------
@@ -99,15 +103,18 @@ class GatingEntropy(GatingEstimator):
         Network whose gates are measured; ``X`` then holds its raw inputs, and sampling inside
         a module, such as dropout, is on and part of the entropy. An extractor is used as it is
         set, with sampling off by default. ``None``: ``X`` holds the gates, or pre-activations.
-    density : str or estimator with ``fit`` and ``score_samples``, default="kde"
-        Density of the states: ``"kde"``, ``"product"``, ``"chow-liu"``, ``"autoregressive"`` or
-        ``"convolutional"`` for a density of :mod:`skgate.densities` with its defaults, such a
-        density with parameters of its own, or any estimator whose ``score_samples`` are
-        log-probabilities of binary rows.
+    density : str or estimator with ``fit`` and ``score_samples``, default="auto"
+        Density of the states: ``"auto"``, for each layer the best on held-out samples of those that
+        fit the budget (:class:`~skgate.densities.Auto`); ``"product"``, ``"chow-liu"``,
+        ``"autoregressive"``, ``"convolutional"`` or ``"kde"`` for one of :mod:`skgate.densities`
+        with its defaults; such a density with parameters of its own; or any estimator whose
+        ``score_samples`` are log-probabilities of binary rows.
     cv : int or None, default=5
         Number of folds of a fitted density, which split samples, not rows. ``None`` scores the
         samples that it was fitted to, and gives too low an entropy. The kernel density has no
         folds.
+    budget : float, default=60
+        Seconds that ``"auto"`` may take for a layer on two cores.
     threshold : float, default=0.0
         Without a model, a gate is open where ``X > threshold``.
     base : float, default=2
@@ -149,7 +156,10 @@ class GatingEntropy(GatingEstimator):
         Whether an entropy is within 1% of the ceiling of the kernel density, and not informative.
     density_ : estimator
         The density fitted to all samples; of the kernel density, with ``bandwidth_`` and
-        ``layer_bandwidth_``.
+        ``layer_bandwidth_``; of ``"auto"``, the :class:`~skgate.densities.PerLayer` that was
+        chosen. As ``density`` of another measure, it keeps the choice.
+    layer_densities_ : list of LayerChoice
+        The density of each layer, and how ``"auto"`` chose it; printed, a line each.
     layer_names_ : list of str
     states_ : GatingStates
         The states that were measured.
@@ -183,9 +193,9 @@ class GatingEntropy(GatingEstimator):
     >>> import numpy as np
     >>> from skgate import GatingEntropy
     >>> Z = np.random.default_rng(0).normal(size=(500, 6))
-    >>> measure = GatingEntropy().fit(Z)
-    >>> round(measure.entropy_, 2)
-    5.89
+    >>> measure = GatingEntropy(random_state=0).fit(Z)
+    >>> round(measure.entropy_, 1)
+    6.0
     >>> measure.transform(Z).shape
     (500, 1)
 

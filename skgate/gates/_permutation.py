@@ -33,6 +33,7 @@ def permutation_test(
     n_permutations=999,
     density="kde",
     cv=5,
+    budget=60,
     threshold=0.0,
     base=2,
     device="auto",
@@ -68,7 +69,7 @@ def permutation_test(
     density : str or estimator with ``fit`` and ``score_samples``, default="kde"
         The kernel density takes all permutations in one pass over the pairs; any other is fitted
         anew for each.
-    cv, threshold, base, device, n_jobs, verbose
+    cv, budget, threshold, base, device, n_jobs, verbose
         As in :class:`GatingEntropy`.
     random_state : int, RandomState instance or None, default=None
         Seed of the permutations and of folds.
@@ -106,7 +107,7 @@ def permutation_test(
     array([0.01, 0.75])
     """
     engine = Engine(device, n_jobs, verbose)
-    density = as_density(density)
+    density = as_density(density, budget)
     states = as_states(states, threshold)
     _, y_encoded = check_labels(y, len(states), states.groups)
     samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)

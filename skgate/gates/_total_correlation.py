@@ -19,8 +19,9 @@ def total_correlation(
     states,
     y=None,
     *,
-    density="kde",
+    density="auto",
     cv=5,
+    budget=60,
     threshold=0.0,
     base=2,
     device="auto",
@@ -59,7 +60,7 @@ def total_correlation(
     3.0
     """
     engine = Engine(device, n_jobs, verbose)
-    density = as_density(density)
+    density = as_density(density, budget)
     states = as_states(states, threshold)
     ranges, unit = LayerRanges(len(states.layers)), np.log(base)
     label_sets = [None]
@@ -89,6 +90,7 @@ def total_correlation(
         "conditional_entropy": h_given,
     }
     result = Bunch(density=real.density)
+    result.layer_densities = result.density.layer_choices(states.layers)
     for quantity, values in found.items():
         result.update(ranges.named(quantity, values))
     return result
@@ -119,7 +121,7 @@ class TotalCorrelation(GatingEstimator):
     ----------
     model : None, torch.nn.Module, GateExtractor or fitted estimator with a module, default=None
         Network whose gates are measured, as in :class:`GatingEntropy`.
-    density, cv, threshold, base, max_samples, device, n_jobs, verbose, random_state
+    density, cv, budget, threshold, base, max_samples, device, n_jobs, verbose, random_state
         As in :class:`GatingEntropy`.
 
     Attributes
@@ -142,8 +144,8 @@ class TotalCorrelation(GatingEstimator):
     layer_conditional_independent_entropy_ : ndarray of shape (n_layers,)
     layer_conditional_entropy_, layer_ceiling_, layer_saturated_ : ndarray of shape (n_layers,)
         The same of each layer.
-    density_ : estimator
-        The density fitted to all samples.
+    density_, layer_densities_
+        As in :class:`GatingEntropy`.
     layer_names_, states_, extractor_, n_features_in_, feature_names_in_
         As in :class:`GatingEntropy`.
 

@@ -11,7 +11,9 @@ import numpy as np
 from sklearn.utils import get_tags
 from skorch.callbacks import Callback
 
+from .. import densities
 from ..capture import GateExtractor
+from ..densities import PerLayer
 from ..exceptions import SaturationWarning, warn_user
 from ..gates import GatingEstimator, TotalCorrelation
 from ..layers import LayerEstimator
@@ -35,8 +37,9 @@ class ComplexityMonitor(Callback):
         :class:`GibbsLayerMI`, :class:`BinnedLayerMI`, :class:`KDELayerMI`, with ``model=None`` (the
         network being trained) or with a :class:`GateExtractor` whose settings are applied to it.
         They are named by class unless a dict names them. ``random_state=None`` means 0, so that
-        each step draws the same samples. The default, ``TotalCorrelation(max_samples=250)``,
-        measures the entropies too.
+        each step draws the same samples. ``density="auto"`` chooses at the first step and keeps
+        the densities, so that no change is one of the density. The default,
+        ``TotalCorrelation(max_samples=250)``, measures the entropies too.
     X : raw inputs of the network
         Samples to measure: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
     y : array-like of shape (n_samples,), default=None
@@ -115,6 +118,7 @@ class ComplexityMonitor(Callback):
         """Check the parameters and start a new history."""
         # skorch takes attributes without a last underscore for parameters
         self.history_, self._started_, self._warned_ = [], False, set()
+        self._densities_ = {}  # by measure and layer: what was chosen at the first step
         if self.X is None:
             raise ValueError("X is None; pass the samples to measure, ComplexityMonitor(X=...).")
         if not isinstance(self.every, Integral) or self.every < 1:
@@ -205,7 +209,7 @@ class ComplexityMonitor(Callback):
         records, caught = [], {}
         with _generators_restored():
             for name, measure in self._named().items():
-                fitted, warned = self._fit(measure, model)
+                fitted, warned = self._fit(measure, model, name)
                 added = records_of(fitted, step=int(step), name=name)
                 records += added
                 caught |= {_warning_key(name, added, warning): warning for warning in warned}
@@ -221,7 +225,7 @@ class ComplexityMonitor(Callback):
             warn_user(f"{name} at step {step}: {warning.message}{note}", warning.category)
         return records
 
-    def _fit(self, measure, model):
+    def _fit(self, measure, model, name):
         """Return a fitted copy of a measure, and the warnings that it gave."""
         if measure.model is not None:  # an extractor, of which only the settings count
             model = type(measure.model)(**measure.model.get_params(deep=False) | {"module": model})
@@ -229,9 +233,14 @@ class ComplexityMonitor(Callback):
         measure = type(measure)(model, **copy.deepcopy(others))
         if "random_state" in measure.get_params() and measure.random_state is None:
             measure.set_params(random_state=0)
+        if name in self._densities_:
+            measure.set_params(density=PerLayer(self._densities_[name]))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SaturationWarning)
-            return measure.fit(self.X, self.y), caught
+            measure.fit(self.X, self.y)
+        if isinstance(getattr(measure, "density_", None), PerLayer):
+            self._densities_[name] = measure.density_.densities
+        return measure, caught
 
     def _start(self, first):
         """Keep the records before the first step, in the history and the file; open the file."""
@@ -265,8 +274,12 @@ class ComplexityMonitor(Callback):
                 file.write(to_lines(longer).encode())
 
     def state_dict(self):
-        """Return the history as text, for a checkpoint."""
-        return {"history": to_lines(self.history_)}
+        """Return the history as text, and the densities, for a checkpoint."""
+        chosen = {
+            name: {layer: [type(d).__name__, d.get_params()] for layer, d in of_layers.items()}
+            for name, of_layers in self._densities_.items()
+        }
+        return {"history": to_lines(self.history_), "densities": chosen}
 
     def load_state_dict(self, state):
         """Restore what `state_dict` returned.
@@ -276,6 +289,12 @@ class ComplexityMonitor(Callback):
         state : dict
         """
         self._merge(parse_lines(state["history"].splitlines()))
+        self._densities_ = {
+            name: {
+                layer: getattr(densities, kind)(**params) for layer, (kind, params) in of.items()
+            }
+            for name, of in state["densities"].items()
+        }
 
     @staticmethod
     def read(path):

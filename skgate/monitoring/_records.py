@@ -13,10 +13,12 @@ def records_of(fitted, *, step=0, name=None):
 
     A record is a dict of ``step``, ``measure`` (``name``, or that of the class), ``layer``,
     ``base``, and the quantities that the measure has. The last one, with ``layer`` None, is left
-    out if the measure has no values of the whole network.
+    out if the measure has no values of the whole network. Those of layers have their ``density``,
+    if the measure has one.
     """
     names = [*fitted.layer_names_, None]
-    rows = [{} for _ in names]
+    rows = [{"density": repr(c.density)} for c in getattr(fitted, "layer_densities_", [])]
+    rows += [{} for _ in names[len(rows) :]]
     for key, column in COLUMNS.items():
         values = getattr(fitted, column.layers, None)
         if values is not None:

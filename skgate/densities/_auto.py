@@ -1,0 +1,133 @@
+"""`Auto`: for each layer, the best of the densities that fit the budget."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.base import clone
+
+from ..utils.memory import physical_memory
+from ..utils.samples import Samples
+from ..utils.sklearn import Interval
+from ._autoregressive import Autoregressive
+from ._base import LayerChoice
+from ._chow_liu import ChowLiu
+from ._convolutional import Convolutional
+from ._per_layer import PerLayer, link_cost
+from ._product import Product
+
+#: One in so many samples judges the densities; with fewer samples there is no choice.
+_JUDGED = 5
+
+
+class Auto(PerLayer):
+    """For each layer, the density that predicts new samples best, of those that fit a budget.
+
+    The candidates are :class:`Product`, :class:`ChowLiu`, :class:`Autoregressive` and, for feature
+    maps and tokens, :class:`Convolutional`. Those whose estimated time and memory fit are fitted to
+    four fifths of the samples; the rest decides. The time is estimated from sizes, so that the
+    choice is always the same for the same seed. All layers together are the chain of
+    :class:`PerLayer`, which is what a fitted measure has as ``density_``: to keep a choice for
+    other states of the same layers, pass it as their density.
+
+    Parameters
+    ----------
+    budget : float, default=60
+        Seconds that a layer may take on two cores, the choice included.
+
+    Attributes
+    ----------
+    layers_ : tuple of GateLayer
+
+    See Also
+    --------
+    skgate.GatingEntropy : Whose ``density="auto"`` this is, and ``budget``.
+
+    Notes
+    -----
+    The choice is made once, from all samples, not in each fold. That can lower a value by about the
+    standard error of the difference between the two best candidates, where they are as good.
+
+    Examples
+    --------
+    Twenty gates that follow three numbers, and twenty fair coins:
+
+    >>> import numpy as np
+    >>> from skgate import GatingEntropy
+    >>> rng = np.random.default_rng(0)
+    >>> depends = rng.normal(size=(1000, 3)) @ rng.normal(size=(3, 20)) > 0
+    >>> for gates in (depends, rng.random((1000, 20)) < 0.5):
+    ...     H = GatingEntropy(random_state=0).fit(gates)
+    ...     print(round(H.entropy_), H.layer_densities_[0].density)
+    8 Autoregressive()
+    20 Product()
+    """
+
+    _parameter_constraints = {"budget": [Interval(Real, 0, None, closed="neither")]}
+
+    def __init__(self, budget=60):
+        self.budget = budget
+
+    def _validate_params(self):
+        super(PerLayer, self)._validate_params()
+
+    def _candidates(self, layers):
+        yield Product()
+        yield ChowLiu()
+        yield Autoregressive()
+        if len(layers[-1].shape) > 1:
+            yield Convolutional()
+
+    def _cost(self, layers, n_rows, n_fits):
+        costs = self._affordable(layers, n_rows, n_fits)[0].values()
+        seconds, n_bytes = zip(*costs, strict=True)
+        return max(seconds) + sum(seconds) / n_fits, max(n_bytes)
+
+    def _affordable(self, layers, n_rows, n_fits):
+        """Return the cost of each density that fits the budget, and why others do not."""
+        memory, spent = physical_memory() / 2, 0.0
+        affordable, left_out = {}, {}
+        for density in self._candidates(layers):
+            seconds, n_bytes = link_cost(density, layers, n_rows, n_fits)
+            spent += seconds / n_fits  # the choice fits it once
+            if n_bytes > memory:
+                left_out[repr(density)] = f"needs about {n_bytes / 1e9:.0f} GB"
+            elif affordable and spent + seconds > self.budget:
+                left_out[repr(density)] = f"takes about {seconds:.0f} s, budget={self.budget}"
+            else:
+                affordable[density] = seconds, n_bytes
+                continue
+            spent -= seconds / n_fits
+        return affordable, left_out
+
+    def _cross_fit(self, *args):
+        self._choices = {}
+        return super()._cross_fit(*args)
+
+    def _cross_fit_link(self, states, label_sets, folds, seed, engine):
+        choice = self._choose(states, len(folds), seed, engine)
+        self._choices[states.layer_names[-1]] = choice
+        return clone(choice.density)._cross_fit_link(states, label_sets, folds, seed, engine)
+
+    def _choose(self, states, n_fits, seed, engine):
+        """Return the `LayerChoice` of a link."""
+        affordable, left_out = self._affordable(states.layers, len(states), n_fits)
+        samples = Samples(states.groups, len(states))
+        n_judged = len(samples) // _JUDGED
+        if n_judged < 2:
+            few = dict.fromkeys(map(repr, affordable), f"{len(samples)} samples are too few")
+            return LayerChoice(Product(), {}, few | left_out)
+        drawn = np.random.default_rng(seed).permutation(len(samples))[:n_judged]
+        judged = np.isin(samples.of_rows, drawn)
+        folds = [(np.flatnonzero(~judged), np.flatnonzero(judged))]
+        held_out, n_gates = {}, states.n_gates[-1]
+        for density in affordable:
+            options = states, [None], folds, seed, engine
+            ((_, logs),) = clone(density)._cross_fit_link(*options)
+            held_out[density] = -logs[:, judged].mean() / n_gates / np.log(2)
+        best = min(held_out, key=held_out.get)
+        return LayerChoice(best, {repr(d): float(v) for d, v in held_out.items()}, left_out)
+
+    def _chosen(self):
+        chosen = PerLayer({name: choice.density for name, choice in self._choices.items()})
+        chosen._choices = self._choices
+        return chosen
