@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from scipy.special import logit, logsumexp
+from scipy.special import logsumexp
 
 from skgate import GateLayer, GatingEntropy, GatingStates, gating_entropy, gating_mi
 from skgate.densities import Convolutional, Product
@@ -23,8 +23,9 @@ def two_layers(n=200):
     return GatingStates.from_arrays({"a": maps, "b": halved})
 
 
-def layers_of(density):
-    return {(m.index, m.given): m for m in density._models[0].models}
+def models_of(density, index):
+    """Return the models of a layer, alone and given the one before."""
+    return density._models[index].models
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 2), (2, 3, 2), (4, 3), (12,)], ids=str)
@@ -52,37 +53,43 @@ def test_probabilities_of_layers_given_those_before_sum_to_one():
 def test_logits_are_those_of_a_loop():
     states = two_layers()
     density = Convolutional(window=5).fit(states)
-    model = layers_of(density)[1, 0]
-    assert model.windows.radius > 0
+    model = models_of(density, 1)[1]
     new = two_layers(3)
-    a, b = (np.asarray(new.select(i)).astype(float) for i in range(2))
-    a, b = a.reshape(-1, 2, 6, 8), b.reshape(-1, 3, 3, 4)
-    w, rates, before = model.regression, model.windows.rates, model.windows.rates_before
-    r = model.windows.radius
+    a, b = (np.asarray(new.select(i)).reshape(-1, *new.layers[i].shape) for i in range(2))
+    assert model.window.radius > 0
+    assert_logits_are_those_of_a_loop(model, b, a)
+
+
+def assert_logits_are_those_of_a_loop(model, b, a, stride=2, first=0):
+    w, r, (rates, before) = model.regression, model.window.radius, model.centres
+    (_, height, width), (_, height_a, width_a) = b.shape[1:], a.shape[1:]
+    got = model.logits(b.astype(np.uint8), a.astype(np.uint8)).numpy()
     for n, c, i, j in np.ndindex(b.shape):
         x = []
         for down, right in itertools.product((-1, 0, 1), repeat=2):
-            y, z = 2 * i + down, 2 * j + right
-            inside = 0 <= y < 6 and 0 <= z < 8
-            x += [a[n, k, y, z] - before[k, y, z] if inside else 0.0 for k in range(2)]
-        steps = [(down, right) for down in range(-r, 0) for right in range(-r, r + 1)]
-        for down, right in steps + [(0, right) for right in range(-r, 0)]:
-            y, z = i + down, j + right
-            inside = 0 <= y < 3 and 0 <= z < 4
-            x += [b[n, k, y, z] - rates[k, y, z] if inside else 0.0 for k in range(3)]
-        x += [b[n, k, i, j] - rates[k, i, j] if k < c else 0.0 for k in range(3)]
-        expected = w.intercepts[c] + w.slopes[c] * logit(rates[c, i, j]) + w.weights[:, c] @ x
-        got = model.windows.logits(w, b[n : n + 1], a[n : n + 1])[0, c, i, j]
-        assert abs(got - expected) < 1e-4
+            y, z = first + stride * i + down, first + stride * j + right
+            inside = 0 <= y < height_a and 0 <= z < width_a
+            x += [a[n, k, y, z] - before[k, y, z] if inside else 0.0 for k in range(a.shape[1])]
+        for ring in range(1, r + 1):
+            for down, right in itertools.product(range(-ring, 1), range(-ring, ring + 1)):
+                if max(-down, abs(right)) < ring or (down == 0 and right > 0):
+                    continue
+                y, z = i + down, j + right
+                inside = 0 <= y < height and 0 <= z < width
+                x += [b[n, k, y, z] - rates[k, y, z] if inside else 0.0 for k in range(b.shape[1])]
+        x += [b[n, k, i, j] - rates[k, i, j] if k < c else 0.0 for k in range(b.shape[1])]
+        offset = model.offsets[c, i, j]
+        expected = w.intercepts[c] + w.slopes[c] * offset + w.weights[:, c] @ x
+        assert abs(got[n, c, i, j] - expected) < 1e-4
 
 
 def test_later_gates_move_no_earlier_logit():
     maps = smooth_maps()
-    model = layers_of(Convolutional().fit(GatingStates.from_arrays(maps)))[0, None]
+    model = models_of(Convolutional().fit(GatingStates.from_arrays(maps)), 0)[0]
     changed = maps[:20].copy()
     changed[:, 1, 3, 4] ^= True
-    before, after = (model.windows.logits(model.regression, g, None) for g in (maps[:20], changed))
-    moved = np.abs(before - after).max(axis=0) > 0
+    before, after = (model.logits(g.astype(np.uint8)).numpy() for g in (maps[:20], changed))
+    moved = np.abs(before - after).max(axis=0) > 1e-5
     assert moved.any()
     assert not moved[:, :3].any()
     assert not moved[:, 3, :4].any()

@@ -2,166 +2,147 @@ r"""Logistic regressions of gates on those before them, shared by all positions 
 
 `Convolutional` has the equation. Least squares start it: one Cholesky factor :math:`L` of the
 second moments of ``[window | own channels]`` holds the regressions of all channels on all before.
-L-BFGS refines it in coordinates that the factor whitens; the own block is triangular, and stays so.
+A logistic curve per channel makes probabilities of them. L-BFGS refines all in coordinates that the
+factor whitens; the own block is triangular, and stays so.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
-from scipy.special import expit
 
-#: Ridge of the second moments, in units of the mean variance of a gate.
-_RIDGE = 1e-3
+#: Precisions of the normal priors of intercepts, slopes of the offsets and of the predictions, and
+#: their means.
+_PRECISIONS, _MEANS = np.array([1.0, 1.0, 1e-2]), np.array([0.0, 1.0, 4.0])
 #: Weight of the squared whitened weights, in samples.
 _PENALTY = 3.0
-_NEWTON_STEPS, _REFINEMENTS = 12, 40
+_NEWTON_STEPS = 12
 _CHUNK = 1 << 14  # rows of a matrix product
 
 
 @dataclass
-class Sample:
-    """Positions drawn at random, in float32.
-
-    Attributes
-    ----------
-    features : ndarray of shape (n_positions, n_features + n_channels)
-        Centred gates of the window, and of the position itself.
-    gates : ndarray of shape (n_positions, n_channels)
-    offsets : ndarray of shape (n_positions, n_channels)
-        logit of the rates.
-    """
-
-    features: np.ndarray
-    gates: np.ndarray
-    offsets: np.ndarray
-
-    def chunks(self):
-        """Yield slices of the rows."""
-        for start in range(0, len(self.gates), _CHUNK):
-            yield slice(start, start + _CHUNK)
-
-
-@dataclass
 class Regression:
-    """Weights (n_features + n_channels, n_channels), intercepts and slopes of the offsets."""
+    """Weights (n_features, n_channels), intercepts and slopes of the offsets, float32."""
 
     weights: np.ndarray
     intercepts: np.ndarray
     slopes: np.ndarray
 
-    def logits(self, sample, rows):
-        """Return the logits of a slice of a sample, (n_rows, n_channels)."""
-        z = sample.features[rows] @ self.weights
-        z += self.slopes * sample.offsets[rows]
-        z += self.intercepts
-        return z
 
-    def loss(self, sample):
-        """Return the mean surprisal of a gate, nats."""
-        total = sum(
-            _surprisals(sample.gates[rows], self.logits(sample, rows)).sum(dtype=np.float64)
-            for rows in sample.chunks()
-        )
-        return total / sample.gates.size
+def whitening(moments, n_channels, ridge):
+    """Return the Cholesky factor of second moments, a tensor; ``ridge`` is in mean variances."""
+    import torch
+
+    moments = torch.from_numpy(moments.astype(np.float64))
+    variances = moments.diagonal()[-n_channels:]
+    return torch.linalg.cholesky(moments + ridge * variances.mean() * torch.eye(len(moments)))
 
 
-def _surprisals(gates, logits):
-    return np.logaddexp(0, np.where(gates > 0, -logits, logits))
+def least_squares(factor, n_channels):
+    """Return the weights of all channels on the features before them, (n_features, n_channels)."""
+    import torch
 
-
-def rates_alone(n_weights, n_channels):
-    """Return the regression that ignores the window: independent gates."""
-    zeros = np.zeros((n_weights, n_channels), np.float32)
-    return Regression(zeros, np.zeros(n_channels), np.ones(n_channels))
-
-
-def least_squares(sample):
-    """Return the `Regression` by least squares and a logistic curve a channel, and the factor."""
-    n_channels = sample.gates.shape[1]
-    n_window = sample.features.shape[1] - n_channels
-    moments = np.zeros((n_window + n_channels,) * 2)
-    for rows in sample.chunks():
-        moments += sample.features[rows].T @ sample.features[rows]
-    moments /= len(sample.gates)
-    moments[np.diag_indices_from(moments)] += _RIDGE * np.diag(moments)[n_window:].mean()
-    factor = cholesky(moments, lower=True, check_finite=False)
+    n_window = len(factor) - n_channels
     own, across = factor[n_window:, n_window:], factor[n_window:, :n_window]
+    eye = torch.eye(n_channels, dtype=factor.dtype)
     # unit lower triangular: the residual of each channel from its linear prediction
-    residual = np.diag(own)[:, None] * solve_triangular(own, np.eye(n_channels), lower=True)
-    weights = np.eye(n_window + n_channels, n_channels, -n_window)
-    weights[n_window:] -= residual.T
-    if n_window:
-        weights[:n_window] = solve_triangular(
-            factor[:n_window, :n_window].T, (residual @ across).T, lower=False
-        )
-    a, slopes, scales = _curves(sample, weights.astype(np.float32))
-    return Regression((weights * scales).astype(np.float32), a, slopes), factor
+    residual = own.diagonal()[:, None] * torch.linalg.solve_triangular(own, eye, upper=False)
+    of_window = torch.linalg.solve_triangular(
+        factor[:n_window, :n_window].T, (residual @ across).T, upper=True
+    )
+    return torch.cat([of_window, eye - residual.T]).numpy().astype(np.float32)
 
 
-def _curves(sample, weights):
-    """Return intercepts, slopes of the offsets and of the predictions, by Newton's method."""
-    n_channels = weights.shape[1]
-    found = np.stack([np.zeros(n_channels), np.ones(n_channels), np.full(n_channels, 4.0)])
+def losses(gates, logits, free):
+    """Return the mean surprisals of the gates of each channel that are free, (n_channels,)."""
+    from torch.nn.functional import softplus
+
+    return ((softplus(logits) - gates * logits) * free).mean(dim=0).double().numpy()
+
+
+def fit_curves(predictions, gates, offsets, free):
+    """Return intercepts, slopes of the offsets and of the predictions, and losses of channels.
+
+    All are tensors of shape (n_places, n_channels); Newton's method. A channel that the rates alone
+    predict better than the curve has these.
+    """
+    import torch
+
+    n_channels = gates.shape[1]
+    found = np.repeat(_MEANS[:, None], n_channels, axis=1)
+    columns = [torch.ones_like(offsets), offsets, predictions]
     for _ in range(_NEWTON_STEPS):
-        gradient = 1e-3 * (np.array([[0.0], [1.0], [4.0]]) - found)
-        hessian = np.zeros((3, 3, n_channels)) + 1e-3 * np.eye(3)[:, :, None]
-        for rows in sample.chunks():
-            offsets = sample.offsets[rows].astype(np.float64)
-            columns = [np.ones_like(offsets), offsets, sample.features[rows] @ weights]
-            p = expit(sum(f * c for f, c in zip(found, columns, strict=True)))
-            residuals, p = sample.gates[rows] - p, p * (1 - p)
-            for i, column in enumerate(columns):
-                gradient[i] += np.einsum("nc,nc->c", column, residuals)
-                for j in range(i + 1):
-                    hessian[i, j] += np.einsum("nc,nc,nc->c", column, columns[j], p)
-                    hessian[j, i] = hessian[i, j]
+        p = torch.sigmoid(_curve(found, offsets, predictions))
+        residuals, p = (gates - p) * free, p * (1 - p) * free
+        gradient = -_PRECISIONS[:, None] * (found - _MEANS[:, None])
+        hessian = np.repeat(np.diag(_PRECISIONS)[:, :, None], n_channels, axis=2)
+        for i, column in enumerate(columns):
+            gradient[i] += (column * residuals).sum(dim=0).numpy()
+            weighted = column * p
+            for j in range(i + 1):
+                hessian[i, j] += (weighted * columns[j]).sum(dim=0).numpy()
+                hessian[j, i] = hessian[i, j]
         step = np.linalg.solve(np.moveaxis(hessian, -1, 0), gradient.T[..., None])[..., 0].T
         found += np.clip(step, -3, 3)
-        if np.abs(step).max() < 1e-4:
+        if np.abs(step).max() < 1e-3:
             break
-    return found
+    curves = losses(gates, _curve(found, offsets, predictions), free)
+    rates = losses(gates, offsets, free)
+    worse = ~(curves < rates)
+    found[:, worse] = np.array([[0.0], [1.0], [0.0]])
+    return found.astype(np.float32), np.where(worse, rates, curves)
 
 
-def refined(regression, factor, sample):
-    """Return the `Regression` of least logistic loss, from a start, by L-BFGS."""
-    n, n_channels = sample.gates.shape
+def _curve(found, offsets, predictions):
+    import torch
+
+    a, slopes, scales = torch.from_numpy(found.astype(np.float32))
+    return (predictions * scales).add_(offsets * slopes).add_(a)
+
+
+def refined(regression, factor, features, gates, offsets, free, max_iter):
+    """Return the `Regression` of least logistic loss, from a start, by L-BFGS.
+
+    Tensors of places: centred ``features``, and what `fit_curves` takes.
+    """
+    import torch
+
+    n, n_channels = gates.shape
     n_window = len(factor) - n_channels
-    inverse = solve_triangular(factor, np.eye(len(factor)), lower=True, overwrite_b=True)
-    unmix = np.ascontiguousarray(inverse.T, dtype=np.float32)
-    free = np.ones((len(factor), n_channels), bool)
-    free[n_window:] = np.triu(free[n_window:], 1)  # lower channels alone
-    whitened = Sample(sample.features @ unmix, sample.gates, sample.offsets)
-    n_free = int(free.sum())
+    earlier = np.ones((len(factor), n_channels), bool)
+    earlier[n_window:] = np.triu(earlier[n_window:], 1)  # lower channels alone
+    n_weights = int(earlier.sum())
+    eye = torch.eye(len(factor), dtype=factor.dtype)
+    unmix = torch.linalg.solve_triangular(factor, eye, upper=False).T.float().contiguous()
 
     def unpacked(values):
-        weights = np.zeros(free.shape)
-        weights[free] = values[:n_free]
-        return weights, *values[n_free:].reshape(2, n_channels)
+        whitened = np.zeros(earlier.shape, np.float32)
+        whitened[earlier] = values[:n_weights]
+        rest = values[n_weights:].reshape(2, n_channels).astype(np.float32)
+        return torch.from_numpy(whitened), torch.from_numpy(rest)
 
     def loss(values):
-        weights, intercepts, slopes = unpacked(values)
-        at = Regression(*(v.astype(np.float32) for v in (weights, intercepts, slopes)))
-        total, by_weight = 0.0, np.zeros(free.shape)
-        by_intercept, by_slope = np.zeros((2, n_channels))
-        for rows in whitened.chunks():
-            z, gates = at.logits(whitened, rows), whitened.gates[rows]
-            total += _surprisals(gates, z).sum(dtype=np.float64)
-            excess = expit(z) - gates
-            by_weight += whitened.features[rows].T @ excess
-            by_intercept += excess.sum(axis=0)
-            by_slope += np.einsum("nc,nc->c", excess, whitened.offsets[rows])
-        by_weight += _PENALTY * weights
-        gradient = np.concatenate([by_weight[free], by_intercept, by_slope])
-        return (total + _PENALTY / 2 * np.sum(weights**2)) / n, gradient / n
+        whitened, (intercepts, slopes) = unpacked(values)
+        weights, total = unmix @ whitened, 0.0
+        by_weight, by_rest = torch.zeros_like(weights), np.zeros((2, n_channels))
+        for start in range(0, n, _CHUNK):
+            x, g, o, f = (t[start : start + _CHUNK] for t in (features, gates, offsets, free))
+            z = (x @ weights).add_(o * slopes).add_(intercepts)
+            total += losses(g, z, f).sum() * len(g)
+            excess = (torch.sigmoid(z) - g) * f
+            by_weight += x.T @ excess
+            by_rest[0] += excess.sum(dim=0).numpy()
+            by_rest[1] += (excess * o).sum(dim=0).numpy()
+        by_weight = unmix.T @ by_weight + _PENALTY * whitened
+        gradient = np.concatenate([by_weight.numpy()[earlier], by_rest.ravel()])
+        return (total + _PENALTY / 2 * float((whitened**2).sum())) / n, gradient / n
 
-    start = (factor.T @ regression.weights)[free]
+    start = (factor.T.float() @ torch.from_numpy(regression.weights)).numpy()[earlier]
     start = np.concatenate([start, regression.intercepts, regression.slopes])
-    options = {"maxiter": _REFINEMENTS, "maxcor": 10}
+    options = {"maxiter": max_iter, "maxcor": 10}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
-    weights, intercepts, slopes = unpacked(found)
+    whitened, (intercepts, slopes) = unpacked(found)
     # whitening is triangular, so that weights of later channels stay 0
-    weights = (inverse.T @ weights).astype(np.float32)
+    weights = (unmix @ whitened).numpy()
     weights[n_window:] = np.triu(weights[n_window:], 1)
-    return Regression(weights, intercepts, slopes)
+    return Regression(weights, intercepts.numpy(), slopes.numpy())

@@ -4,22 +4,17 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
-from scipy.special import logit
 
 from ..utils.samples import Samples
 from ..utils.sklearn import Interval
-from ._causal_regression import Regression, least_squares, rates_alone, refined
-from ._cross_fitting import FittedDensity, pointwise_information
+from ._cross_fitting import FittedDensity, LayerAlone, n_classes_of, pointwise_information
 from ._grids import Grid
+from ._layer_scores import log_likelihoods
+from ._link_fits import LinkFitter
 from ._product import Product
-from ._windows import Windows
 
-#: Places that are drawn to fit the weights, and to choose the window.
-_N_PLACES, _N_CHOICE_PLACES = 200_000, 40_000
-#: One in so many samples judges the choices.
-_JUDGED = 5
-#: Windows of more gates are not tried, nor refinements that take more multiplications.
-_MAX_FEATURES, _MAX_WORK = 3000, 1e12
+#: Parts of the rows at least, of which one judges the choices.
+_N_PARTS = 5
 #: Weights of the rates of a class, 0 if they are not used.
 _GAINS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0])
 
@@ -46,6 +41,8 @@ class Convolutional(FittedDensity):
     ----------
     window : int, default=5
         Largest width of the window, in positions; smaller ones are tried too.
+    max_iter : int, default=40
+        Largest number of iterations by which the log-loss refines least squares; 0: none.
     given_previous : bool, default=True
         Whether a layer is given the one before it where several are measured together. If not,
         layers are independent.
@@ -87,12 +84,14 @@ class Convolutional(FittedDensity):
 
     _parameter_constraints = {
         "window": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
         "given_previous": ["boolean"],
     }
     _covers = "chain"
 
-    def __init__(self, window=5, given_previous=True):
+    def __init__(self, window=5, max_iter=40, given_previous=True):
         self.window = window
+        self.max_iter = max_iter
         self.given_previous = given_previous
 
     @property
@@ -100,13 +99,38 @@ class Convolutional(FittedDensity):
         return self.given_previous
 
     def _fit_link(self, states, y_encoded, n_classes, seed, gpu):
-        grids = [Grid(states, index) for index in range(len(states.layers))]
-        fitter = _Fitter(grids, y_encoded, n_classes, self.window // 2, seed)
-        last = len(grids) - 1
-        models = [fitter.fit(last, None)]
-        if last:
-            models.append(fitter.fit(1, 0) if _lies_on(grids[1], grids[0]) else models[0])
-        return Link(models)
+        """Return the `LinkModel` of a layer, or of a layer given the one before."""
+        labels = y_encoded if n_classes > 1 else None
+        all_rows = np.arange(len(states))
+        fitted = self._cross_fit_link(states, [labels], [(all_rows, all_rows[:0])], seed, None)
+        return fitted[0][0]
+
+    def _cross_fit_link(self, states, label_sets, folds, seed, engine):
+        """Return the `LinkModel` of the first fold, and log p of test rows, for all label sets."""
+        if not self.given_previous:
+            n_terms, states = len(states.layers), states.select([-1])
+        parts, of_folds = _parts(states, folds, seed)
+        n_parts = max(parts.max() + 1, _N_PARTS)
+        fitter = LinkFitter(states, parts, n_parts, self.window // 2, self.max_iter, seed)
+        labels = [_Labels(fitter, y, n_parts) for y in label_sets]
+        logs = [np.empty((fitter.n_terms, len(states), of.n_classes)) for of in labels]
+        first = None
+        # a fold is judged by the next one, and the other way round: they share a fit
+        judges = _judges(of_folds)
+        for (_, test), excluded, judging in zip(folds, of_folds, judges, strict=True):
+            models, judged = fitter.fit(excluded, judging)
+            offsets = [of.offsets(models, judged, excluded, judging) for of in labels]
+            first = first or [LinkModel(models, of_set) for of_set in offsets]
+            if len(test):
+                found = log_likelihoods(models, fitter.grids, test, offsets)
+                for values, of_fold in zip(logs, found, strict=True):
+                    values[:, test] = of_fold
+        if self.given_previous:
+            return list(zip(first, logs, strict=True))
+        return [
+            (LayerAlone(model), np.broadcast_to(of_set, (n_terms, *of_set.shape[1:])))
+            for model, of_set in zip(first, logs, strict=True)
+        ]
 
     _fit_model = _fit_link
 
@@ -115,136 +139,86 @@ class Convolutional(FittedDensity):
         return Product()
 
 
-def _lies_on(grid, before):
-    """Return whether the positions of a layer lie on those of the layer before."""
-    sizes = zip(grid.shape[1:], before.shape[1:], strict=True)
-    return all(n_before % size == 0 for size, n_before in sizes) and (
-        grid.n_places > 1 or before.n_places == 1
-    )
+def _parts(states, folds, seed):
+    """Return the part of each row, and the parts that each fold leaves out.
+
+    Where folds are few, each has several parts, so that inner choices have rows enough.
+    """
+    samples = Samples(states.groups, len(states))
+    fold_of_row, n_folds = np.zeros(len(states), int), max(1, len(folds) - 1)
+    for fold, (_, test) in enumerate(folds[1:]):
+        fold_of_row[test] = fold
+    per_fold = -(-_N_PARTS // n_folds) if n_folds < 4 else 1
+    shuffled = np.random.default_rng(seed).permutation(len(samples))[samples.of_rows]
+    part = fold_of_row * per_fold + shuffled % per_fold
+    left_out = [np.arange(per_fold) + fold * per_fold for fold in range(n_folds)]
+    return part, [np.arange(0), *left_out][: len(folds)]
+
+
+def _judges(of_folds):
+    """Return the parts that judge the choices of each fold."""
+    n = len(of_folds) - 1
+    if n < 2:
+        return [np.arange(1)]
+    partners = [k + 1 if k % 2 and k < n else k - 1 for k in range(1, n + 1)]
+    return [of_folds[1][:1], *(of_folds[partner] for partner in partners)]
+
+
+class _Labels:
+    """Rates of the gates in each class."""
+
+    def __init__(self, fitter, y_encoded, n_parts):
+        self.fitter, self.y_encoded = fitter, y_encoded
+        self.n_classes = n_classes_of(y_encoded)
+        if self.n_classes > 1:
+            codes = fitter.parts * self.n_classes + y_encoded
+            n_codes = n_parts * self.n_classes
+            shape = n_parts, self.n_classes
+            counts = fitter.grids[0].counts(codes, n_codes)
+            self.counts = counts.reshape(*shape, *counts.shape[1:])
+            self.sizes = np.bincount(codes, minlength=n_codes).reshape(shape)
+
+    def offsets(self, models, judged, excluded, judging):
+        """Return what classes add to the logits of each term, times the gain that tells them."""
+        if self.n_classes == 1:
+            return [None] * len(models)
+        inner = self.fitter.training_set(sorted({*excluded, *judging}))
+        gains = self._gains(judged, self._of_classes(inner), judging)
+        offsets = self._of_classes(self.fitter.training_set(sorted(excluded)))
+        return [np.float32(gain) * offsets for gain in gains]
+
+    def _of_classes(self, training):
+        counts, sizes = (v[training.parts].sum(axis=0) for v in (self.counts, self.sizes))
+        grid, rates = self.fitter.grids[0], training.rates[0]
+        return np.stack(
+            [grid.class_offset(c, n, rates) for c, n in zip(counts, sizes, strict=True)]
+        )
+
+    def _gains(self, models, offsets, judging):
+        """Return the weight of the rates of classes, for each term, that tells labels best."""
+        rows = np.flatnonzero(np.isin(self.fitter.parts, judging))
+        sets = [[gain * offsets] * len(models) for gain in _GAINS.astype(np.float32)]
+        logs = np.stack(log_likelihoods(models, self.fitter.grids, rows, sets))
+        priors = self.sizes.sum(axis=0) / self.sizes.sum()
+        information = pointwise_information(logs, self.y_encoded[rows], priors)
+        return _GAINS[information.mean(axis=-1).argmax(axis=0)]
 
 
 @dataclass
-class LayerModel:
-    """A layer, perhaps given the one before.
+class LinkModel:
+    """A layer, and perhaps the layer given the one before.
 
     Attributes
     ----------
-    index : int
-    given : int or None
-        Index of the layer before.
-    windows : Windows
-    regression : Regression
-    class_offsets : ndarray of shape (n_classes, channels, height, width)
-        What a class adds to the logits.
+    models : list of LayerModel
+    offsets : list of ndarray of shape (n_classes, channels, height, width), or of None
+        What a class adds to the logits of each.
     """
 
-    index: int
-    given: int | None
-    windows: Windows
-    regression: Regression
-    class_offsets: np.ndarray
-
-    def log_likelihoods(self, grids, rows, gains=(1.0,)):
-        """Return log p given each class, (n_gains, n_rows, n_classes), nats."""
-        logs, start = np.empty((len(gains), len(rows), len(self.class_offsets))), 0
-        for block, gates in grids[self.index].blocks(rows, 64):
-            before = None if self.given is None else grids[self.given].gates(block)
-            z = self.windows.logits(self.regression, gates, before)
-            sign = np.where(gates > 0, np.float32(-1), np.float32(1))
-            own = slice(start, start + len(block))
-            for place, gain in enumerate(gains):
-                for label, offset in enumerate(gain * self.class_offsets):
-                    losses = np.logaddexp(0, sign * (z + offset.astype(np.float32)))
-                    logs[place, own, label] = -losses.sum(axis=(1, 2, 3), dtype=np.float64)
-            start += len(block)
-        return logs
-
-
-@dataclass
-class Link:
-    """A layer alone, and given the one before."""
-
     models: list
+    offsets: list
 
-    def log_likelihoods(self, states, bounds):
-        """Return log p, and log p given the layer before, (n_terms, n_rows, n_classes), nats."""
-        grids = [Grid(states, index) for index in range(len(states.layers))]
-        rows = np.arange(len(states))
-        return np.stack([m.log_likelihoods(grids, rows)[0] for m in self.models])
-
-
-class _Fitter:
-    """Fits the models of layers, with choices on held-out samples."""
-
-    def __init__(self, grids, y_encoded, n_classes, max_radius, seed):
-        self.grids, self.y_encoded, self.n_classes = grids, y_encoded, n_classes
-        self.max_radius, self.seed = max_radius, seed
-        samples = Samples(grids[0].states.groups, len(grids[0]))
-        # samples come in random order
-        is_judged = samples.of_rows < len(samples) // _JUDGED
-        self.train, self.judged = np.flatnonzero(~is_judged), np.flatnonzero(is_judged)
-
-    def fit(self, index, given):
-        """Return the `LayerModel` of a layer."""
-        rng = np.random.default_rng(self.seed)
-        radius, refine, gain = 0, None, 0.0
-        if len(self.judged):
-            radius, refine, model = self._choose(index, given, rng)
-            gain = self._choose_gain(model)
-        rows = np.arange(len(self.grids[index]))
-        windows, offsets = self._windows(index, given, rows, radius)
-        if refine is None:
-            regression = rates_alone(windows.n_features, self.grids[index].n_channels)
-        else:
-            sample = windows.sample(*self._pair(index, given), rows, _N_PLACES, rng)
-            regression, factor = least_squares(sample)
-            if refine:
-                regression = refined(regression, factor, sample)
-        return LayerModel(index, given, windows, regression, gain * offsets)
-
-    def _pair(self, index, given):
-        return self.grids[index], None if given is None else self.grids[given]
-
-    def _windows(self, index, given, rows, radius):
-        """Return `Windows`, and what each class adds to the logits."""
-        labels = self.y_encoded, self.n_classes
-        rates, by_class = self.grids[index].rates(rows, *labels)
-        before = None if given is None else self.grids[given].rates(rows, *labels)[0]
-        offsets = logit(by_class) - logit(rates) if self.n_classes > 1 else 0 * by_class
-        return Windows(radius, rates, before), offsets
-
-    def _choose(self, index, given, rng):
-        """Return the best radius, whether to refine (None: rates alone), and that model."""
-        pair, n_channels, found = self._pair(index, given), self.grids[index].n_channels, []
-
-        def judge(regression, refine):
-            model = LayerModel(index, given, windows, regression, offsets)
-            found.append((regression.loss(judged), windows.radius, refine, model))
-            return found[-1][0]
-
-        best = np.inf
-        for radius in range(self.max_radius + 1):
-            windows, offsets = self._windows(index, given, self.train, radius)
-            if radius and windows.n_features > _MAX_FEATURES:
-                break
-            train, judged = (
-                windows.sample(*pair, rows, _N_CHOICE_PLACES, rng)
-                for rows in (self.train, self.judged)
-            )
-            if not radius:
-                judge(rates_alone(windows.n_features, n_channels), None)
-            start, factor = least_squares(train)
-            loss = judge(start, False)
-            if loss < best and 160 * train.features.size * n_channels < _MAX_WORK:
-                judge(refined(start, factor, train), True)
-            best = min(best, loss)
-        return min(found, key=lambda choice: choice[0])[1:]
-
-    def _choose_gain(self, model):
-        """Return the weight of the rates of classes that tells the label best."""
-        if self.n_classes == 1:
-            return 0.0
-        logs = model.log_likelihoods(self.grids, self.judged, _GAINS)
-        priors = np.bincount(self.y_encoded, minlength=self.n_classes) / len(self.y_encoded)
-        information = pointwise_information(logs, self.y_encoded[self.judged], priors)
-        return _GAINS[information.mean(axis=1).argmax()]
+    def log_likelihoods(self, states, bounds=None):
+        """Return log p of the layer and of it given the one before, (n_terms, n, n_classes)."""
+        grids = [Grid(states, index) for index in range(len(states.layers))][::-1]
+        return log_likelihoods(self.models, grids, np.arange(len(states)), [self.offsets])[0]

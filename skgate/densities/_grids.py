@@ -1,36 +1,33 @@
-"""`Grid`: the gates of a layer as channels on a grid of positions, and their rates."""
+"""`Grid`: the gates of a layer as channels on a grid of positions, their counts and rates."""
+
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import betaln, logit
 
-#: Samples by which the rate of a gate is drawn to that of its channel, and that of a class to it.
-_CHANNEL_SAMPLES, _CLASS_SAMPLES = 5.0, 20.0
-_BLOCK_BYTES = 1 << 26
+from ._rates import beta_prior
+
+#: Samples by which the rate of a gate in a class is drawn to its rate in all samples.
+_CLASS_SAMPLES = 20.0
+#: Gates that the strength of the channels is fitted to.
+_N_STRENGTH_GATES = 10_000
+_BLOCK_BYTES = 1 << 27
 
 
 class Grid:
     """The gates of one layer as (n_rows, channels, height, width).
 
-    Gates of a unit are channels of their own. Tokens are a grid of one row, and a layer without
-    positions is a grid of one place.
+    Gates of a unit are channels of their own, next to each other. Tokens are a grid of one row, and
+    a layer without positions is a grid of one place.
     """
 
     def __init__(self, states, index):
         self.states, self.layer = states.select(index), states.layers[index]
-        shape = self.layer.shape
-        units, *sizes = shape if self.layer.spatial else (shape[-1], *shape[:-1])
-        height, width = int(np.prod(sizes[:-1], dtype=int)), (sizes or [1])[-1]
-        self.shape = units * self.layer.unit_size, height, width
+        self.shape = grid_shape(self.layer)
 
     def __len__(self):
         return len(self.states)
-
-    @property
-    def n_channels(self):
-        return self.shape[0]
-
-    @property
-    def n_places(self):
-        return self.shape[1] * self.shape[2]
 
     def gates(self, rows):
         """Return the gates of some rows, (n_rows, channels, height, width), uint8."""
@@ -46,14 +43,106 @@ class Grid:
         for start in range(0, len(rows), step):
             yield rows[start : start + step], self.gates(rows[start : start + step])
 
-    def rates(self, rows, y_encoded, n_classes):
-        """Return the smoothed rates of all gates, (channels, height, width), and by class."""
-        counts = np.zeros((n_classes, *self.shape))
-        for block, gates in self.blocks(rows, 1):
-            for label in range(n_classes):
-                counts[label] += gates[y_encoded[block] == label].sum(axis=0, dtype=np.int64)
-        total, n = counts.sum(axis=0), len(rows)
-        channels = (total.sum(axis=(1, 2), keepdims=True) + 0.5) / (n * self.n_places + 1)
-        rates = (total + _CHANNEL_SAMPLES * channels) / (n + _CHANNEL_SAMPLES)
-        sizes = np.bincount(y_encoded[rows], minlength=n_classes).reshape(-1, 1, 1, 1)
-        return rates, (counts + _CLASS_SAMPLES * rates) / (sizes + _CLASS_SAMPLES)
+    def counts(self, codes, n_codes):
+        """Return in how many rows of each code a gate is open, (n_codes, *shape)."""
+        counts = np.zeros((n_codes, *self.shape), np.int32)
+        for code in range(n_codes):
+            for _, gates in self.blocks(np.flatnonzero(codes == code), 1):
+                counts[code] += gates.sum(axis=0, dtype=np.int32)
+        return counts
+
+    def undetermined(self, gates):
+        """Return which gates do not follow from earlier ones of their unit, or None: all.
+
+        In a one-hot unit, gates after the open one are closed, and the last one is open if no other
+        is; in a thermometer, gates after a closed one are closed.
+        """
+        size = self.layer.unit_size
+        if size == 1:
+            return None
+        by_unit = gates.reshape(len(gates), -1, size, *gates.shape[2:])
+        mask = np.ones(by_unit.shape, bool)
+        if self.layer.one_hot:
+            mask[:, :, 1:] = ~np.logical_or.accumulate(by_unit, axis=2)[:, :, :-1]
+            mask[:, :, -1] = False
+        else:
+            mask[:, :, 1:] = np.logical_and.accumulate(by_unit, axis=2)[:, :, :-1]
+        return mask.reshape(gates.shape)
+
+    def _n_undetermined(self, counts, n):
+        """Return in how many of n rows each gate did not follow from earlier ones."""
+        size = self.layer.unit_size
+        if size == 1:
+            return np.broadcast_to(n, counts.shape)
+        by_unit = counts.reshape(-1, size, *counts.shape[1:])
+        left = np.full(by_unit.shape, n)
+        if self.layer.one_hot:
+            left[:, 1:] -= by_unit.cumsum(axis=1)[:, :-1]
+        else:
+            left[:, 1:] = by_unit[:, :-1]
+        return left.reshape(counts.shape)
+
+    def rates(self, counts, n):
+        """Return the `GateRates` of n rows from the counts of open gates."""
+        if self.layer.unit_size == 1:
+            rates = _smoothed(counts, n)
+            return GateRates(rates, rates)
+        return GateRates(_smoothed(counts, n), _smoothed(counts, self._n_undetermined(counts, n)))
+
+    def class_offset(self, counts, n, rates):
+        """Return what a class of n rows adds to the logits of all rows, (channels, ...)."""
+        n = self._n_undetermined(counts, n)
+        of_class = (counts + _CLASS_SAMPLES * rates.undetermined) / (n + _CLASS_SAMPLES)
+        return (logit(of_class) - logit(rates.undetermined)).astype(np.float32)
+
+
+def grid_shape(layer):
+    """Return (channels, height, width) of the gates of a layer."""
+    units, *sizes = layer.shape if layer.spatial else (layer.shape[-1], *layer.shape[:-1])
+    height, width = int(np.prod(sizes[:-1], dtype=int)), (sizes or [1])[-1]
+    return units * layer.unit_size, height, width
+
+
+@dataclass
+class GateRates:
+    """Rates of gates, (channels, height, width).
+
+    Attributes
+    ----------
+    all : ndarray
+        Over all rows, which gates are centred at.
+    undetermined : ndarray
+        Over the rows in which a gate does not follow from earlier ones of its unit.
+    """
+
+    all: np.ndarray
+    undetermined: np.ndarray
+
+    @property
+    def offsets(self):
+        return logit(self.undetermined).astype(np.float32)
+
+
+def _smoothed(n_open, n):
+    """Return rates drawn to that of their channel, which is drawn to the prior of the layer."""
+    n = np.broadcast_to(n, n_open.shape)
+    of_channel, n_of_channel = (k.sum(axis=(1, 2), dtype=np.int64) for k in (n_open, n))
+    a, b = beta_prior(of_channel, n_of_channel)
+    channels = ((of_channel + a) / (n_of_channel + a + b))[:, None, None]
+    if n_open[0].size == 1:
+        return channels
+    strength = _strength(n_open, n, np.broadcast_to(channels, n_open.shape))
+    return (n_open + strength * channels) / (n + strength)
+
+
+def _strength(n_open, n, means):
+    """Return the strength, in samples, of Beta priors of given means that explains counts best."""
+    some = np.random.default_rng(0).permutation(n_open.size)[:_N_STRENGTH_GATES]
+    n_open, n, means = (values.ravel()[some] for values in (n_open, n, means))
+
+    def cost(log_strength):
+        a, b = np.exp(log_strength) * means, np.exp(log_strength) * (1 - means)
+        likelihoods = betaln(n_open + a, n - n_open + b) - betaln(a, b)
+        return np.logaddexp(0, log_strength) * 2 - log_strength - likelihoods.sum()
+
+    return np.exp(minimize_scalar(cost, bounds=(-10, 10), method="bounded").x)

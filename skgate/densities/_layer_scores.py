@@ -1,0 +1,165 @@
+"""`LayerModel`: logits of all gates of a layer by a masked convolution, and log-likelihoods."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ._causal_regression import Regression
+from ._windows import Window
+
+#: Bytes that a gate takes while its layer is scored.
+_GATE_BYTES = 24
+
+
+@dataclass
+class LayerModel:
+    """A layer, perhaps given the one before.
+
+    Attributes
+    ----------
+    window : Window
+        Of the channels that vary.
+    channels : list of ndarray
+        Those that vary, in the layer and in the one before.
+    centres : list of ndarray of shape (n_channels, height, width)
+        Rates that the gates of the windows are centred at.
+    offsets : ndarray of shape (channels, height, width)
+        Logits of the rates.
+    regression : Regression or None
+        None: independent gates.
+    """
+
+    window: Window
+    channels: list
+    centres: list
+    offsets: np.ndarray
+    regression: Regression | None
+
+    def logits(self, gates, before=None):
+        """Return the logits of gates, a tensor of shape (n_rows, channels, height, width)."""
+        import torch
+
+        bias = torch.from_numpy(self.offsets)
+        if self.regression is None:
+            return bias.expand(gates.shape)
+        own = self.channels[0]
+        found = self._convolved(gates, before) + self._bias
+        if len(own) == len(bias):
+            return found
+        z = bias.repeat(len(gates), 1, 1, 1)
+        z[:, own] = found
+        return z
+
+    @cached_property
+    def _bias(self):
+        """What does not depend on the gates: intercepts, rates, and that windows are centred."""
+        import torch
+
+        own, regression = self.channels[0], self.regression
+        rates = torch.from_numpy(self.offsets[own])
+        slopes, intercepts = (
+            torch.from_numpy(v)[:, None, None] for v in (regression.slopes, regression.intercepts)
+        )
+        centres = (torch.from_numpy(c.astype(np.float32))[None] for c in self.centres)
+        return slopes * rates + intercepts - self._of_windows(*centres)[0]
+
+    def _convolved(self, gates, before):
+        import torch
+
+        layers = [gates] if self.window.before is None else [gates, before]
+        layers = [
+            torch.from_numpy(np.ascontiguousarray(g if len(c) == g.shape[1] else g[:, c]))
+            for g, c in zip(layers, self.channels, strict=False)
+        ]
+        return self._of_windows(*(g.float() for g in layers))
+
+    def _of_windows(self, own, before=None):
+        """Return the weighted sums of the windows, by convolutions with masked kernels."""
+        from torch.nn.functional import conv2d, pad
+
+        kernel, (top, left, right), of_before = self._kernels
+        z = conv2d(_channels_last(pad(own, (left, right, top, 0))), kernel)
+        if self.window.before is None:
+            return z
+        rows, columns = self.window.lies_on
+        around = pad(before, (1, 1, 1, 1))
+        strides = [_stride(at) for at in (rows, columns)]
+        if None not in strides:
+            around = around[:, :, rows[0] : rows[-1] + 3, columns[0] : columns[-1] + 3]
+        else:
+            rows, columns = ((at[:, None] + np.arange(3)).ravel() for at in (rows, columns))
+            around, strides = around[:, :, rows][:, :, :, columns], (3, 3)
+        return z + conv2d(_channels_last(around), of_before, stride=strides)
+
+    @cached_property
+    def _kernels(self):
+        """Return the kernel of the own window, its padding, and that of the layer before."""
+        import torch
+
+        window, weights = self.window, self.regression.weights
+        n_channels, height, width = window.shape
+        r = window.radius
+        top, left, right = r * (height > 1), r * (width > 1), r * (width > 1 and height > 1)
+        kernel = np.zeros((n_channels, n_channels, top + 1, left + right + 1), np.float32)
+        steps = [*window.steps, (0, 0)]
+        of_steps = weights[window.n_before :].reshape(len(steps), n_channels, n_channels)
+        for (down, side), block in zip(steps, of_steps, strict=True):
+            kernel[:, :, top + down, left + side] = block.T
+        of_before = weights[: window.n_before].reshape(3, 3, -1, n_channels).transpose(3, 2, 0, 1)
+        tensors = (_channels_last(torch.from_numpy(k.copy())) for k in (kernel, of_before))
+        own, of_before = tensors
+        return own, (top, left, right), of_before
+
+
+def _channels_last(tensor):
+    import torch
+
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.numel() else tensor
+
+
+def _stride(at):
+    """Return the step of equidistant positions, or None."""
+    if len(at) == 1:
+        return 1
+    steps = np.unique(np.diff(at))
+    return int(steps[0]) if len(steps) == 1 and steps[0] > 0 else None
+
+
+def log_likelihoods(models, grids, rows, offset_sets):
+    """Return log p of some rows of a layer, (n_terms, n_rows, n_classes) for each set of offsets.
+
+    ``models`` are those of the layer alone and perhaps given the one before. ``offset_sets`` have,
+    for each of them, what classes add to logits, (n_classes, channels, ...), or None.
+    """
+    import torch
+
+    sizes = [1 if offsets[0] is None else len(offsets[0]) for offsets in offset_sets]
+    logs = [np.empty((len(models), len(rows), size)) for size in sizes]
+    start = 0
+    for block, gates in grids[0].blocks(rows, _GATE_BYTES):
+        inside = slice(start, start + len(block))
+        start += len(block)
+        mask = grids[0].undetermined(gates)
+        free = None if mask is None else torch.from_numpy(mask).flatten(1)
+        before = grids[1].gates(block) if len(grids) > 1 else None
+        opened = torch.from_numpy(np.ascontiguousarray(gates)).flatten(1).float()
+        for term, model in enumerate(models):
+            z = model.logits(gates, before if term else None).flatten(1)
+            for values, offsets in zip(logs, offset_sets, strict=True):
+                of_classes = [None] if offsets[term] is None else offsets[term]
+                for label, offset in enumerate(of_classes):
+                    values[term, inside, label] = _log_likelihood(z, opened, free, offset)
+    return logs
+
+
+def _log_likelihood(z, opened, free, offset):
+    import torch
+    from torch.nn.functional import softplus
+
+    if offset is not None:
+        z = z + torch.from_numpy(offset).flatten()
+    terms = softplus(z).addcmul_(opened, z, value=-1)
+    if free is not None:
+        terms *= free
+    return -terms.sum(dim=1, dtype=torch.float64).numpy()

@@ -1,0 +1,235 @@
+"""`LinkFitter`: a layer, alone and given the one before, fitted to any parts of its rows.
+
+Rows are divided into parts, of which a training set is any number. Gates are counted, and windows
+drawn and multiplied, once for each part; a training set has the sums over its parts.
+"""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+
+from ._causal_regression import (
+    Regression,
+    fit_curves,
+    least_squares,
+    losses,
+    refined,
+    whitening,
+)
+from ._grids import Grid
+from ._layer_scores import LayerModel
+from ._places import Moments, draw_places
+from ._windows import Window, related
+
+#: Ridges of the second moments that are tried one after the other, in mean variances of a gate.
+_RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+#: Features of a regression at most.
+_MAX_FEATURES = 3000
+#: Places that judge the choices, and bytes of the windows of those that refine.
+_N_JUDGED, _REFINED_BYTES = 8192, 1 << 28
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Radius of the window, ridge, and whether least squares are refined."""
+
+    radius: int
+    ridge: float
+    refine: bool = False
+
+
+@dataclass
+class Choice:
+    """Settings (None: rates alone) and curves of a term, and the model that was judged."""
+
+    loss: float
+    settings: Settings | None
+    curves: np.ndarray | None
+    regression: Regression | None
+
+
+class LinkFitter:
+    """Fits a layer, and the layer given the one before, to parts of the rows."""
+
+    def __init__(self, states, parts, n_parts, max_radius, max_iter, seed):
+        self.grids = [Grid(states, index) for index in range(len(states.layers))][::-1]
+        self.n_terms = len(self.grids)
+        if self.n_terms == 2 and not related(*(g.shape for g in self.grids)):
+            self.grids.pop()  # the layer before does not help
+        self.parts, self.max_iter = parts, max_iter
+        self.sizes = np.bincount(parts, minlength=n_parts)
+        self.counts = [grid.counts(parts, n_parts) for grid in self.grids]
+        self.channels = [self._varying(counts) for counts in self.counts]
+        self.window = self._largest_window(max_radius)
+        self.moments = None
+        if self.window is not None:
+            rng = np.random.default_rng(seed)
+            places = draw_places(self.window, self.grids, self.channels, parts, n_parts, rng)
+            self.places, self.moments = places, Moments(places, n_parts)
+        self._training_sets = {}
+
+    def _varying(self, counts):
+        """Return the channels with gates that are not constant."""
+        total = counts.sum(axis=0)
+        return np.flatnonzero(((total > 0) & (total < self.sizes.sum())).any(axis=(1, 2)))
+
+    def _largest_window(self, max_radius):
+        """Return the largest window that a regression can have, or None if there is none."""
+        shapes = [(len(c), *g.shape[1:]) for c, g in zip(self.channels, self.grids, strict=True)]
+        before = shapes[1] if len(shapes) > 1 and shapes[1][0] else None
+        windows = [Window(shapes[0], before, radius) for radius in range(max_radius + 1)]
+        allowed = [w for w in windows if w.n_features <= _MAX_FEATURES]
+        return allowed[-1] if allowed and shapes[0][0] else None
+
+    def fit(self, excluded, judging):
+        """Return models of the terms, fitted to all parts but some, and those that were judged.
+
+        The judging parts choose the settings, for a fit to the rest.
+        """
+        inner = self.training_set(sorted({*excluded, *judging}))
+        full = self.training_set(sorted(excluded))
+        models, judged = [], []
+        for given in range(self.n_terms):
+            choice = self._choose(inner, judging, given)
+            judged.append(self._model(inner, choice.settings, choice.regression, given))
+            regression = full.regression(choice, given)
+            models.append(self._model(full, choice.settings, regression, given))
+        return models, judged
+
+    def training_set(self, excluded):
+        """Return the `TrainingSet` of all parts but some; the last few are kept."""
+        key = tuple(excluded)
+        if key not in self._training_sets:
+            if len(self._training_sets) == 2:
+                del self._training_sets[next(iter(self._training_sets))]
+            kept = np.setdiff1d(np.arange(len(self.sizes)), excluded)
+            self._training_sets[key] = TrainingSet(self, kept)
+        return self._training_sets[key]
+
+    def _choose(self, inner, judging, given):
+        """Return the best `Choice` on judging parts; rates alone are the last resort."""
+        if self.moments is None or not self.sizes[inner.parts].sum():
+            return Choice(np.inf, None, None, None)
+        rows = self.places.rows_of(judging)
+        rows = rows[:: max(1, len(rows) * self.places.i.shape[1] // _N_JUDGED)]
+        if not len(rows):
+            return Choice(np.inf, None, None, None)
+        targets = inner.targets(rows)
+        best = Choice(losses(*targets).mean(), None, None, None)
+
+        def judge(settings):
+            choice = inner.judge(settings, rows, targets, given)
+            nonlocal best
+            better = choice.loss < best.loss
+            best = choice if better else best
+            return better
+
+        for radius in range(self.window.radius + 1):
+            judge(Settings(radius, _RIDGES[0]))
+        radius = best.settings.radius if best.settings else 0
+        for ridge in _RIDGES[1:]:
+            if not judge(Settings(radius, ridge)) and best.settings:
+                break
+        if best.settings and self.max_iter:
+            judge(Settings(best.settings.radius, best.settings.ridge, True))
+        return best
+
+    def _model(self, training, settings, regression, given):
+        n = 2 if given and len(self.grids) > 1 else 1
+        window = self.window
+        if settings is not None:
+            before = window.before if given else None
+            window = Window(window.shape, before, settings.radius)
+        own = [rates.all[c] for rates, c in zip(training.rates, self.channels, strict=True)]
+        return LayerModel(window, self.channels[:n], own[:n], training.offsets, regression)
+
+
+class TrainingSet:
+    """What is fitted to some parts of the rows."""
+
+    def __init__(self, fitter, parts):
+        self.fitter, self.parts = fitter, parts
+        self.n_rows = int(fitter.sizes[parts].sum())
+        self.rates = [
+            grid.rates(counts[parts].sum(axis=0), self.n_rows)
+            for grid, counts in zip(fitter.grids, fitter.counts, strict=True)
+        ]
+        self.offsets = self.rates[0].offsets
+        self.weights = cache(self._weights)
+
+    @cached_property
+    def centres(self):
+        """Rates of the windows that were drawn."""
+        rates = [r.all[c] for r, c in zip(self.rates, self.fitter.channels, strict=True)]
+        before = rates[1] if self.fitter.window.before else None
+        return self.fitter.places.centres(rates[0], before)
+
+    @cached_property
+    def _moments(self):
+        return self.fitter.moments.centred(self.parts, self.centres)
+
+    def _columns(self, radius, given):
+        return self.fitter.window.columns(radius, given)
+
+    def _factor(self, radius, ridge, given):
+        columns = self._columns(radius, given)
+        moments = self._moments[np.ix_(columns, columns)]
+        return whitening(moments, self.fitter.places.n_channels, ridge)
+
+    def _weights(self, radius, ridge, given):
+        """Return the weights by least squares."""
+        factor = self._factor(radius, ridge, given)
+        return least_squares(factor, self.fitter.places.n_channels)
+
+    def targets(self, rows):
+        """Return gates, offsets and whether they are free at drawn places, tensors."""
+        import torch
+
+        offsets = self.offsets[self.fitter.channels[0]]
+        gates, offsets, free = self.fitter.places.targets(rows, offsets)
+        return [torch.from_numpy(v).float() for v in (gates, offsets, free)]
+
+    def _features(self, rows, radius, given):
+        import torch
+
+        columns = self._columns(radius, given)
+        return torch.from_numpy(self.fitter.places.centred(rows, self.centres, columns))
+
+    def judge(self, settings, rows, targets, given):
+        """Return the `Choice` of settings, with curves that are fitted to unseen places."""
+        import torch
+
+        gates, offsets, free = targets
+        features = self._features(rows, settings.radius, given)
+        weights = self.weights(settings.radius, settings.ridge, given)
+        curves, found = fit_curves(features @ torch.from_numpy(weights), gates, offsets, free)
+        regression = _calibrated(weights, curves)
+        if settings.refine:
+            regression = self._refined(regression, settings, given)
+            slopes, intercepts = map(torch.from_numpy, (regression.slopes, regression.intercepts))
+            logits = features @ torch.from_numpy(regression.weights) + offsets * slopes + intercepts
+            found = losses(gates, logits, free)
+        return Choice(found.mean(), settings, curves, regression)
+
+    def regression(self, choice, given):
+        """Return the regression with the settings and curves of a choice, or None."""
+        settings = choice.settings
+        if settings is None:
+            return None
+        weights = self.weights(settings.radius, settings.ridge, given)
+        regression = _calibrated(weights, choice.curves)
+        return self._refined(regression, settings, given) if settings.refine else regression
+
+    def _refined(self, regression, settings, given):
+        factor = self._factor(settings.radius, settings.ridge, given)
+        rows = self.fitter.places.rows_of(self.parts)
+        n_places = self.fitter.places.i.shape[1]
+        n_rows = max(1, _REFINED_BYTES // (4 * len(factor) * n_places))
+        rows = rows[:: -(-len(rows) // n_rows)]
+        features = self._features(rows, settings.radius, given)
+        return refined(regression, factor, features, *self.targets(rows), self.fitter.max_iter)
+
+
+def _calibrated(weights, curves):
+    return Regression(weights * curves[2], curves[0], curves[1])
