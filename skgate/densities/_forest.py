@@ -19,7 +19,7 @@ chosen on held-out samples, the shares of a class are drawn towards those of all
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from ._rates import conditional_rates, value_rates
 from ._units import pair_counts, value_counts
 
 #: Samples that the classes are shrunk by, from hardly to entirely.
-_SHRINKAGES = (1.0, 5.0, 25.0, 125.0, 600.0, 3000.0, 15000.0, np.inf)
+_SHRINKAGES = (1.0, 10.0, 100.0, 1e3, 1e4, np.inf)
 #: The shrinkage is judged on about as many rows, one fold of five or more at least.
 _JUDGED_ROWS = 300
 _INNER_FOLDS = 5
@@ -71,12 +71,26 @@ class ForestDensity(FittedDensity):
         rest = _count(states.layers, edges, columns, sizes)
         held_out = [_count(states.layers, edges, *by_class(judged)) for _, judged in folds]
         total = rest + held_out[0]
-        priors, gains = np.bincount(y_encoded, minlength=n_classes) / n, []
+        priors, tests = np.bincount(y_encoded, minlength=n_classes) / n, []
         for own, (_, judged) in zip(held_out, folds, strict=True):
-            gains.append(_gains(total - own, states[judged], y_encoded[judged], priors))
+            tests.append((total - own, states[judged], y_encoded[judged], priors))
+
+        def gains(shrinkages):
+            found = [_gains(*test, shrinkages) for test in tests]
+            return np.concatenate(found, axis=1)  # (n_shrinkages, n_judged)
+
         rows = np.concatenate([judged for _, judged in folds])
-        judged = Samples(samples.of_rows[rows], len(rows))
-        return total.forest(largest_no_worse(_SHRINKAGES, np.concatenate(gains, axis=1), judged))
+        return total.forest(_choose(gains, Samples(samples.of_rows[rows], len(rows))))
+
+
+def _choose(gains, judged):
+    """Return the largest shrinkage no worse than the best, of the grid and around its best."""
+    found = gains(_SHRINKAGES)
+    best = int(found.mean(axis=1).argmax())
+    finite = [s for s in _SHRINKAGES[max(best - 1, 0) : best + 2] if np.isfinite(s)]
+    between = tuple(np.sqrt(a * b) for a, b in pairwise(finite))
+    found = np.concatenate([found, gains(between)])
+    return largest_no_worse(_SHRINKAGES + between, found, judged)
 
 
 @dataclass
@@ -192,13 +206,12 @@ def _pair_counts(columns, n, child, parent, layers):
     return pair_counts(both, columns.open[child], columns.open[parent], n, layers)
 
 
-def _gains(counts, states, y_encoded, priors):
+def _gains(counts, states, y_encoded, priors, shrinkages):
     """Return the information about labels of held-out samples, (n_shrinkages, n_samples)."""
     n_numbers = sum(values.size for values in (*counts.values, *counts.pairs))
-    finite = [s for s in _SHRINKAGES if np.isfinite(s)]
-    step = max(1, _JUDGED_BYTES // (4 * n_numbers))
-    gains = np.zeros((len(_SHRINKAGES), len(states)))  # none with an infinite shrinkage
-    for chunk in slices(0, len(finite), step):
+    finite = [s for s in shrinkages if np.isfinite(s)]
+    gains = np.zeros((len(shrinkages), len(states)))  # none with an infinite shrinkage
+    for chunk in slices(0, len(finite), max(1, _JUDGED_BYTES // (4 * n_numbers))):
         forest = counts.ratios(finite[chunk])
         logs = forest.log_likelihoods(states, [(0, len(states.layers))])[0].astype(float)
         logs = logs.reshape(len(states), -1, len(priors)).swapaxes(0, 1)
