@@ -1,11 +1,12 @@
 """The default density: the choice for each layer, its budget, and the chain of layers."""
 
 import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from torch import nn
 
@@ -18,6 +19,7 @@ from skgate import (
     TotalCorrelation,
     gating_entropy,
 )
+from skgate.capture import _passes
 from skgate.densities import (
     Auto,
     Autoregressive,
@@ -223,3 +225,21 @@ def test_the_states_of_a_model_name_its_layers():
     states = GateExtractor(net).fit_transform(X)
     fitted = GatingEntropy(net, **SEED).fit(X)
     assert list(fitted.density_.densities) == list(states.layer_names) == ["1"]
+
+
+@pytest.mark.parametrize("measure", [GatingEntropy, GatingMI, TotalCorrelation])
+def test_layers_that_do_not_fit_in_memory_are_read_in_turn(rng, monkeypatch, measure):
+    torch.manual_seed(0)
+    widths = [6, 20, 16, 12, 8]
+    net = nn.Sequential(*(m for pair in pairwise(widths) for m in (nn.Linear(*pair), nn.ReLU())))
+    X, y = rng.normal(size=(200, 6)).astype("float32"), rng.integers(0, 2, 200)
+    expected = measure(net, **SEED).fit(X, y)
+    monkeypatch.setattr(_passes, "LIMIT", 200 * 5)  # bytes: two layers
+    with pytest.warns(UserWarning, match="module runs 2 times"):
+        found = measure(net, **SEED).fit(X, y)
+    for name, value in vars(expected).items():
+        if isinstance(value, float | np.ndarray):
+            assert_array_equal(getattr(found, name), value, err_msg=name)
+    assert found.score(X, y) == expected.score(X, y)
+    with pytest.warns(UserWarning, match="in turn"), pytest.raises(ValueError, match="density='auto'"):
+        measure(net, density="kde", **SEED).fit(X, y)
