@@ -6,6 +6,7 @@ drawn and multiplied, once for each part; a training set has the sums over its p
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import takewhile
 
 import numpy as np
 
@@ -27,7 +28,7 @@ _RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 #: Features of a regression at most.
 _MAX_FEATURES = 3000
 #: Places that judge the choices, and bytes of the windows of those that refine.
-_N_JUDGED, _REFINED_BYTES = 8192, 1 << 28
+_N_JUDGED, _JUDGED_GATES, _REFINED_BYTES = 8192, 1 << 20, 1 << 28
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,10 @@ class LinkFitter:
         """
         inner = self.training_set(sorted({*excluded, *judging}))
         full = self.training_set(sorted(excluded))
-        models, judged = [], []
+        models, judged, start = [], [], None
         for given in range(self.n_terms):
-            choice = self._choose(inner, judging, given)
+            choice = self._choose(inner, judging, given, start)
+            start = choice.settings
             judged.append(self._model(inner, choice.settings, choice.regression, given))
             regression = full.regression(choice, given)
             models.append(self._model(full, choice.settings, regression, given))
@@ -100,39 +102,49 @@ class LinkFitter:
     def training_set(self, excluded):
         """Return the `TrainingSet` of all parts but some; the last few are kept."""
         key = tuple(excluded)
-        if key not in self._training_sets:
-            if len(self._training_sets) == 2:
-                del self._training_sets[next(iter(self._training_sets))]
-            kept = np.setdiff1d(np.arange(len(self.sizes)), excluded)
-            self._training_sets[key] = TrainingSet(self, kept)
-        return self._training_sets[key]
+        training = self._training_sets.pop(key, None)
+        if training is None:
+            training = TrainingSet(self, np.setdiff1d(np.arange(len(self.sizes)), excluded))
+        self._training_sets[key] = training
+        if len(self._training_sets) > 2:
+            del self._training_sets[next(iter(self._training_sets))]
+        return training
 
-    def _choose(self, inner, judging, given):
-        """Return the best `Choice` on judging parts; rates alone are the last resort."""
+    def _choose(self, inner, judging, given, start):
+        """Return the best `Choice` on judging parts; rates alone are the last resort.
+
+        From the smallest window on; or, given the layer before, from the settings without it.
+        """
         if self.moments is None or not self.sizes[inner.parts].sum():
             return Choice(np.inf, None, None, None)
         rows = self.places.rows_of(judging)
-        rows = rows[:: max(1, len(rows) * self.places.i.shape[1] // _N_JUDGED)]
+        n_places = self.places.i.shape[1]
+        n_judged = min(_N_JUDGED, _JUDGED_GATES // self.places.n_channels)
+        rows = rows[:: max(1, len(rows) * n_places // n_judged)]
         if not len(rows):
             return Choice(np.inf, None, None, None)
-        targets = inner.targets(rows)
-        best = Choice(losses(*targets).mean(), None, None, None)
+        best = Choice(losses(*inner.targets(rows)).mean(), None, None, None)
 
-        def judge(settings):
-            choice = inner.judge(settings, rows, targets, given)
+        def try_(settings):
             nonlocal best
-            better = choice.loss < best.loss
-            best = choice if better else best
-            return better
+            choice = inner.judge(settings, rows, given, best.curves)
+            improves = choice.loss < best.loss
+            best = choice if improves else best
+            return improves
 
-        for radius in range(self.window.radius + 1):
-            judge(Settings(radius, _RIDGES[0]))
+        radii, ridge = range(self.window.radius + 1), 1
+        if start is not None:
+            radii, ridge = radii[start.radius :: -1], _RIDGES.index(start.ridge)
+        for radius in radii:
+            if not try_(Settings(radius, _RIDGES[ridge])):
+                break
         radius = best.settings.radius if best.settings else 0
-        for ridge in _RIDGES[1:]:
-            if not judge(Settings(radius, ridge)) and best.settings:
+        for steps in (_RIDGES[ridge + 1 :], _RIDGES[:ridge][::-1]):
+            n_better = sum(takewhile(bool, (try_(Settings(radius, at)) for at in steps)))
+            if n_better:
                 break
         if best.settings and self.max_iter:
-            judge(Settings(best.settings.radius, best.settings.ridge, True))
+            try_(Settings(best.settings.radius, best.settings.ridge, True))
         return best
 
     def _model(self, training, settings, regression, given):
@@ -157,6 +169,7 @@ class TrainingSet:
         ]
         self.offsets = self.rates[0].offsets
         self.weights = cache(self._weights)
+        self._judged_rows = None
 
     @cached_property
     def centres(self):
@@ -190,25 +203,40 @@ class TrainingSet:
         gates, offsets, free = self.fitter.places.targets(rows, offsets)
         return [torch.from_numpy(v).float() for v in (gates, offsets, free)]
 
-    def _features(self, rows, radius, given):
+    def _judged(self, rows):
+        """Return all features of places that judge, and their targets, tensors; kept."""
+        if self._judged_rows is None or not np.array_equal(self._judged_rows[0], rows):
+            all_columns = np.arange(self.fitter.window.n_features)
+            self._judged_rows = rows, self._features(rows, all_columns), self.targets(rows)
+        return self._judged_rows[1:]
+
+    def _features(self, rows, columns):
         import torch
 
-        columns = self._columns(radius, given)
         return torch.from_numpy(self.fitter.places.centred(rows, self.centres, columns))
 
-    def judge(self, settings, rows, targets, given):
+    def judge(self, settings, rows, given, start):
         """Return the `Choice` of settings, with curves that are fitted to unseen places."""
         import torch
 
-        gates, offsets, free = targets
-        features = self._features(rows, settings.radius, given)
+        features, (gates, offsets, free) = self._judged(rows)
+        columns = self._columns(settings.radius, given)
+
+        def predictions(weights):
+            parts = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)  # no copies
+            blocks = np.split(weights, np.cumsum([len(part) for part in parts])[:-1])
+            return sum(
+                features[:, part[0] : part[-1] + 1] @ torch.from_numpy(block)
+                for part, block in zip(parts, blocks, strict=True)
+            )
+
         weights = self.weights(settings.radius, settings.ridge, given)
-        curves, found = fit_curves(features @ torch.from_numpy(weights), gates, offsets, free)
+        curves, found = fit_curves(predictions(weights), gates, offsets, free, start)
         regression = _calibrated(weights, curves)
         if settings.refine:
             regression = self._refined(regression, settings, given)
             slopes, intercepts = map(torch.from_numpy, (regression.slopes, regression.intercepts))
-            logits = features @ torch.from_numpy(regression.weights) + offsets * slopes + intercepts
+            logits = predictions(regression.weights) + offsets * slopes + intercepts
             found = losses(gates, logits, free)
         return Choice(found.mean(), settings, curves, regression)
 
@@ -227,7 +255,7 @@ class TrainingSet:
         n_places = self.fitter.places.i.shape[1]
         n_rows = max(1, _REFINED_BYTES // (4 * len(factor) * n_places))
         rows = rows[:: -(-len(rows) // n_rows)]
-        features = self._features(rows, settings.radius, given)
+        features = self._features(rows, self._columns(settings.radius, given))
         return refined(regression, factor, features, *self.targets(rows), self.fitter.max_iter)
 
 

@@ -55,8 +55,11 @@ class Places:
 
     def centred(self, rows, centres, columns):
         """Return some columns of the windows of some rows less their rates, float32."""
-        centred = self.features[rows][:, :, columns] - centres[self.groups[rows]][:, :, columns]
-        return centred.reshape(-1, len(columns))
+        found = np.empty((len(rows), self.features.shape[1], len(columns)), np.float32)
+        centres = np.ascontiguousarray(centres[:, :, columns])
+        for row, centred in zip(rows, found, strict=True):
+            np.subtract(self.features[row][:, columns], centres[self.groups[row]], out=centred)
+        return found.reshape(-1, len(columns))
 
     def targets(self, rows, offsets):
         """Return gates, logits of their rates and whether they are free, (n_places, n_channels)."""
