@@ -13,6 +13,7 @@ from torch import nn
 from skgate import (
     ComplexityMonitor,
     GateExtractor,
+    GateLayer,
     GatingEntropy,
     GatingMI,
     GatingStates,
@@ -241,5 +242,35 @@ def test_layers_that_do_not_fit_in_memory_are_read_in_turn(rng, monkeypatch, mea
         if isinstance(value, float | np.ndarray):
             assert_array_equal(getattr(found, name), value, err_msg=name)
     assert found.score(X, y) == expected.score(X, y)
-    with pytest.warns(UserWarning, match="in turn"), pytest.raises(ValueError, match="density='auto'"):
+    with (
+        pytest.warns(UserWarning, match="in turn"),
+        pytest.raises(ValueError, match="density='auto'"),
+    ):
         measure(net, density="kde", **SEED).fit(X, y)
+
+
+# What every fitted density has to read ------------------------------------------------------
+
+FITTED = ["auto", "product", "chow-liu", "autoregressive", "convolutional"]
+
+
+@pytest.mark.parametrize("density", FITTED)
+@pytest.mark.parametrize("shape", [(20_010,), (2, 60, 60)], ids=["flat", "maps"])
+def test_constant_gates_cost_next_to_nothing(rng, density, shape):
+    gates = np.zeros((200, np.prod(shape)), bool)
+    fair = rng.permutation(gates.shape[1])[:10]
+    gates[:, rng.permutation(gates.shape[1])[:300]] = True  # some are always open
+    gates[:, fair] = rng.random((200, 10)) < 0.5
+    states = GatingStates.from_arrays(gates.reshape(200, *shape))
+    assert_allclose(gating_entropy(states, density=density, **SEED).entropy, 10, atol=0.5)
+
+
+@pytest.mark.parametrize("density", FITTED)
+def test_the_winner_of_a_window_is_one_of_nine(rng, density):
+    winners = rng.integers(0, 9, (1500, 1, 2, 2))
+    gates = (winners[..., None] == np.arange(9)).reshape(1500, -1)
+    layer = GateLayer("pool", 36, "maxpool", 9, one_hot=True, spatial=True, shape=(1, 2, 2))
+    states = GatingStates([np.packbits(gates, axis=1)], [layer])
+    assert_allclose(
+        gating_entropy(states, density=density, **SEED).entropy, 4 * np.log2(9), atol=0.1
+    )
