@@ -92,18 +92,18 @@ def value_rates(counts):
     return shares
 
 
-def conditional_rates(counts, rates):
-    r"""Return smoothed shares of the values of units, given the value of another one.
+def conditional_strength(counts, rates):
+    r"""Return the number of samples by which rates given another unit are drawn to a unit's own.
 
     With :math:`c_{vw}` the samples in which a unit has the value :math:`v` and the other one
-    :math:`w`, and :math:`p_v` the unit's own rates,
+    :math:`w`, and :math:`p_v` the unit's own rates, the rates given the other one are
 
     .. math::
 
-        p_{v|w} = \frac{c_{vw} + \kappa p_v}{c_w + \kappa},
+        p_{v \mid w} = \frac{c_{vw} + \kappa p_v}{c_w + \kappa},
 
-    with the :math:`\kappa` that maximises the likelihood of the counts of all pairs, times
-    :math:`\kappa / (1 + \kappa)^2`, as in `beta_prior`.
+    the posterior mean under a Dirichlet prior. :math:`\kappa` maximises the likelihood of the
+    counts of all pairs, times :math:`\kappa / (1 + \kappa)^2`.
 
     Parameters
     ----------
@@ -112,20 +112,23 @@ def conditional_rates(counts, rates):
 
     Returns
     -------
-    rates : ndarray of shape (n_pairs, n_values, n_values_of_other)
-        They sum to 1 over the second axis.
+    kappa : float
     """
-    rates, given = rates[:, :, None], counts.sum(axis=1, keepdims=True)
     judged = slice(None, None, -(-len(counts) // _MAX_PAIRS) or 1)
+    counts, rates = counts[judged], rates[judged, :, None]
+    given = counts.sum(axis=1)
 
     def cost(log):
         kappa = np.exp(log)
-        base = kappa * rates[judged]
-        value = np.sum(gammaln(counts[judged] + base) - gammaln(base))
-        value -= np.sum(gammaln(given[judged] + kappa) - gammaln(kappa))
+        value = np.sum(gammaln(counts + kappa * rates) - gammaln(kappa * rates))
+        value -= np.sum(gammaln(given + kappa) - gammaln(kappa))
         return np.logaddexp(0, log) + np.logaddexp(0, -log) - value
 
-    bounds = -_LOG_BOUND, _LOG_BOUND
-    options = {"xatol": 0.01}
-    kappa = np.exp(minimize_scalar(cost, bounds=bounds, method="bounded", options=options).x)
-    return (counts + kappa * rates) / (given + kappa)
+    bounds, options = (-_LOG_BOUND, _LOG_BOUND), {"xatol": 0.01}
+    return np.exp(minimize_scalar(cost, bounds=bounds, method="bounded", options=options).x)
+
+
+def conditional_rates(counts, rates):
+    """Return the rates given the other unit; they sum to 1 over the second axis of ``counts``."""
+    kappa = conditional_strength(counts, rates)
+    return (counts + kappa * rates[:, :, None]) / (counts.sum(axis=1, keepdims=True) + kappa)
