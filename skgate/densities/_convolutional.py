@@ -9,7 +9,7 @@ from ..utils.samples import Samples
 from ..utils.sklearn import Interval
 from ._cross_fitting import FittedDensity, LayerAlone, n_classes_of, pointwise_information
 from ._grids import Grid
-from ._layer_scores import log_likelihoods
+from ._layer_scores import derivatives, log_likelihoods
 from ._link_fits import LinkFitter
 from ._product import Product
 
@@ -197,8 +197,9 @@ class _Labels:
     def _gains(self, models, offsets, judging):
         """Return the weight of the rates of classes, for each term, that tells labels best."""
         rows = np.flatnonzero(np.isin(self.fitter.parts, judging))
-        sets = [[gain * offsets] * len(models) for gain in _GAINS.astype(np.float32)]
-        logs = np.stack(log_likelihoods(models, self.fitter.grids, rows, sets))
+        first, second = derivatives(models, self.fitter.grids, rows, offsets)
+        # to second order, and without what classes have in common
+        logs = np.stack([gain * first + gain**2 / 2 * second for gain in _GAINS])
         priors = self.sizes.sum(axis=0) / self.sizes.sum()
         information = pointwise_information(logs, self.y_encoded[rows], priors)
         return _GAINS[information.mean(axis=-1).argmax(axis=0)]

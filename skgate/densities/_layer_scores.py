@@ -126,26 +126,31 @@ def _stride(at):
     return int(steps[0]) if len(steps) == 1 and steps[0] > 0 else None
 
 
+def _scored(models, grids, rows):
+    """Yield of some rows which they are, the gates, those that are free, and logits of terms."""
+    import torch
+
+    start = 0
+    for block, gates in grids[0].blocks(rows, _GATE_BYTES):
+        mask = grids[0].undetermined(gates)
+        free = None if mask is None else torch.from_numpy(mask).flatten(1)
+        before = grids[1].gates(block) if len(grids) > 1 else None
+        opened = torch.from_numpy(np.ascontiguousarray(gates)).flatten(1).float()
+        logits = (model.logits(gates, before).flatten(1) for model in models)
+        yield slice(start, start + len(block)), opened, free, logits
+        start += len(block)
+
+
 def log_likelihoods(models, grids, rows, offset_sets):
     """Return log p of some rows of a layer, (n_terms, n_rows, n_classes) for each set of offsets.
 
     ``models`` are those of the layer alone and perhaps given the one before. ``offset_sets`` have,
     for each of them, what classes add to logits, (n_classes, channels, ...), or None.
     """
-    import torch
-
     sizes = [1 if offsets[0] is None else len(offsets[0]) for offsets in offset_sets]
     logs = [np.empty((len(models), len(rows), size)) for size in sizes]
-    start = 0
-    for block, gates in grids[0].blocks(rows, _GATE_BYTES):
-        inside = slice(start, start + len(block))
-        start += len(block)
-        mask = grids[0].undetermined(gates)
-        free = None if mask is None else torch.from_numpy(mask).flatten(1)
-        before = grids[1].gates(block) if len(grids) > 1 else None
-        opened = torch.from_numpy(np.ascontiguousarray(gates)).flatten(1).float()
-        for term, model in enumerate(models):
-            z = model.logits(gates, before if term else None).flatten(1)
+    for inside, opened, free, logits in _scored(models, grids, rows):
+        for term, z in enumerate(logits):
             for values, offsets in zip(logs, offset_sets, strict=True):
                 of_classes = [None] if offsets[term] is None else offsets[term]
                 for label, offset in enumerate(of_classes):
@@ -163,3 +168,23 @@ def _log_likelihood(z, opened, free, offset):
     if free is not None:
         terms *= free
     return -terms.sum(dim=1, dtype=torch.float64).numpy()
+
+
+def derivatives(models, grids, rows, offsets):
+    """Return how log p changes with a multiple of what classes add to the logits.
+
+    The first and the second derivative at 0, (2, n_terms, n_rows, n_classes).
+    """
+    import torch
+
+    offsets = torch.from_numpy(offsets).flatten(1).T.contiguous()
+    found = np.empty((2, len(models), len(rows), offsets.shape[1]))
+    for inside, opened, free, logits in _scored(models, grids, rows):
+        for term, z in enumerate(logits):
+            p = torch.sigmoid(z)
+            slopes, curvatures = opened - p, p * (p - 1)
+            if free is not None:
+                slopes, curvatures = slopes * free, curvatures * free
+            found[0, term, inside] = (slopes @ offsets).numpy()
+            found[1, term, inside] = (curvatures @ offsets**2).numpy()
+    return found
