@@ -10,6 +10,7 @@ from ..utils.sklearn import Interval
 from ._cross_fitting import FittedDensity, LayerAlone, n_classes_of, pointwise_information
 from ._grids import Grid
 from ._layer_scores import derivatives, log_likelihoods
+from ._link_costs import link_cost
 from ._link_fits import LinkFitter
 from ._product import Product
 
@@ -133,6 +134,11 @@ class Convolutional(FittedDensity):
         ]
 
     _fit_model = _fit_link
+
+    def _cost(self, layers, n_rows, n_fits):
+        if not self.given_previous:
+            layers = layers[-1:]
+        return link_cost(layers, n_rows, n_fits, self.window // 2, self.max_iter)
 
     def independent(self):
         """Return the reference of the total correlation: independent units."""

@@ -29,7 +29,7 @@ _RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 #: Features of a regression at most, and channels; components of the channels where there are more.
 _MAX_FEATURES, _MAX_CHANNELS, _RANK = 3000, 4096, 48
 #: Places that judge the choices, and bytes of the windows of those that refine.
-_N_JUDGED, _JUDGED_GATES, _REFINED_BYTES = 8192, 1 << 20, 1 << 28
+N_JUDGED, JUDGED_GATES, REFINED_BYTES = 8192, 1 << 20, 1 << 28
 
 
 def largest_window(shapes, max_radius):
@@ -144,7 +144,7 @@ class LinkFitter:
             return Choice(np.inf, None, None, None)
         rows = self.places.rows_of(judging)
         n_places = self.places.n_places
-        n_judged = min(_N_JUDGED, _JUDGED_GATES // self.places.n_channels)
+        n_judged = min(N_JUDGED, JUDGED_GATES // self.places.n_channels)
         rows = rows[:: max(1, len(rows) * n_places // n_judged)]
         if not len(rows):
             return Choice(np.inf, None, None, None)
@@ -309,7 +309,7 @@ class TrainingSet:
         factor = self._factor(settings.radius, settings.ridge, given)
         rows = self.fitter.places.rows_of(self.parts)
         n_places = self.fitter.places.n_places
-        n_rows = max(1, _REFINED_BYTES // (4 * len(factor) * n_places))
+        n_rows = max(1, REFINED_BYTES // (4 * len(factor) * n_places))
         rows = rows[:: -(-len(rows) // n_rows)]
         features = self._features(rows, self._columns(settings.radius, given))
         return refined(regression, factor, features, *self.targets(rows), self.fitter.max_iter)

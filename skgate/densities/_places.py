@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 #: Positions at most, bytes of their windows, and multiplications of their second moments.
-_N_PLACES, _BYTES, _WORK = 200_000, 1 << 28, 4e11
+_N_PLACES, PLACES_BYTES, _WORK = 200_000, 1 << 28, 4e11
 #: Rows that share their positions: a mean over them is as cheap as a row.
 _GROUP = 100
 _CHUNK = 1 << 13
@@ -82,7 +82,7 @@ class Places:
 
 def n_places_of(window, n_available):
     """Return how many places are drawn."""
-    limits = _BYTES // window.n_gates, int(_WORK / window.n_features**2)
+    limits = PLACES_BYTES // window.n_gates, int(_WORK / window.n_features**2)
     return max(1, min(_N_PLACES, n_available, *limits))
 
 
