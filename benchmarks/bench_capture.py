@@ -4,13 +4,13 @@ A size, in place of all, is that of a batch and the number of batches.
 """
 
 import torch
-from densities_over_training import mlp, resnet20
 from torch import nn
 
 from skgate import GateExtractor
 
 from . import peers
 from ._comparison import _Comparison, shape, sizes
+from .networks import mlp, resnet20
 
 PACKAGES = "torch", "numpy", "scikit-learn"
 PLAIN, HOOKS = "plain forward pass", "forward hooks, bool arrays"
@@ -31,9 +31,9 @@ def vgg():
 
 # constructor, shape of a sample, batches: enough for runs of about a second
 NETS = {
-    "ResNet-20": (lambda: resnet20(16)[0], (3, 32, 32), 4),
+    "ResNet-20": (lambda: resnet20(16), (3, 32, 32), 4),
     "VGG, max-pool": (vgg, (3, 32, 32), 4),
-    "MLP": (lambda: mlp([784, 1024, 256, 128, 64, 10])[0], (784,), 64),
+    "MLP": (lambda: mlp([784, 1024, 256, 128, 64, 10]), (784,), 64),
 }
 
 

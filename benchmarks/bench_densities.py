@@ -1,14 +1,13 @@
 """Time, memory and held-out bits of the densities, ours and by the peers.
 
-The held-out comparison trains the network of ``examples/densities_over_training.py`` on MNIST, or
-scikit-learn's digits without SKGATE_DATA, and measures its layers before and after an epoch.
+The held-out comparison trains a perceptron on MNIST, or scikit-learn's digits without SKGATE_DATA,
+and measures its layers before and after an epoch.
 """
 
 import warnings
 
 import numpy as np
 import torch
-from densities_over_training import load, mlp, trained
 from sklearn.model_selection import GridSearchCV
 
 from skgate import (
@@ -24,6 +23,7 @@ from skgate.pairwise import Engine, kernel_masses
 
 from . import peers
 from ._comparison import ALPHAS, _Comparison, kernel_weight, make_states, shape, sizes
+from .networks import mlp, mnist_or_digits, trained
 
 PACKAGES = "torch", "numpy", "numkong", "scikit-learn", "scipy"
 OURS, OURS_CV = "skgate, in sample", "skgate, cross-fitted"
@@ -119,15 +119,15 @@ class HeldOut(_Comparison):
     def setup_cache(self):
         """Return the gates of each layer, by epoch."""
         torch.manual_seed(0)
-        data, X, y = load("mlp")
+        data, X, y = mnist_or_digits()
         widths = [784, 1024, 256, 128, 64, 10] if data == "mnist" else [64, 128, 32, 16, 12, 10]
-        net, names = mlp(widths)
+        net = mlp(widths)
         n = min(shape(size)[0] for size in sizes(f"{N_ROWS}x1"))
         rows = np.random.default_rng(0).permutation(len(X))[:n]
         gates = {}
         for epoch in trained(net, X, y, EPOCHS, 1e-3):
-            states = GateExtractor(net, layers=names).fit_transform(X[rows])
-            gates[epoch] = [np.asarray(states.select(name)) for name in names]
+            states = GateExtractor(net).fit_transform(X[rows])
+            gates[epoch] = [np.asarray(states.select(layer)) for layer in range(len(states.layers))]
         return gates
 
     def setup(self, gates, epoch, method):

@@ -4,7 +4,6 @@ A size, in place of all, is that of a batch and the width of the residual MLP.
 """
 
 import torch
-from densities_over_training import mlp, resnet20
 from sklearn.datasets import load_digits
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -13,6 +12,7 @@ from skgate import ComplexityRegularizedClassifier
 
 from . import peers
 from ._comparison import _Comparison, shape, sizes
+from .networks import mlp, resnet20
 
 PACKAGES = "torch", "skorch", "scikit-learn"
 BATCH_SIZE, WIDTH = shape(sizes("128x3072")[0])
@@ -57,8 +57,8 @@ RESIDUAL, RESNET, DIGITS = "residual MLP", "ResNet-20", "MLP, digits"
 # constructor, optimizer, largest ratio of EBM to PLAIN
 NETS = {
     RESIDUAL: (lambda: ResidualMLP(WIDTH), torch.optim.SGD, 1.5),
-    RESNET: (lambda: resnet20(16)[0], torch.optim.SGD, 1.5),
-    DIGITS: (lambda: mlp([64, 256, 128, 10])[0], torch.optim.Adam, 3.0),
+    RESNET: (lambda: resnet20(16), torch.optim.SGD, 1.5),
+    DIGITS: (lambda: mlp([64, 256, 128, 10]), torch.optim.Adam, 3.0),
 }
 
 

@@ -497,6 +497,38 @@ def _logistic(train, test, decay, steps=150, lr=0.02):
         ).mean().item() / np.log(2)
 
 
+def masked_convolution(train, test, window=5, epochs=30, lr=0.01):
+    """A PixelCNN of one layer, by Adam: a convolution that sees the rows above, the positions to
+    the left and the lower channels at the same place. Gates are (n, channels, height, width).
+    """
+    a, b = (torch.from_numpy(x.astype(np.float32)) for x in (train, test))
+    n_channels, radius = a.shape[1], window // 2
+    rates = (a.sum(0) + 0.5) / (len(a) + 1)
+    mask = torch.ones(n_channels, n_channels, window, window)
+    mask[:, :, radius + 1 :] = 0
+    mask[:, :, radius, radius + 1 :] = 0
+    mask[:, :, radius, radius] = torch.ones(n_channels, n_channels).tril(-1)
+    weights = torch.zeros_like(mask, requires_grad=True)
+    biases = rates.logit().requires_grad_()
+    optimizer = torch.optim.Adam([weights, biases], lr)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, epochs)
+
+    def losses(gates):
+        z = nn.functional.conv2d(gates - rates, weights * mask, padding=radius) + biases
+        return nn.functional.binary_cross_entropy_with_logits(z, gates, reduction="none")
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(a), generator=generator).split(20):
+            optimizer.zero_grad()
+            losses(a[rows]).mean().backward()
+            optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        surprisals = [losses(x).double().sum((1, 2, 3)) for x in b.split(50)]
+    return torch.cat(surprisals).mean().item() / np.log(2)
+
+
 def kernel_matrix_test(states, weight, y, n_permutations):
     """The p-value of a permutation test that holds the kernel matrix, in float32."""
     X = as_numbers(states, "float32")

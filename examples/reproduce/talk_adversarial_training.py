@@ -99,7 +99,7 @@ def measure(name, adversarial, seed, dataset, size, n_images, epochs, lr, eps, w
     with warnings.catch_warnings():
         # the flag is looked at below
         warnings.simplefilter("ignore", SaturationWarning)
-        kernel = gating_entropy(states)
+        kernel = gating_entropy(states, density="kde")
     product = gating_entropy(states, density="product", random_state=0)
     return accuracies, kernel.layer_entropy, kernel.layer_saturated, product.layer_entropy
 

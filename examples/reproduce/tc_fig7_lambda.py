@@ -89,7 +89,7 @@ def measure(name, lam, seed, n_test, n_measured, size, n_images, **training):
     with warnings.catch_warnings():
         # the paper's own estimate is for the table; it is what saturates
         warnings.simplefilter("ignore", SaturationWarning)
-        kernel = gating_mi(states, y[:n_measured])
+        kernel = gating_mi(states, y[:n_measured], density="kde")
     train_loss = log_loss(y, classifier.predict_proba(X))
     test_loss = log_loss(y_test, classifier.predict_proba(X_test))
     return {

@@ -1,14 +1,16 @@
 """`GateExtractor`: runs a module on data and returns its gating states; long for its docstrings."""
 
 import re
+from copy import copy
 from functools import partial
 from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state
+from tqdm import tqdm
 
-from ..states import GatingStates, GrowingFolder, states_header
+from ..states import GatingStates, GrowingFolder, LayersInTurn, states_header
 from ..utils.labels import require_classes
 from ..utils.samples import Samples
 from ..utils.sklearn import (
@@ -19,14 +21,16 @@ from ..utils.sklearn import (
     _fit_context,
     check_is_fitted,
 )
+from ._batch_size import MAX_BATCH, LargestOutput, Part, split
 from ._coverage import check_layers, choose_layers, refuse_layers, warn_missed
 from ._custom_gates import match_gates
 from ._inputs import Batches, check_inputs, n_samples_in, refuse_shuffling, sampled_batches
 from ._masks import Masks
 from ._models import prepare_module
+from ._passes import Passes, first_pass, require_room
 from ._positions import PositionRows, SampleRows, without_positions
 from ._recorder import GateRecorder
-from ._rows import compare_padding, compare_rows
+from ._rows import MIN_COMPARED, compare_padding, compare_rows
 from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
 from ._store import Store
 
@@ -43,10 +47,11 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
     unchanged.
 
     The gates of a row may depend on that row alone. ``fit`` therefore runs up to 64 rows of the
-    first batch, without sampling, at once and again in smaller batches in another order. A layer
-    whose gates change is not captured: ``coverage_`` and a warning say so. Rounding may flip 0.1%
-    of the gates that differ between two rows drawn at random, or one gate; 2% if parameters or
-    gated numbers are in lower precision than float32, or in float32 on a GPU.
+    first batch, or as many as ``batch_size="auto"`` allows, without sampling, at once and again in
+    smaller batches in another order. A layer whose gates change is not captured: ``coverage_`` and
+    a warning say so. Rounding may flip 0.1% of the gates that differ between two rows drawn at
+    random, or one gate; 2% if parameters or gated numbers are in lower precision than float32, or
+    in float32 on a GPU.
 
     Parameters
     ----------
@@ -83,8 +88,10 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         ``"off"``: random numbers that the module draws are replaced by their means, and dropout,
         which drops nothing, is no layer. ``"on"``: they are drawn from ``random_state``. Batch
         normalisation uses its running statistics in both cases.
-    batch_size : int, default=256
-        Samples that go through the module at once. A ``DataLoader`` has its own.
+    batch_size : int or "auto", default="auto"
+        Samples that go through the module at once. A ``DataLoader`` has its own. ``"auto"``: 256,
+        or as many as keep the largest output of a linear operation below 64 MB, 1 GB on a GPU;
+        batches of a ``DataLoader`` run in parts that are no larger.
     device : str, default="auto"
         Torch device on which the module runs; ``"auto"`` is that of its parameters. On another
         device, a copy runs.
@@ -139,7 +146,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         "smooth": ["boolean"],
         "gates": [None, dict],
         "sampling": [StrOptions({"on", "off"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "device": [str],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -156,7 +163,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         smooth=False,
         gates=None,
         sampling="off",
-        batch_size=256,
+        batch_size="auto",
         device="auto",
         random_state=None,
         verbose=0,
@@ -198,7 +205,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             If a function of ``gates`` returns no tensor of booleans.
         """
         X = self._start(X)
-        batches = Batches(X, self.batch_size)
+        batches = Batches(X, self._batch_size)
         self._check_mask(batches)
         inputs, _ = next(each_batch(batches, seed=self._seed))
         self._fit_layers(inputs, np.arange(n_samples_in(inputs)))
@@ -224,7 +231,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         """
         check_is_fitted(self)
         refuse_shuffling(X)
-        return self.extract(X)[0]
+        batches = Batches(check_inputs(self, X, reset=False), self._batch_size)
+        self._check_mask(batches)
+        return self._run(batches, None, in_turn=False)[0]
 
     def transform_to(self, X, path):
         """Write the gating states of the module on ``X`` to a folder, batch by batch.
@@ -257,7 +266,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 "transform_to needs to know the number of rows beforehand, which positions under a "
                 "mask leave open. Use transform with samples='position'."
             )
-        batches = Batches(check_inputs(self, X, reset=False), self.batch_size)
+        batches = Batches(check_inputs(self, X, reset=False), self._batch_size)
         self._check_mask(batches)
         if batches.n_samples is None:
             raise ValueError(
@@ -268,20 +277,20 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         shapes = {f"layer{i}": (n_samples, layer.n_bytes) for i, layer in enumerate(layers)}
         folder = GrowingFolder(path, shapes, {**states_header(layers), "n_samples": n_samples})
         reader = self._rows(self._layouts, self._masks)
-        start = 0
-        for position, (inputs, _) in enumerate(self._each_batch(batches)):
-            stop = start + n_samples_in(inputs)
-            if start == 0 or stop > folder.n_rows:
-                rows = batches.rows_of(start, stop)
-                packed, _, _ = self._read(reader, inputs, rows, position, batches)
-                folder.add(start, dict(zip(shapes, packed, strict=True)))
-            start = stop
+        for part in self._each_part(batches):
+            if part.start == 0 or part.stop > folder.n_rows:
+                packed, _, _ = self._read(reader, part)
+                folder.add(part.start, dict(zip(shapes, packed, strict=True)))
         folder.finish()
         reader.warn()
         return GatingStates.load(path, mmap=True)
 
     def extract(self, X, y=None, *, max_samples=None, random_state=None):
-        """Return gating states and labels from one pass over the data, fitting first if need be.
+        """Return gating states and labels of one data set, fitting first if need be.
+
+        States that would take more than half of the memory of this machine are not kept: the result
+        has their layers, rows and labels, and its ``select`` runs the module on ``X`` again for the
+        gates of some neighbouring layers. A warning says how many passes there will be.
 
         Parameters
         ----------
@@ -297,13 +306,22 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
 
         Returns
         -------
-        states : GatingStates
+        states : GatingStates or LayersInTurn
+            The latter has ``layers``, ``groups``, ``n_gates``, ``shape`` and the like, and
+            ``select(layers)`` returns `GatingStates`.
         y : ndarray of shape (n_rows,) or None
 
         Raises
         ------
         ValueError
-            If ``y`` comes with a loader, or has another length than ``X``.
+            If ``y`` comes with a loader, or has another length than ``X``; if states that do not
+            fit in memory come from a shuffling loader, or from data whose length is not known; by
+            ``select``, if the gates of a layer are not those of the first pass.
+
+        Warns
+        -----
+        UserWarning
+            If there will be several passes.
         """
         if self.__sklearn_is_fitted__():
             X = check_inputs(self, X, reset=False)
@@ -311,9 +329,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             self._validate_params()
             X = self._start(X)
         sample = max_samples, random_state
-        batches, y, sampled = sampled_batches(X, y, self.batch_size, *sample)
+        batches, y, sampled = sampled_batches(X, y, self._batch_size, *sample)
         self._check_mask(batches)
-        states, labels = self._run(batches, y)
+        states, labels = self._run(batches, y, in_turn=True)
         y = labels if y is None or states.groups is not None else y
         check_consistent_length(states, y)
         rows = None if sampled else Samples(states.groups, len(states)).drawn_rows(*sample)
@@ -361,6 +379,11 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         tags.input_tags.three_d_array = True
         return tags
 
+    @property
+    def _batch_size(self):
+        """Number of samples that are read at once."""
+        return MAX_BATCH if self.batch_size == "auto" else self.batch_size
+
     def _start(self, X):
         self._seed = 0
         if self.sampling == "on" or self.random_state is not None:
@@ -387,18 +410,20 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         """Set the module, its layers and its coverage from a first batch."""
         with with_shapes_in_errors(inputs):
             self.module_ = prepare_module(self.module, inputs, self.device, self._seed)
+            largest = LargestOutput()
             recorder = partial(
                 GateRecorder,
                 sampling=self.sampling,
                 smooth=self.smooth,
                 gates=match_gates(self.module_, self.gates),
+                note_output=largest.note,
             )
             train = self.sampling == "on"
             self._runner = ModuleRunner(self.module_, recorder, train=train, seed=self._seed)
-            two, three = self._runner.dry_run(inputs)
-            self._constant_is_first = {event.layer for event in three if event.constant_is_first}
             self._masks = Masks(self.module_, self.mask)
-            chosen, coverage = self._choose_layers(two, three, inputs, rows)
+            masks = self._masks.of(inputs, n_samples_in(inputs), rows)
+            chosen, coverage, drawn = self._find_layers(inputs, masks, largest)
+            chosen, coverage = self._refuse_dependent(chosen, coverage, drawn, inputs, masks)
         check_layers(type(self.module_).__name__, chosen, coverage, self.layers)
         warn_missed(coverage)
         self._layouts = chosen
@@ -408,10 +433,19 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         self.coverage_ = [r._replace(n_gates=n_gates.get(r.layer, r.n_gates)) for r in coverage]
         self.layer_names_ = list(chosen)
 
-    def _choose_layers(self, two, three, inputs, rows):
-        """Return the layers to capture, and the coverage, after a comparison of their rows."""
+    def _find_layers(self, inputs, masks, largest):
+        """Return the layers to capture, the coverage, and the names of layers that are drawn.
+
+        ``largest`` notes the outputs, from which the samples that run at once are set.
+        """
+        two, three = self._runner.dry_run(inputs)
+        self._constant_is_first = {event.layer for event in three if event.constant_is_first}
+        for event in three:
+            if event.gates is not None:
+                largest.note(event.gates)
+        automatic = self.batch_size == "auto"
+        self._n_at_once = largest.samples_at_once(3) if automatic else np.inf
         chosen, coverage = choose_layers(two, three, self.layers, self.exclude)
-        masks = self._masks.of(inputs, n_samples_in(inputs), rows)
         missing = [e.layer for e in three if e.layer in chosen and e.values.isnan().any()]
         if missing and all(mask.all() for mask in masks.values()):
             raise ValueError(
@@ -420,49 +454,84 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
             )
         reasons = without_positions(chosen, self._masks, masks, self.samples == "position")
         chosen, coverage = refuse_layers(chosen, coverage, reasons)
-        drawn = {event.layer for event in three if event.kind == "dropout"}
+        return chosen, coverage, {event.layer for event in three if event.kind == "dropout"}
+
+    def _refuse_dependent(self, chosen, coverage, drawn, inputs, masks):
+        """Return layers and coverage less the layers whose rows depend on others or on padding."""
         compared = {name: layout for name, layout in chosen.items() if name not in drawn}
         if not compared:
             return chosen, coverage
         options = {"constant_is_first": self._constant_is_first}
-        refused = compare_rows(self._runner, inputs, compared, **options)
+        n_compared = max(MIN_COMPARED, self._n_at_once)
+        refused = compare_rows(self._runner, inputs, compared, n_compared, **options)
         chosen, coverage = refuse_layers(chosen, coverage, *refused)
         compared = {name: layout for name, layout in compared.items() if name in chosen}
-        given = self._masks, masks
+        given = self._masks, masks, n_compared
         reasons = compare_padding(self._runner, inputs, compared, *given, **options)
         return refuse_layers(chosen, coverage, reasons)
 
-    def _each_batch(self, batches):
-        return each_batch(batches, seed=self._seed, verbose=self.verbose, desc="gating states")
+    def _each_part(self, batches, y=None, desc="gating states"):
+        """Yield a `Part` for the samples that run at once; fit on the first batch if need be."""
+        start, position = 0, 0
+        unit = {"desc": desc, "unit": " samples", "disable": not self.verbose}
+        with tqdm(total=batches.n_samples, **unit) as bar:
+            for inputs, labels in each_batch(batches, seed=self._seed):
+                n_samples = n_samples_in(inputs)
+                labels = labels if y is None else y[start : start + n_samples]
+                if not self.__sklearn_is_fitted__():
+                    if self._needs_labels and y is None:  # in fit of a measure
+                        require_classes(labels, by_position=self.samples == "position")
+                    self._fit_layers(inputs, batches.rows_of(start, start + n_samples))
+                for taken, given in split(inputs, labels, self._n_at_once):
+                    stop = start + n_samples_in(taken)
+                    rows = batches.rows_of(start, stop)
+                    yield Part(position, start, stop, taken, given, rows, batches.holds)
+                    bar.update(stop - start)
+                    start, position = stop, position + 1
 
-    def _read(self, reader, inputs, rows, position, batches, labels=None):
-        """Return the packed rows of a batch by layer, the sample of each, and their labels."""
-        options = {"checked": batches.holds, "constant_is_first": self._constant_is_first}
-        masks = self._masks.of(inputs, n_samples_in(inputs), rows)
-        convert = reader.converters(inputs, masks)
-        return reader.collect(self._runner.read(inputs, position, convert, **options), labels)
+    def _read(self, reader, part):
+        """Return the packed rows of a part by layer, the sample of each, and their labels."""
+        options = {"checked": part.checked, "constant_is_first": self._constant_is_first}
+        masks = self._masks.of(part.inputs, part.stop - part.start, part.rows)
+        convert = reader.converters(part.inputs, masks)
+        arrays = self._runner.read(part.inputs, part.position, convert, **options)
+        packed, samples, labels = reader.collect(arrays, part.labels)
+        return packed, None if samples is None else part.start + samples, labels
 
-    def _run(self, batches, y):
-        """Return the states and labels of all batches; fits on the first if need be."""
-        store, start = None, 0
-        for position, (inputs, labels) in enumerate(self._each_batch(batches)):
-            stop = start + n_samples_in(inputs)
-            rows = batches.rows_of(start, stop)
-            labels = labels if y is None else y[start:stop]
-            if not self.__sklearn_is_fitted__():
-                if self._needs_labels and y is None:  # in fit of a measure
-                    require_classes(labels, by_position=self.samples == "position")
-                self._fit_layers(inputs, rows)
+    def _run(self, batches, y, *, in_turn):
+        """Return the states and labels of all batches; fits on the first if need be.
+
+        States that do not fit in memory are `LayersInTurn`, or all of them if not ``in_turn``.
+        """
+        store = None
+        for part in self._each_part(batches, y):
             if store is None:
                 reader = self._rows(self._layouts, self._masks)
-                store = Store(self._layers, reader.n_rows(batches.n_samples))
-            packed, samples, labels = self._read(reader, inputs, rows, position, batches, labels)
-            store.add(packed, None if samples is None else start + samples, labels)
-            start = stop
-        check_consistent_length(range(start), y)
+                n_bytes = reader.n_bytes(batches.n_samples)
+                kept = first_pass(self.layer_names_, n_bytes, batches) if in_turn else None
+                store = Store(self._layers, reader.n_rows(batches.n_samples), kept)
+            store.add(*self._read(reader, part))
+            if in_turn and batches.n_samples is None:
+                require_room(store.n_bytes, part.stop)
+        check_consistent_length(range(part.stop), y)
         reader.warn()
-        packed, groups, labels = store.finish()
-        return GatingStates(packed, self._layers, groups), labels
+        (groups, labels), gates = store.groups_and_labels(), store.finish()
+        if kept is None:
+            return GatingStates(gates.values(), self._layers, groups), labels
+        run = partial(copy(self)._run_again, batches, store.n_rows)
+        read = Passes(run, self._layers, groups, n_bytes, gates, store.checksums)
+        return LayersInTurn(self._layers, groups, store.n_rows, read), labels
+
+    def _run_again(self, batches, n_rows, indices):
+        """Return the packed gates of some layers, by index, and their checksums."""
+        names = [self.layer_names_[index] for index in indices]
+        reader = self._rows({name: self._layouts[name] for name in names}, self._masks)
+        store = Store(reader.layers, n_rows, range(len(names)))
+        desc = f"gating states, layers {names[0]} to {names[-1]}"
+        for part in self._each_part(batches, desc=desc):
+            store.add(*self._read(reader, part))
+        checksums = dict(zip(indices, store.checksums, strict=True))
+        return dict(zip(indices, store.finish().values(), strict=True)), checksums
 
 
 def as_extractor(model, *, sampling, random_state, verbose, needs_labels=False):

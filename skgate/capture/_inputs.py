@@ -34,12 +34,17 @@ def is_stream(X):
     )
 
 
+def is_shuffling(X):
+    """Return whether ``X`` is a loader that yields its samples in another order each time."""
+    if not isinstance(X, DataLoader) or isinstance(X.dataset, torch.utils.data.IterableDataset):
+        return False
+    sampler = X.sampler if X.batch_sampler is None else getattr(X.batch_sampler, "sampler", None)
+    return not isinstance(sampler, SequentialSampler)
+
+
 def refuse_shuffling(X):
     """Raise for a loader that yields its samples in another order each time."""
-    if not isinstance(X, DataLoader) or isinstance(X.dataset, torch.utils.data.IterableDataset):
-        return
-    sampler = X.sampler if X.batch_sampler is None else getattr(X.batch_sampler, "sampler", None)
-    if not isinstance(sampler, SequentialSampler):
+    if is_shuffling(X):
         raise ValueError(
             "A shuffling DataLoader was received: its order is lost, so that rows cannot be "
             "matched with labels. Use shuffle=False. (Methods that take labels from the same pass "

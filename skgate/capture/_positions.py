@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from math import prod
 
 import numpy as np
 
@@ -82,6 +83,10 @@ class SampleRows:
         """Return how many rows so many samples have, None if that is not known."""
         return n_samples
 
+    def n_bytes(self, n_samples):
+        """Return the bytes of each layer of so many samples, None if these are not known."""
+        return None if n_samples is None else [n_samples * layer.n_bytes for layer in self.layers]
+
     def warn(self):
         """Warn if gates were closed under masks."""
         if self.n_masked:
@@ -134,6 +139,18 @@ class PositionRows:
     @staticmethod
     def n_rows(n_samples):
         """Return None: masks and lengths decide."""
+
+    def n_bytes(self, n_samples):
+        """Return the bytes of each layer if samples have as many positions as in the first batch.
+
+        None if the number of samples is not known.
+        """
+        if n_samples is None:
+            return None
+        n_positions = [prod(layout.grid) for layout in self._layouts.values()]
+        return [
+            n_samples * n * layer.n_bytes for n, layer in zip(n_positions, self.layers, strict=True)
+        ]
 
     def warn(self):
         """Do nothing: positions under a mask are no rows."""

@@ -58,7 +58,8 @@ class GateRecorder(Tracer):
     by default it is found out. ``gates`` has functions that return the gates of modules, by name.
 
     A dry run without ``wanted`` finds the layers: gates of a comparison, or of an order, are in
-    its event once its result selects data.
+    its event once its result selects data. ``note_output`` is then called with the output of each
+    linear operation.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class GateRecorder(Tracer):
         wanted=None,
         constant_is_first=None,
         gates=None,
+        note_output=None,
     ):
         super().__init__(module)
         self.sampling, self.smooth, self.report, self.dry_run = sampling, smooth, report, dry_run
@@ -80,6 +82,7 @@ class GateRecorder(Tracer):
         self.selections = None
         if dry_run and wanted is None:
             self.selections = Selections(module, partial(self._hide, reason=ops.UNKNOWN_MASK))
+        self.note_output = note_output if self.selections is not None else None
         self._n_gating = 0
         self.draws = sampling == "on" and not dry_run
         still = DRY_RUN if dry_run else DETERMINISTIC
@@ -197,6 +200,8 @@ class GateRecorder(Tracer):
     def _linear(self, operation, function, args, kwargs):
         output = self._run(operation, function, args, kwargs)
         axis = ops.LINEAR[operation]
+        if self.note_output is not None:
+            self.note_output(output)
         if output.ndim >= -axis:
             self._after = axis, output.shape[axis]
         return output

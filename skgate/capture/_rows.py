@@ -14,6 +14,8 @@ from ._positions import PositionRows, SampleRows
 
 #: Rows that run: enough to see experts, a top-k or statistics that span the batch.
 MAX_ROWS = 64
+#: Rows that run at once even if they are large.
+MIN_COMPARED = 4
 #: Share of gates that rounding may flip, of those that differ between two rows drawn at random:
 #: in float64 and in float32 on a CPU, and in lower precision. Measured on 64 and 256 rows of an MLP
 #: and a convolutional network on a CPU, it flips none; statistics of the batch change 4% to 15%.
@@ -24,7 +26,7 @@ MAX_ALONE = 32
 ALWAYS_ALLOWED = 1
 
 
-def compare_rows(runner, inputs, chosen, **options):
+def compare_rows(runner, inputs, chosen, n_at_once, **options):
     """Compare the gates of rows in one batch with theirs in batches of other sizes and orders.
 
     Returns by layer how the gates of its rows depend on the other rows of the batch, and the names
@@ -32,7 +34,7 @@ def compare_rows(runner, inputs, chosen, **options):
     of the recorder.
     """
     rng = np.random.RandomState(0)
-    rows = np.sort(rng.permutation(n_samples_in(inputs))[:MAX_ROWS])
+    rows = np.sort(rng.permutation(n_samples_in(inputs))[: min(n_at_once, MAX_ROWS)])
     if len(rows) == 1:
         return {}, set(chosen)
     order = rng.permutation(len(rows))
@@ -50,12 +52,12 @@ def compare_rows(runner, inputs, chosen, **options):
     return {name: f"{DEPENDENT}: {reason}" for name, reason in reasons.items()}, unchecked
 
 
-def compare_padding(runner, inputs, chosen, masks, found, **options):
+def compare_padding(runner, inputs, chosen, masks, found, n_at_once, **options):
     """Compare the gates of rows with theirs after a change of the inputs under the masks.
 
     Returns by layer how gates depend on padding. ``found`` are the masks of the batch.
     """
-    rows = np.arange(min(n_samples_in(inputs), MAX_ROWS))
+    rows = np.arange(min(n_samples_in(inputs), n_at_once, MAX_ROWS))
     found = {side: mask[: len(rows)] for side, mask in found.items()}
     if all(mask.all() for mask in found.values()):
         return {}

@@ -6,7 +6,6 @@ import threading
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ..utils.arrays import to_numpy
 from ._caster import InputCaster, call, input_device, without_loss
@@ -81,15 +80,14 @@ class ModuleRunner:
             call(self.module, inputs)
 
 
-def each_batch(batches, *, seed, verbose=0, desc=None):
+def each_batch(batches, *, seed):
     """Yield ``(inputs, labels)`` of each batch, drawn with random numbers of their own.
 
     The lock and torch's generator, from which a loader draws its order, are taken for each batch
     and given back before it is yielded, so that the caller may stop at any of them. Raises if there
     is no batch.
     """
-    bar = tqdm(batches, total=batches.n_batches, disable=not verbose, desc=desc)
-    batch, state = iter(bar), None
+    batch, state = iter(batches), None
     while True:
         with TORCH_LOCK, torch.random.fork_rng(devices=[]):
             if state is None:

@@ -1,14 +1,13 @@
 """`ChowLiu`: gates on the most informative forest (Chow and Liu, 1968)."""
 
-from functools import partial
-
-import numkong
 import numpy as np
 
-from ..utils.arrays import to_numpy
-from ._columns import has_sparse
+from ._columns import SparseColumns
 from ._forest import ForestDensity
-from ._sparse_edges import least_information, sparse_edges
+from ._information import information_rows
+from ._product import Product
+from ._sparse_edges import sparse_edges
+from ._units import n_units
 
 
 class ChowLiu(ForestDensity):
@@ -46,95 +45,37 @@ class ChowLiu(ForestDensity):
     4.0
     """
 
-    # each judged fold takes one tree more
-    _judged_folds = 2
+    _judged_folds = 1
     _uses_gpu = True
 
     def _edges(self, states, columns, sizes, gpu):
-        if has_sparse(states):
+        if isinstance(columns[0], SparseColumns):
             return sparse_edges(columns, sizes)
-        return _chow_liu_edges([c.bits() for c in columns], sizes, gpu)
+        return forest_edges(columns, sizes, states.layers, gpu)
 
     def independent(self):
-        """Return the reference of the total correlation: independent units with a tree inside each.
-
-        A forest cannot represent a window of max pooling; its error must not count as TC.
-        """
-        return _UnitTrees()
+        """Return the reference of the total correlation: independent units."""
+        return Product()
 
 
-class _UnitTrees(ForestDensity):
-    """Independent units, the gates inside each on a tree."""
+def forest_edges(columns, sizes, layers, gpu=None):
+    """Return ``(children, parents)``, the most informative forest of `BitColumns` of each class.
 
-    def _edges(self, states, columns, sizes, gpu):
-        edges, first = [np.zeros((2, 0), np.int64)], 0
-        for layer in states.layers:
-            for unit in range(first, first + layer.n_gates, layer.unit_size):
-                if layer.unit_size > 1:
-                    own = [c.bits(slice(unit, unit + layer.unit_size)) for c in columns]
-                    edges.append(unit + np.stack(_chow_liu_edges(own, sizes)))
-            first += layer.n_gates
-        return np.concatenate(edges, axis=1)
-
-
-def _chow_liu_edges(bits, sizes, gpu=None):
-    """Return the edges of the most informative forest, without those that may be chance.
-
-    ``bits`` and ``sizes`` are those of each class; the information of a pair is that given the
-    class.
+    The information of a pair of units is that given the class; edges that may be chance are none.
+    It is found by Prim's algorithm, with a row of the matrix when its unit joins the forest.
     """
-    n_gates = len(bits[0])
-    if n_gates == 1:
+    if sum(map(n_units, layers)) == 1:
         return np.zeros((2, 0), np.int64)
-    children, parents, information = _spanning_tree(bits, sizes, gpu)
-    kept = information > least_information(n_gates, sizes.sum())
-    return children[kept], parents[kept]
-
-
-def _spanning_tree(bits, sizes, gpu):
-    """Return children, parents and information of the maximum spanning tree, by Prim's algorithm.
-
-    A row of the matrix is computed when its gate joins the tree, and is not kept.
-    """
-    n_gates, n = len(bits[0]), sizes.sum()
-    rows = [_InformationRows(b, size, gpu) for b, size in zip(bits, sizes, strict=True) if size]
-    best, parent = np.full(n_gates, -np.inf), np.zeros(n_gates, np.int64)
-    outside = np.ones(n_gates, bool)
-    children, parents, information = np.empty((3, n_gates - 1))
-    gate = 0
-    for step in range(n_gates - 1):
-        outside[gate], best[gate] = False, -np.inf
-        gained = sum(row(gate) for row in rows)
+    rows, least = information_rows(columns, sizes, layers, gpu)
+    best, parent = np.full(rows.n_units, least), np.full(rows.n_units, -1)
+    outside, children, unit = np.ones(rows.n_units, bool), [], 0
+    for _ in range(rows.n_units - 1):
+        outside[unit], best[unit] = False, -np.inf
+        gained = rows(unit)
         better = outside & (gained > best)
-        best[better], parent[better] = gained[better], gate
-        gate = int(best.argmax())
-        children[step], parents[step], information[step] = gate, parent[gate], best[gate]
-    return children.astype(np.int64), parents.astype(np.int64), information / n
-
-
-class _InformationRows:
-    """Rows of n times the mutual information of all pairs of gates, from counts."""
-
-    def __init__(self, bits, n, gpu):
-        xp = np if gpu is None else gpu.xp
-        counts = np.arange(1, n + 1)
-        self.n, self.terms = n, xp.asarray(np.concatenate([[0.0], counts * np.log(counts)]))
-        self.open = xp.asarray(np.bitwise_count(bits).sum(axis=1, dtype=np.int64))
-        self.own = self.terms[self.open] + self.terms[n - self.open]  # c log c of both states
-        self.bits = bits if gpu is None else gpu.words(bits)
-        self.both = self._both if gpu is None else partial(gpu.open_in_both, self.bits)
-        self.packed = numkong.hammings_pack(bits) if gpu is None else None
-
-    def _both(self, gate):
-        distances = np.asarray(numkong.hammings_packed(self.bits[gate : gate + 1], self.packed))
-        return (self.open[gate] + self.open - distances[0].astype(np.int64)) >> 1
-
-    def __call__(self, gate):
-        n_open, terms, both = self.open[gate], self.terms, self.both(gate)
-        # n I is the sum of c log c over the four cells, less that over each gate's, plus n log n
-        information = terms[both]
-        information += terms[n_open - both]
-        information += terms[self.open - both]
-        information += terms[self.n - n_open - self.open + both]
-        information += terms[self.n] - self.own[gate] - self.own
-        return to_numpy(information)
+        best[better], parent[better] = gained[better], unit
+        unit = int(best.argmax())
+        if parent[unit] >= 0:  # or else it begins another tree
+            children.append(unit)
+    children = np.array(children, np.int64)
+    return children, parent[children]

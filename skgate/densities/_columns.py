@@ -1,14 +1,15 @@
 """The gates of some samples, gate by gate: which are open, and which two of them together.
 
 `BitColumns` hold bits, and `SparseColumns` the positions of open gates; both have the same
-interface. ``open`` counts the samples in which each gate is open, ``both`` those in which two are,
-and ``bits`` returns a range of gates packed.
+interface. ``open`` counts the samples in which each gate is open, and ``both`` those in which two
+are. `OpenCounts` have only the former.
 """
 
 import numpy as np
 from scipy.sparse import csr_array, hstack
 
-from ..states import is_sparse, to_sparse
+from ..states import count_open, is_sparse, to_packed, to_sparse
+from ._units import are_gates
 
 _BLOCK_BYTES = 1 << 21
 
@@ -19,8 +20,11 @@ def has_sparse(states):
 
 
 def columns_of(states, rows):
-    """Return the gates of some samples, of the kind that suits how the layers are stored."""
-    if has_sparse(states):
+    """Return the gates of some samples, of the kind that suits how the layers are stored.
+
+    Units of several gates take bits.
+    """
+    if has_sparse(states) and are_gates(states.layers):
         return SparseColumns(open_gates(states[rows]))
     return BitColumns(_transposed(states, rows))
 
@@ -36,29 +40,40 @@ def _transposed(states, rows):
     bits = np.empty((states.shape[1], -(-len(rows) // 8)), np.uint8)
     step = max(8, _BLOCK_BYTES // max(len(rows), 1) // 8 * 8)
     first = 0
-    for packed, d in zip(states.packed, states.n_gates, strict=True):
+    for gates, d in zip(states.packed, states.n_gates, strict=True):
+        packed = to_packed(gates[rows])
         for start in range(0, d, step):
             width = min(step, d - start)
-            columns = packed[rows, start // 8 : -(-(start + width) // 8)]
+            columns = packed[:, start // 8 : -(-(start + width) // 8)]
             gates = np.unpackbits(columns, axis=1, count=width)  # (n_rows, width)
             bits[first + start : first + start + width] = np.packbits(gates.T, axis=1)
         first += d
     return bits
 
 
+class OpenCounts:
+    """How often each gate is open, no more."""
+
+    def __init__(self, states, rows):
+        layers = zip(states.packed, states.n_gates, strict=True)
+        self.open = np.concatenate([count_open(gates[rows], d) for gates, d in layers])
+
+
 class BitColumns:
     """Bits, (n_gates, n_bytes)."""
 
     def __init__(self, bits):
-        self._bits = bits
+        self.bits = bits
         self.open = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
 
-    def bits(self, gates=slice(None)):
-        return self._bits[gates]
-
     def both(self, children, parents):
-        together = self._bits[children] & self._bits[parents]
-        return np.bitwise_count(together).sum(axis=1, dtype=np.int64)
+        counts = np.empty(len(children), np.int64)
+        step = max(1, _BLOCK_BYTES // max(self.bits.shape[1], 1))
+        for start in range(0, len(children), step):
+            pairs = slice(start, start + step)
+            together = self.bits[children[pairs]] & self.bits[parents[pairs]]
+            counts[pairs] = np.bitwise_count(together).sum(axis=1, dtype=np.int64)
+        return counts
 
 
 class SparseColumns:
@@ -67,9 +82,6 @@ class SparseColumns:
     def __init__(self, by_row):
         self.by_row, self.by_gate = by_row, by_row.T.tocsr()
         self.open = np.diff(self.by_gate.indptr).astype(np.int64)
-
-    def bits(self, gates):
-        return np.packbits(self.by_gate[gates].toarray(), axis=1)
 
     def both(self, children, parents):
         swap = self.open[children] > self.open[parents]

@@ -305,6 +305,14 @@ def choose_shrinkage(states, y_encoded, n_classes, refit, strengths, seed, n_fol
         judged.append(samples.of_rows[test])
     gains = np.concatenate(gains, axis=1)  # (n_strengths, n_judged)
     judged = Samples(np.concatenate(judged), gains.shape[1])
+    return largest_no_worse(strengths, gains, judged)
+
+
+def largest_no_worse(strengths, gains, judged):
+    """Return the largest strength whose mean gain is within a standard error of the best.
+
+    ``gains`` are those of the rows of the samples ``judged``, (n_strengths, n_rows).
+    """
     means, errors = mean_and_error(gains[gains.mean(axis=1).argmax()] - gains, judged)
     return max(s for s, m, e in zip(strengths, means, errors, strict=True) if m <= e or m == 0)
 

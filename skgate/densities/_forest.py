@@ -1,235 +1,219 @@
-"""Densities of gates that factor over a forest, the same for all classes.
+r"""Densities of units that factor over a forest, the same for all classes.
 
-Rates are smoothed with a quarter of a sample in each of the four cells of a pair, so that an unseen
-state keeps a finite likelihood and pairs agree with their gates; those of a class are shrunk
-towards those of all classes by the number of samples that ``shrinkage`` gives.
+A unit is a gate, or the gates that encode one value together (`_units`). A child depends on its
+parent, and on nothing in a range of layers that leaves out the parent:
+
+.. math::
+
+    \log p(\sigma) = \sum_u \log p(\sigma_u)
+        + \sum_{(u, w)} \log \frac{p(\sigma_u \mid \sigma_w)}{p(\sigma_u)}
+
+The rates of all samples have priors that the units of a layer have in common (`_rates`), so that
+constant gates cost next to nothing. With :math:`n_c` samples of a class and a :math:`\lambda`
+chosen on held-out samples, the shares of a class are drawn towards those of all samples:
+
+.. math::
+
+    p_c = \frac{n_c \hat p_c + \lambda p}{n_c + \lambda}
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice, pairwise
 
 import numpy as np
 
-from ..states import sum_open
-from ._columns import columns_of, has_sparse, open_gates, with_open_partners
-from ._cross_fitting import FittedDensity, choose_shrinkage
+from ..utils.parallel import slices
+from ..utils.samples import Samples
+from ._columns import columns_of
+from ._cross_fitting import FittedDensity, largest_no_worse, pointwise_information
+from ._forest_model import Forest, edge_groups
+from ._rates import conditional_rates, value_rates
+from ._units import pair_counts, value_counts
 
-_BLOCK_BYTES = 1 << 21
 #: Samples that the classes are shrunk by, from hardly to entirely.
-_SHRINKAGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, np.inf)
+_SHRINKAGES = (1.0, 10.0, 100.0, 1e3, 1e4, np.inf)
+#: The shrinkage is judged on about as many rows, one fold of five or more at least.
+_JUDGED_ROWS = 300
+_INNER_FOLDS = 5
+#: Bytes of the tables of several strengths of shrinkage that are scored at a time.
+_JUDGED_BYTES = 1 << 26
 
 
 class ForestDensity(FittedDensity):
     """Base of the densities over a forest; a subclass has ``_edges(states, columns, sizes, gpu)``.
 
-    ``columns`` are the gates of each class, as `columns_of` returns them. It returns the gates that
-    edges join, ``(children, parents)``, each gate a child once at most.
+    ``columns`` are the gates of each class, as ``_columns(states, rows)`` returns them. It returns
+    the units that edges join, ``(children, parents)``, each unit a child once at most.
     """
 
-    #: Number of the five inner folds on which the shrinkage of classes is judged.
+    #: Most inner folds on which the shrinkage of classes is judged. Edges leave out the first.
     _judged_folds = 5
+    _columns = staticmethod(columns_of)
 
     def _fit_model(self, states, y_encoded, n_classes, seed, gpu):
         """Return a `Forest`, its classes shrunk by an amount chosen on held-out samples."""
+        samples, n = Samples(states.groups, len(states)), len(states)
 
-        def refit(rows):
+        def by_class(rows):
             members = [rows[y_encoded[rows] == c] for c in range(n_classes)]
-            columns = [columns_of(states, m) for m in members]
-            sizes = np.array([len(m) for m in members])
-            edges = self._edges(states, columns, sizes, gpu)
-            return _count(states, columns, *edges, sizes).forest
+            return [self._columns(states, m) for m in members], np.array([len(m) for m in members])
 
-        shrinkage = choose_shrinkage(
-            states, y_encoded, n_classes, refit, _SHRINKAGES, seed, self._judged_folds
-        )
-        return refit(np.arange(len(states)))(shrinkage)
+        if n_classes == 1 or len(samples) < 2 * _INNER_FOLDS:
+            columns, sizes = by_class(np.arange(n))
+            edges = self._edges(states, columns, sizes, gpu)
+            return _count(states.layers, edges, columns, sizes).forest(np.inf)
+        n_folds = max(_INNER_FOLDS, min(n // _JUDGED_ROWS, len(samples)))
+        n_judged = min(self._judged_folds, -(-_JUDGED_ROWS * n_folds // n))
+        folds = list(islice(samples.folds(n_folds, seed), n_judged))
+        columns, sizes = by_class(folds[0][0])
+        edges = self._edges(states, columns, sizes, gpu)
+        rest = _count(states.layers, edges, columns, sizes)
+        held_out = [_count(states.layers, edges, *by_class(judged)) for _, judged in folds]
+        total = rest + held_out[0]
+        priors, tests = np.bincount(y_encoded, minlength=n_classes) / n, []
+        for own, (_, judged) in zip(held_out, folds, strict=True):
+            tests.append((total - own, states[judged], y_encoded[judged], priors))
+
+        def gains(shrinkages):
+            found = [_gains(*test, shrinkages) for test in tests]
+            return np.concatenate(found, axis=1)  # (n_shrinkages, n_judged)
+
+        rows = np.concatenate([judged for _, judged in folds])
+        return total.forest(_choose(gains, Samples(samples.of_rows[rows], len(rows))))
+
+
+def _choose(gains, judged):
+    """Return the largest shrinkage no worse than the best, of the grid and around its best."""
+    found = gains(_SHRINKAGES)
+    best = int(found.mean(axis=1).argmax())
+    finite = [s for s in _SHRINKAGES[max(best - 1, 0) : best + 2] if np.isfinite(s)]
+    between = tuple(np.sqrt(a * b) for a, b in pairwise(finite))
+    found = np.concatenate([found, gains(between)])
+    return largest_no_worse(_SHRINKAGES + between, found, judged)
 
 
 @dataclass
-class SufficientStatistics:
+class Counts:
     """Counts by class, from which the rates of a forest follow.
 
     Attributes
     ----------
-    children, parents : ndarray of shape (n_edges,), dtype int
-    sizes : ndarray of shape (n_classes,)
-    open : ndarray of shape (n_gates, n_classes)
-        Samples in which a gate is open.
-    both : ndarray of shape (n_edges, n_classes)
-        Samples in which both gates of an edge are.
     layers : tuple of GateLayer
-        Whose units have one distribution each; those with edges inside do not.
+    groups : list of EdgeGroup
+    sizes : ndarray of shape (n_classes,)
+    values : list of ndarray of shape (n_units, n_values, n_classes)
+        Samples in which the units of a layer have each value.
+    pairs : list of ndarray of shape (n_edges, n_values, n_values_of_parent, n_classes)
+        Samples in which child and parent have each pair of values, by group.
     """
 
-    children: np.ndarray
-    parents: np.ndarray
-    sizes: np.ndarray
-    open: np.ndarray
-    both: np.ndarray
     layers: tuple
+    groups: list
+    sizes: np.ndarray
+    values: list
+    pairs: list
 
-    def forest(self, shrinkage=0.0):
-        """Return the density, with the rates of the classes shrunk by ``shrinkage`` samples."""
-        nodes = np.log(self._of_gates(shrinkage))
-        if not len(self.children):
-            self._join_units(nodes, shrinkage)
-        joint = np.log(self._of_cells(shrinkage))
-        edges = joint - nodes[:, None, self.children] - nodes[None, :, self.parents]
-        return Forest(self.children, self.parents, nodes, edges)
+    def __add__(self, other):
+        values = [a + b for a, b in zip(self.values, other.values, strict=True)]
+        pairs = [a + b for a, b in zip(self.pairs, other.pairs, strict=True)]
+        return replace(self, sizes=self.sizes + other.sizes, values=values, pairs=pairs)
 
-    @cached_property
-    def _of_gates(self):
-        return _Rates(np.array([self.sizes - self.open, self.open]), 0.5, self.sizes)
+    def __sub__(self, other):
+        values = [a - b for a, b in zip(self.values, other.values, strict=True)]
+        pairs = [a - b for a, b in zip(self.pairs, other.pairs, strict=True)]
+        return replace(self, sizes=self.sizes - other.sizes, values=values, pairs=pairs)
 
-    @cached_property
-    def _of_cells(self):
-        child, parent = self.open[self.children], self.open[self.parents]
-        cells = np.array(
-            [[self.sizes - child - parent + self.both, parent - self.both],
-             [child - self.both, self.both]]
-        )  # fmt: skip
-        return _Rates(cells, 0.25, self.sizes)
+    def forest(self, shrinkage):
+        """Return the density, with the shares of the classes shrunk by ``shrinkage`` samples."""
+        rates, joint = self._rates
+        nodes = [np.log(self._shrunk(*r, shrinkage)) for r in zip(self.values, rates, strict=True)]
+        tables = [np.log(self._shrunk(*r, shrinkage)) for r in zip(self.pairs, joint, strict=True)]
+        return Forest(self.layers, self.groups, nodes, self._conditional(tables, nodes))
 
-    def _join_units(self, nodes, shrinkage):
-        """Give each unit one distribution of its values, whose logarithm is linear in its gates."""
-        first = 0
-        for layer in self.layers:
-            own = slice(first, first + layer.n_gates)
-            first += layer.n_gates
-            if layer.unit_size == 1:
-                continue
-            counts = self.open[own].reshape(-1, layer.unit_size, len(self.sizes))
-            if not layer.one_hot:  # gates open in order: value v is v of them
-                n_samples = np.broadcast_to(self.sizes, counts[:, :1].shape)
-                counts = -np.diff(counts, axis=1, prepend=n_samples, append=0)
-            values = np.log(_Rates(counts, 1 / counts.shape[1], self.sizes)(shrinkage))
-            closed = np.zeros((len(counts), layer.unit_size, len(self.sizes)))
-            if layer.one_hot:
-                slopes = values
-            else:
-                closed[:, 0] = values[:, 0]
-                slopes = np.diff(values, axis=1)
-            nodes[:, own] = np.stack([closed, closed + slopes]).reshape(2, layer.n_gates, -1)
+    def ratios(self, shrinkages):
+        """Return a `Forest` of log p(class) / p(all samples), single precision.
 
-
-class _Rates:
-    """Smoothed shares of (..., n_classes) counts, as a function of the shrinkage."""
-
-    def __init__(self, counts, smoothing, sizes):
-        self._counts, self._sizes = counts, sizes
-        self._pooled = (counts.sum(axis=-1, keepdims=True) + smoothing) / (sizes.sum() + 1)
-
-    def __call__(self, shrinkage):
-        if np.isinf(shrinkage):
-            return np.broadcast_to(self._pooled, self._counts.shape)
-        if len(self._sizes) == 1:
-            return self._pooled
-        return (self._counts + shrinkage * self._pooled) / (self._sizes + shrinkage)
-
-
-def _count(states, columns, children, parents, sizes):
-    """Return the `SufficientStatistics` of gates and edges, from the columns of each class."""
-    open_, both = [c.open for c in columns], [c.both(children, parents) for c in columns]
-    totals = np.stack(open_, axis=1), np.stack(both, axis=1)
-    return SufficientStatistics(children, parents, sizes, *totals, states.layers)
-
-
-@dataclass
-class Forest:
-    """A density, by class, of gates that depend on one other at most.
-
-    Attributes
-    ----------
-    children, parents : ndarray of shape (n_edges,), dtype int
-        Gates that the edges join, each a child once at most.
-    nodes : ndarray of shape (2, n_gates, n_classes)
-        log p of a closed and of an open gate.
-    edges : ndarray of shape (2, 2, n_edges, n_classes)
-        log p(child, parent) / p(child) p(parent).
-    """
-
-    children: np.ndarray
-    parents: np.ndarray
-    nodes: np.ndarray
-    edges: np.ndarray
-
-    def log_likelihoods(self, states, bounds):
-        """Return log p of the layers of each range, (n_ranges, n_samples, n_classes), nats.
-
-        The gates inside a range count, and the edges between two of them.
+        Its last axis has the classes for each shrinkage, none of which is infinite.
         """
-        groups = self._edge_groups(states)
-        sums = self._sparse_sums if has_sparse(states) else self._dense_sums
-        return self._summed(*sums(states, groups), groups, bounds)
+        rates, joint = self._rates
+        nodes = [self._log_ratios(*r, shrinkages) for r in zip(self.values, rates, strict=True)]
+        tables = [self._log_ratios(*r, shrinkages) for r in zip(self.pairs, joint, strict=True)]
+        return Forest(self.layers, self.groups, nodes, self._conditional(tables, nodes))
 
-    def _dense_sums(self, states, groups):
-        """Return the sums of nodes by layer, (n_samples, n_layers, n_classes), and of edges."""
-        n_layers, n_classes = len(states.layers), self.nodes.shape[-1]
-        ends = np.cumsum([0, *states.n_gates])
-        node_sums = np.empty((len(states), n_layers, n_classes))
-        edge_sums = np.empty((len(states), len(groups), n_classes))
-        slopes, (none, parent), (child, both) = self.nodes[1] - self.nodes[0], *self.edges
-        for rows, gates in _blocks(states):
-            for layer in range(n_layers):
-                own = slice(ends[layer], ends[layer + 1])
-                node_sums[rows, layer] = gates[:, own] @ slopes[own] + self.nodes[0, own].sum(
-                    axis=0
-                )
-            for place, (*_, edges) in enumerate(groups):
-                a, b = gates[:, self.children[edges]], gates[:, self.parents[edges]]
-                edge_sums[rows, place] = (
-                    none[edges].sum(axis=0)
-                    + a @ (child - none)[edges]
-                    + b @ (parent - none)[edges]
-                    + (a * b) @ (both - child - parent + none)[edges]
-                )
-        return node_sums, edge_sums
+    @cached_property
+    def _rates(self):
+        """Smoothed shares of all samples: of the values of units, and of pairs of values."""
+        rates = [value_rates(values.sum(axis=-1)) for values in self.values]
+        joint = []
+        for group, pairs in zip(self.groups, self.pairs, strict=True):
+            child, parent = _rates_of_ends(rates, group)
+            joint.append(conditional_rates(pairs.sum(axis=-1), child) * parent[:, None])
+        return rates, joint
 
-    def _sparse_sums(self, states, groups):
-        """Return the sums of `_dense_sums` from the gates that are open."""
-        n_classes, ends = self.nodes.shape[-1], np.cumsum([0, *states.n_gates])
-        slopes, (none, parent), (child, both) = self.nodes[1] - self.nodes[0], *self.edges
-        node_sums = np.empty((len(states), len(states.layers), n_classes))
-        for layer, gates in enumerate(states.packed):
-            own = slice(ends[layer], ends[layer + 1])
-            node_sums[:, layer] = sum_open(gates, slopes[own]) + self.nodes[0, own].sum(axis=0)
-        edge_sums = np.empty((len(states), len(groups), n_classes))
-        if not groups:
-            return node_sums, edge_sums
-        gates, partners = open_gates(states), np.full(ends[-1], -1)
-        partners[self.children] = self.parents
-        pairs = with_open_partners(gates, partners)
-        for place, (*_, edges) in enumerate(groups):
-            of_one, of_both = np.zeros((2, ends[-1], n_classes))
-            of_one[self.children[edges]] = (child - none)[edges]
-            np.add.at(of_one, self.parents[edges], (parent - none)[edges])
-            of_both[self.children[edges]] = (both - child - parent + none)[edges]
-            edge_sums[:, place] = none[edges].sum(axis=0) + gates @ of_one + pairs @ of_both
-        return node_sums, edge_sums
+    def _conditional(self, tables, nodes):
+        """Return log p(child | parent) / p(child) from the logarithms of joint shares."""
+        found = []
+        for group, table in zip(self.groups, tables, strict=True):
+            child, parent = _rates_of_ends(nodes, group)
+            found.append(table - child[:, :, None] - parent[:, None])
+        return found
 
-    def _edge_groups(self, states):
-        """Return ``(first layer, last layer, edges)`` for each pair of layers that edges join."""
-        layer_of = np.repeat(np.arange(len(states.layers)), states.n_gates)
-        layers = np.sort([layer_of[self.children], layer_of[self.parents]], axis=0)
-        pairs, group = np.unique(layers, axis=1, return_inverse=True)
-        return [(*pair, np.flatnonzero(group == i)) for i, pair in enumerate(pairs.T)]
+    def _shrunk(self, counts, rates, shrinkage):
+        if np.isinf(shrinkage):
+            return np.broadcast_to(rates[..., None], counts.shape)
+        return (counts + shrinkage * rates[..., None]) / (self.sizes + shrinkage)
 
-    @staticmethod
-    def _summed(node_sums, edge_sums, groups, bounds):
-        starts, stops = np.asarray(bounds).T[:, :, None]  # each (n_ranges, 1)
-        layers = np.arange(node_sums.shape[1])
-        inside = (starts <= layers) & (layers < stops)
-        total = np.einsum("nlc,sl->snc", node_sums, inside.astype(float))
-        if groups:
-            first, last = np.array([group[:2] for group in groups]).T
-            inside = (starts <= first) & (last < stops)
-            total += np.einsum("nec,se->snc", edge_sums, inside.astype(float))
-        return total
+    def _log_ratios(self, counts, rates, shrinkages):
+        relative = np.divide(counts, rates[..., None], dtype=np.float32)
+        ratios = np.tile(relative, len(shrinkages))  # one operation each over all shrinkages
+        ratios += np.repeat(np.float32(shrinkages), len(self.sizes))
+        ratios *= np.float32(1 / np.add.outer(shrinkages, self.sizes).ravel())
+        return np.log(ratios, out=ratios)
 
 
-def _blocks(states):
-    """Yield rows and all their gates as numbers, side by side, a block of rows at a time."""
-    step = max(1, _BLOCK_BYTES // (8 * states.shape[1]))
-    for start in range(0, len(states), step):
-        rows = slice(start, min(start + step, len(states)))
-        yield rows, states[rows].__array__(np.float64)
+def _rates_of_ends(of_units, group):
+    """Return what units have, by layer, of the children and of the parents of some edges."""
+    child, parent = group.layers
+    return of_units[child][group.children], of_units[parent][group.parents]
+
+
+def _count(layers, edges, columns, sizes):
+    """Return the `Counts` of units and edges, from the columns of each class."""
+    groups = edge_groups(layers, *edges)
+    by_class = list(zip(columns, sizes.tolist(), strict=True))
+    starts = np.cumsum([0, *(layer.n_gates for layer in layers)])
+    gates = [
+        start + np.arange(layer.n_gates).reshape(-1, layer.unit_size)  # (n_units, unit_size)
+        for start, layer in zip(starts, layers, strict=False)
+    ]
+
+    def values(own, layer):
+        return [value_counts(c.open[own], n, layer) for c, n in by_class]
+
+    def pairs(group):
+        ends, kinds = _rates_of_ends(gates, group), [layers[index] for index in group.layers]
+        return [_pair_counts(c, n, *ends, kinds) for c, n in by_class]
+
+    of_units = [np.stack(values(*own), axis=-1) for own in zip(gates, layers, strict=True)]
+    return Counts(layers, groups, sizes, of_units, [np.stack(pairs(g), axis=-1) for g in groups])
+
+
+def _pair_counts(columns, n, child, parent, layers):
+    """Return the counts of pairs of values, from the gates of children and parents."""
+    pairs = np.broadcast_arrays(child[:, :, None], parent[:, None])
+    both = columns.both(*(gates.ravel() for gates in pairs)).reshape(pairs[0].shape)
+    return pair_counts(both, columns.open[child], columns.open[parent], n, layers)
+
+
+def _gains(counts, states, y_encoded, priors, shrinkages):
+    """Return the information about labels of held-out samples, (n_shrinkages, n_samples)."""
+    n_numbers = sum(values.size for values in (*counts.values, *counts.pairs))
+    finite = [s for s in shrinkages if np.isfinite(s)]
+    gains = np.zeros((len(shrinkages), len(states)))  # none with an infinite shrinkage
+    for chunk in slices(0, len(finite), max(1, _JUDGED_BYTES // (4 * n_numbers))):
+        forest = counts.ratios(finite[chunk])
+        logs = forest.log_likelihoods(states, [(0, len(states.layers))])[0].astype(float)
+        logs = logs.reshape(len(states), -1, len(priors)).swapaxes(0, 1)
+        gains[chunk] = pointwise_information(logs, y_encoded, priors)
+    return gains

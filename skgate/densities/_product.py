@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ._columns import OpenCounts
 from ._forest import ForestDensity
 
 
@@ -33,6 +34,8 @@ class Product(ForestDensity):
     >>> round(GatingEntropy(density=Product(), random_state=0).fit(gates).entropy_, 1)
     8.0
     """
+
+    _columns = OpenCounts
 
     def _edges(self, states, columns, sizes, gpu):
         return np.zeros((2, 0), np.int64)

@@ -12,11 +12,13 @@ where gates are alike, it is strong, and draws each gate to the rate of all.
 """
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import digamma, expit, gammaln
 
 #: Of a and b; counts and sums of ``gammaln`` remain exact enough within it.
 _LOG_BOUND = 20.0
+#: Pairs of units that the prior of conditional rates is fitted to.
+_MAX_PAIRS = 1024
 
 
 def beta_prior(n_open, n):
@@ -43,7 +45,7 @@ def beta_prior(n_open, n):
     n_open = np.asarray(n_open)
     n = np.broadcast_to(n, n_open.shape)
     # (counts that differ, number of gates with each), of open, of closed, of both
-    histograms = [np.unique(c, return_counts=True) for c in (n_open, n - n_open, n)]
+    histograms = [_histogram(c) for c in (n_open, n - n_open, n)]
 
     def cost(logs):
         a, b = np.exp(logs)
@@ -56,8 +58,74 @@ def beta_prior(n_open, n):
         slopes = np.array([a, b]) * (slopes[:2] + slopes[2]) + 1 - 2 * expit(logs)
         return -value, -slopes
 
-    options = {"ftol": 1e-13, "gtol": 1e-6}
+    options = {"ftol": 1e-12, "gtol": 1e-5}
     bounds = [(-_LOG_BOUND, _LOG_BOUND)] * 2
     found = minimize(cost, np.zeros(2), jac=True, bounds=bounds, method="L-BFGS-B", options=options)
     a, b = np.exp(found.x)
     return float(a), float(b)
+
+
+def _histogram(counts):
+    """Return the counts that differ, and how many there are of each."""
+    if counts.size < 2 or counts.max() > counts.size:
+        return np.unique(counts, return_counts=True)
+    weights = np.bincount(counts.ravel())
+    found = np.flatnonzero(weights)
+    return found, weights[found]
+
+
+def value_rates(counts):
+    """Return smoothed shares of the values of units, (n_units, n_values), from counts.
+
+    Values come one after the other (stick breaking): the share of a value among those that are
+    left has a `beta_prior` that all units have in common.
+    """
+    left = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    shares = np.ones(counts.shape)
+    rest = np.ones(len(counts))
+    for value in range(counts.shape[1] - 1):
+        a, b = beta_prior(counts[:, value], left[:, value])
+        share = (counts[:, value] + a) / (left[:, value] + a + b)
+        shares[:, value] = rest * share
+        rest = rest * (left[:, value] - counts[:, value] + b) / (left[:, value] + a + b)
+    shares[:, -1] = rest
+    return shares
+
+
+def conditional_rates(counts, rates):
+    r"""Return smoothed shares of the values of units, given the value of another one.
+
+    With :math:`c_{vw}` the samples in which a unit has the value :math:`v` and the other one
+    :math:`w`, and :math:`p_v` the unit's own rates,
+
+    .. math::
+
+        p_{v|w} = \frac{c_{vw} + \kappa p_v}{c_w + \kappa},
+
+    with the :math:`\kappa` that maximises the likelihood of the counts of all pairs, times
+    :math:`\kappa / (1 + \kappa)^2`, as in `beta_prior`.
+
+    Parameters
+    ----------
+    counts : ndarray of int of shape (n_pairs, n_values, n_values_of_other)
+    rates : ndarray of shape (n_pairs, n_values)
+
+    Returns
+    -------
+    rates : ndarray of shape (n_pairs, n_values, n_values_of_other)
+        They sum to 1 over the second axis.
+    """
+    rates, given = rates[:, :, None], counts.sum(axis=1, keepdims=True)
+    judged = slice(None, None, -(-len(counts) // _MAX_PAIRS) or 1)
+
+    def cost(log):
+        kappa = np.exp(log)
+        base = kappa * rates[judged]
+        value = np.sum(gammaln(counts[judged] + base) - gammaln(base))
+        value -= np.sum(gammaln(given[judged] + kappa) - gammaln(kappa))
+        return np.logaddexp(0, log) + np.logaddexp(0, -log) - value
+
+    bounds = -_LOG_BOUND, _LOG_BOUND
+    options = {"xatol": 0.01}
+    kappa = np.exp(minimize_scalar(cost, bounds=bounds, method="bounded", options=options).x)
+    return (counts + kappa * rates) / (given + kappa)

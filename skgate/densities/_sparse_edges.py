@@ -20,18 +20,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.special import entr
 
+from ._information import chance_information
+
 _ALPHA = np.sqrt(4 * np.log(2))
 #: Pairs and products of gates that are in memory at a time.
 _BLOCK_PAIRS = 1 << 19
-
-
-def least_information(n_gates, n):
-    """Return the information of pairs, in nats, below which an edge may be chance.
-
-    Of n samples of independent gates, the ``d (d - 1) / 2`` pairs have an empirical information of
-    up to about ``log(d (d - 1) / 2) / n`` each.
-    """
-    return np.log(n_gates * (n_gates - 1) / 2) / n
 
 
 def sparse_edges(columns, sizes):
@@ -39,7 +32,7 @@ def sparse_edges(columns, sizes):
     n_gates, n = len(columns[0].open), sizes.sum()
     if n_gates == 1:
         return np.zeros((2, 0), np.int64)
-    least = least_information(n_gates, n)
+    least = chance_information(n_gates) / n
     bounds = _bounds([c.open for c in columns], sizes)
     order = np.argsort(-bounds, kind="stable")
     classes = [_Counts(c, size, order) for c, size in zip(columns, sizes, strict=True) if size]

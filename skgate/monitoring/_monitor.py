@@ -230,15 +230,15 @@ class ComplexityMonitor(Callback):
         if measure.model is not None:  # an extractor, of which only the settings count
             model = type(measure.model)(**measure.model.get_params(deep=False) | {"module": model})
         others = {k: v for k, v in measure.get_params(deep=False).items() if k != "model"}
+        if name in self._densities_:
+            others["density"] = PerLayer(self._densities_[name])
         measure = type(measure)(model, **copy.deepcopy(others))
         if "random_state" in measure.get_params() and measure.random_state is None:
             measure.set_params(random_state=0)
-        if name in self._densities_:
-            measure.set_params(density=PerLayer(self._densities_[name]))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SaturationWarning)
             measure.fit(self.X, self.y)
-        if isinstance(getattr(measure, "density_", None), PerLayer):
+        if "density" in others and isinstance(measure.density_, PerLayer):
             self._densities_[name] = measure.density_.densities
         return measure, caught
 

@@ -6,10 +6,12 @@
 from ._checks import as_states, check_states
 from ._folder import GrowingFolder
 from ._gating_states import GateLayer, GatingStates, states_header
+from ._layers_in_turn import LayersInTurn
 from ._storage import (
     count_open,
     is_sparse,
     n_packed_bytes,
+    n_stored_bytes,
     packed_blocks,
     smallest,
     sum_open,
@@ -21,11 +23,13 @@ __all__ = [
     "GateLayer",
     "GatingStates",
     "GrowingFolder",
+    "LayersInTurn",
     "as_states",
     "check_states",
     "count_open",
     "is_sparse",
     "n_packed_bytes",
+    "n_stored_bytes",
     "packed_blocks",
     "smallest",
     "states_header",

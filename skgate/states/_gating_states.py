@@ -8,7 +8,6 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from fnmatch import fnmatchcase
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..utils.arrays import numbers, on_device, pack_rows, plain_tensor, require_
 from . import _storage
 from ._archive import map_members, read_members, write_members
 from ._folder import map_folder
+from ._layered import Layered
 
 _FORMAT = "skgate-states-1"
 
@@ -91,7 +91,7 @@ class GateLayer:
         return -(-self.n_gates // 8)
 
 
-class GatingStates:
+class GatingStates(Layered):
     """Bit-packed gating states of named layers, one row per sample or per position of one.
 
     Built by :meth:`from_arrays`, by :class:`~skgate.GateExtractor` or by :meth:`load`.
@@ -211,30 +211,6 @@ class GatingStates:
         return cls(packed, layers, groups)
 
     @property
-    def n_samples(self):
-        return len(self) if self.groups is None else len(np.unique(self.groups))
-
-    @property
-    def layer_names(self):
-        return tuple(layer.name for layer in self.layers)
-
-    @property
-    def n_gates(self):
-        return tuple(layer.n_gates for layer in self.layers)
-
-    @property
-    def kinds(self):
-        return tuple(layer.kind for layer in self.layers)
-
-    @property
-    def shape(self):
-        return len(self), sum(self.n_gates)
-
-    @property
-    def ndim(self):
-        return 2
-
-    @property
     def nbytes(self):
         """Bytes that the stored states take."""
         return sum(_storage.n_stored_bytes(gates) for gates in self.packed)
@@ -288,11 +264,6 @@ class GatingStates:
 
     __hash__ = None
 
-    def __repr__(self):
-        layers = dict(zip(self.layer_names, self.n_gates, strict=True))
-        n_rows = "" if self.groups is None else f"n_rows={len(self)}, "
-        return f"GatingStates({n_rows}n_samples={self.n_samples}, layers={layers})"
-
     def select(self, layers):
         """Return the states of selected layers.
 
@@ -311,22 +282,9 @@ class GatingStates:
         KeyError
             If a name is unknown; the error lists the known names.
         """
-        if isinstance(layers, slice):
-            indices = range(len(self.layers))[layers]
-        else:
-            wanted = [layers] if isinstance(layers, str | int | np.integer) else layers
-            indices = [index for layer in wanted for index in self._indices(layer)]
+        indices = self._chosen(layers)
         packed, layers = [self.packed[i] for i in indices], [self.layers[i] for i in indices]
         return GatingStates(packed, layers, self.groups)
-
-    def _indices(self, layer):
-        if not isinstance(layer, str):
-            return [int(layer)]
-        names = self.layer_names
-        found = [i for i, name in enumerate(names) if name == layer or fnmatchcase(name, layer)]
-        if not found:
-            raise KeyError(f"There is no layer {layer!r}; the layers are {list(names)}.")
-        return found
 
     def iter_unpacked(self, index):
         """Yield ``(rows, gates)`` of one layer, one block of rows at a time.
