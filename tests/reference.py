@@ -336,15 +336,14 @@ def solve(matrix, vector):
     return x
 
 
-def ridge_predictions(queries, gates, ridge, y=None, labels=None, label_ridge=math.inf):
+def ridge_predictions(queries, gates, rates, ridge, y=None, labels=None, label_ridge=math.inf):
     """Predictions less rates, one explicit ridge regression per gate on all before it.
 
-    ``y`` are the labels of ``gates``, coded 0, 1, ...; ``labels`` those of the queries. Columns of
-    labels precede the gates.
+    ``rates`` are what gates are centred at, ``y`` the labels of ``gates``, coded 0, 1, ...;
+    ``labels`` those of the queries. Columns of labels precede the gates.
     """
     n, d = len(gates), len(gates[0])
-    rates = [(sum(int(row[i]) for row in gates) + 0.5) / (n + 1) for i in range(d)]
-    scale = sum(a * (1 - a) for a in rates) / d
+    scale = sum((int(g) - a) ** 2 for row in gates for g, a in zip(row, rates, strict=True)) / n / d
     classes = sorted(set(y)) if y is not None and math.isfinite(label_ridge) else []
     priors = [sum(other == c for other in y) / n for c in classes] if classes else []
 

@@ -9,8 +9,6 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.optimize import minimize
-from scipy.special import logit
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
@@ -24,7 +22,7 @@ from skgate import (
     gating_mi,
     total_correlation,
 )
-from skgate.densities import ChowLiu, Kernel, Product, _autoregressive, _cross_fitting, _forest
+from skgate.densities import ChowLiu, Kernel, Product, _forest
 from skgate.densities._chow_liu import forest_edges
 from skgate.densities._columns import columns_of
 from skgate.densities._information import (
@@ -229,69 +227,6 @@ def test_forests_are_as_informative_as_those_of_kruskal(n, d, n_classes, seed):
         return sum(p * reference.mutual_information(g, *e) for e in edges for g, p in classes)
 
     assert_allclose(information(found), information(expected), rtol=1e-9)
-
-
-@pytest.mark.parametrize("label_ridge", [None, 0.1])
-def test_autoregression_agrees_with_double_loops(rng, monkeypatch, label_ridge):
-    monkeypatch.setattr(_autoregressive, "_RIDGES", (0.3,))
-    monkeypatch.setattr(_autoregressive, "_LABEL_RIDGES", (label_ridge,))
-    latent, y = rng.normal(size=(80, 2)), rng.integers(0, 3, 80)
-    gates = latent @ rng.normal(size=(2, 9)) + rng.normal(size=(80, 9)) + 0.4 * y[:, None] > 0.5
-    new, labels = rng.random((15, 9)) < 0.5, rng.integers(0, 3, 15)
-    layers, queries = ({"a": g[:, :4], "b": g[:, 4:]} for g in (gates, new))
-    if label_ridge is None:
-        fitted = gating_entropy(layers, density="autoregressive").density
-        options, labels = {}, np.zeros(15, int)
-    else:
-        fitted = gating_mi(layers, y, density="autoregressive").density
-        options = {"y": y.tolist(), "labels": labels.tolist(), "label_ridge": label_ridge}
-    logs = fitted.log_likelihoods(GatingStates.from_arrays(queries))
-    logs = logs[:, np.arange(15), labels] / np.log(2)
-    for position, model, columns in [
-        (0, fitted._models[0], slice(0, 4)),
-        (1, fitted._models[1], slice(4, 9)),
-        (fitted._ranges.joint, fitted._models[2], slice(0, 9)),
-    ]:
-        found = reference.ridge_predictions(new[:, columns], gates[:, columns], 0.3, **options)
-        expected = [
-            reference.logistic_log_likelihood(row, own, model.intercepts, model.slopes)
-            for row, own in zip(new[:, columns], found, strict=True)
-        ]
-        assert_allclose(logs[position], expected, rtol=1e-9)
-
-
-def test_curves_are_fitted_to_predictions_of_unseen_samples_of_their_class(rng, monkeypatch):
-    monkeypatch.setattr(_autoregressive, "_RIDGES", (0.3,))
-    seen, original = [], _autoregressive._calibrate
-    monkeypatch.setattr(
-        _autoregressive, "_calibrate", lambda *args: seen.append(args) or original(*args)
-    )
-    gates, y = rng.random((50, 6)) < 0.4, rng.integers(0, 3, 50)
-    gates[:, 2:4] ^= y[:, None] == 1
-    _autoregressive.fit_autoregression(GatingStates.from_arrays(gates), y, 3, 0.1)
-    expected = []
-    for test in np.split(np.arange(50), 5):
-        train = np.setdiff1d(np.arange(50), test)
-        labels = {"y": y[train].tolist(), "labels": y[test].tolist(), "label_ridge": 0.1}
-        expected += reference.ridge_predictions(gates[test], gates[train], 0.3, **labels)
-    assert_allclose(seen[0][1], expected, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("rate", [0.5, 0.1, 0.004])
-def test_curves_are_at_the_posterior_mode(rng, rate):
-    contrasts = rng.normal(size=(500, 4)) * [0.05, 0.2, 0.5, 1.0]
-    gates = (rng.random((500, 4)) < 1 / (1 + np.exp(-logit(rate) - 3 * contrasts))).astype(float)
-    prior = logit((gates.sum(axis=0) + 0.5) / 501)
-    intercepts, slopes = _autoregressive._calibrate(gates, contrasts, prior, 4.0)
-    for i in range(4):
-
-        def loss(x, i=i):
-            z = x[0] + x[1] * contrasts[:, i]
-            likelihood = np.sum(np.logaddexp(0, np.where(gates[:, i] > 0, -z, z)))
-            return likelihood + 0.5 * ((x[0] - prior[i]) ** 2 + 0.1 * (x[1] - 4.0) ** 2)
-
-        best = minimize(loss, [prior[i], 4.0], tol=1e-12)
-        assert loss([intercepts[i], slopes[i]]) <= best.fun + 1e-6
 
 
 # Known distributions ------------------------------------------------------------------------------
@@ -1114,13 +1049,3 @@ def test_classes_that_share_a_density_are_not_told_apart_at_all(density):
     shuffled = np.random.default_rng(5).permutation(y)
     result = gating_mi(copies[:, :20], shuffled, density=density, random_state=0)
     assert result.mi_xy == 0 or abs(result.mi_xy) > 1e-9  # never a rounding error with an error
-
-
-def test_an_autoregression_beyond_memory_is_refused_before_it_starts(monkeypatch):
-    started = []
-    monkeypatch.setattr(_cross_fitting, "physical_memory", lambda: 3 * 8 * 20**2)
-    monkeypatch.setattr(_autoregressive, "fit_autoregression", lambda *args: started.append(args))
-    gates = {"a": np.eye(10), "b": np.eye(10)}
-    with pytest.raises(ValueError, match=r"10 rows of 20 gates.*'auto'.*select"):
-        gating_entropy(gates, density="autoregressive")
-    assert not started

@@ -27,9 +27,9 @@ from skgate.densities import (
     ChowLiu,
     Kernel,
     Product,
-    _autoregressive,
     _cross_fitting,
     _jackknife,
+    _linear_autoregression,
 )
 from skgate.pairwise import Engine, block_masses
 from skgate.utils.samples import Samples
@@ -160,22 +160,29 @@ def test_regressions_predict_no_sample_that_was_fitted(rng, monkeypatch):
     order = np.argsort(groups, kind="stable")  # so that neighbours show if folds are not at random
     gates, groups = gates[order], groups[order]
     states = GatingStates.from_arrays(with_numbers(gates, groups), groups=groups)
-    original, predict = _autoregressive._regress, _autoregressive.Regression.centred_predictions
-    shares, spans = [], []
+    regression = _linear_autoregression.Regression
+    original, predict = _linear_autoregression.Moments.regression, regression.centred_predictions
+    begin, shares, spans = _linear_autoregression.Moments.__init__, [], []
 
-    def regress(gates, *args):
-        regression = original(gates, *args)
-        regression.samples = numbers_in(gates)
-        return regression
+    def moments(self, columns, *args):
+        begin(self, columns, *args)
+        self.samples = numbers_in(columns.gates)
 
-    def predictions(regression, gates):
-        assert not regression.samples & numbers_in(gates)
-        shares.append(len(numbers_in(gates)) / len(regression.samples))
-        spans.append(np.ptp(list(numbers_in(gates))))
-        return predict(regression, gates)
+    def fitted(self, *args):
+        found = original(self, *args)
+        found.samples = self.samples
+        return found
 
-    monkeypatch.setattr(_autoregressive, "_regress", regress)
-    monkeypatch.setattr(_autoregressive.Regression, "centred_predictions", predictions)
+    def predictions(regression, columns):
+        seen = numbers_in(columns.gates)
+        assert not regression.samples & seen
+        shares.append(len(seen) / len(regression.samples))
+        spans.append(np.ptp(list(seen)))
+        return predict(regression, columns)
+
+    monkeypatch.setattr(_linear_autoregression.Moments, "__init__", moments)
+    monkeypatch.setattr(_linear_autoregression.Moments, "regression", fitted)
+    monkeypatch.setattr(regression, "centred_predictions", predictions)
     for y in (None, groups % 2):
         options = {"density": "autoregressive", "cv": 4, "random_state": 0}
         gating_entropy(states, **options) if y is None else gating_mi(states, y, **options)
