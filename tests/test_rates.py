@@ -8,6 +8,7 @@ from skgate.densities._rates import (
     beta_prior,
     conditional_rates,
     conditional_strength,
+    value_priors,
     value_rates,
 )
 
@@ -93,7 +94,8 @@ def test_no_other_strength_explains_the_counts_of_pairs_better(noise):
 def test_rates_given_another_unit_are_shares_drawn_to_its_own():
     counts = np.random.default_rng(0).integers(0, 9, (5, 3, 2))
     own = np.full((5, 3), 1 / 3)
-    kappa, found = conditional_strength(counts, own), conditional_rates(counts, own)
+    kappa = conditional_strength(counts, own)
+    found = conditional_rates(counts, own, kappa)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     table = counts[2]
     for v in range(3):
@@ -104,7 +106,7 @@ def test_rates_given_another_unit_are_shares_drawn_to_its_own():
 
 def test_values_of_units_are_broken_off_one_after_the_other():
     counts = np.random.default_rng(0).multinomial(50, [0.2, 0.5, 0.3], 40)
-    found = value_rates(counts)
+    found = value_rates(counts, value_priors(counts))
     np.testing.assert_allclose(found.sum(axis=1), 1)
     a, b = beta_prior(counts[:, 0], 50)
     first = (counts[:, 0] + a) / (50 + a + b)

@@ -11,6 +11,8 @@ gates are constant, :math:`a` or :math:`b` is small, so that constant gates cost
 where gates are alike, it is strong, and draws each gate to the rate of all.
 """
 
+from itertools import starmap
+
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import digamma, expit, gammaln
@@ -74,22 +76,29 @@ def _histogram(counts):
     return found, weights[found]
 
 
-def value_rates(counts):
-    """Return smoothed shares of the values of units, (n_units, n_values), from counts.
+def value_priors(counts):
+    """Return the priors of the values of units but the last, from counts (n_units, n_values).
 
     Values come one after the other (stick breaking): the share of a value among those that are
     left has a `beta_prior` that all units have in common.
     """
-    left = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
-    shares = np.ones(counts.shape)
-    rest = np.ones(len(counts))
-    for value in range(counts.shape[1] - 1):
-        a, b = beta_prior(counts[:, value], left[:, value])
-        share = (counts[:, value] + a) / (left[:, value] + a + b)
-        shares[:, value] = rest * share
-        rest = rest * (left[:, value] - counts[:, value] + b) / (left[:, value] + a + b)
+    return list(starmap(beta_prior, _sticks(counts)))
+
+
+def value_rates(counts, priors):
+    """Return smoothed shares of the values of units, (n_units, n_values)."""
+    shares, rest = np.empty(counts.shape), np.ones(len(counts))
+    for value, ((own, left), (a, b)) in enumerate(zip(_sticks(counts), priors, strict=True)):
+        shares[:, value] = rest * (own + a) / (left + a + b)
+        rest = rest * (left - own + b) / (left + a + b)
     shares[:, -1] = rest
     return shares
+
+
+def _sticks(counts):
+    """Yield how often each value but the last occurs, and it or a later one."""
+    left = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return zip(counts.T[:-1], left.T[:-1], strict=True)
 
 
 def conditional_strength(counts, rates):
@@ -128,7 +137,6 @@ def conditional_strength(counts, rates):
     return np.exp(minimize_scalar(cost, bounds=bounds, method="bounded", options=options).x)
 
 
-def conditional_rates(counts, rates):
+def conditional_rates(counts, rates, kappa):
     """Return the rates given the other unit; they sum to 1 over the second axis of ``counts``."""
-    kappa = conditional_strength(counts, rates)
     return (counts + kappa * rates[:, :, None]) / (counts.sum(axis=1, keepdims=True) + kappa)
