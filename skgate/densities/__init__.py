@@ -27,7 +27,8 @@ estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
     _kernel  _independent_kernel  _jackknife  _saturation
     _cross_fitting                FittedDensity
     _forest --> _product  _chow_liu;  _autoregressive;  _foreign
-    _grids  _windows  _causal_regression --> _convolutional
+    _grids  _windows  _projections  _places  _causal_regression  _layer_scores --> _link_fits
+    _link_fits  _link_costs --> _convolutional
     _per_layer --> _auto          a density for each layer, and the choice of them
 """
 
