@@ -63,8 +63,9 @@ def losses(gates, logits, free):
 def fit_curves(predictions, gates, offsets, free, start=None):
     """Return intercepts, slopes of the offsets and of the predictions, and losses of channels.
 
-    All are tensors of shape (n_places, n_channels); Newton's method. A channel that the rates alone
-    predict better than the curve has these.
+    All are tensors of shape (n_places, n_channels); Newton's method. The loss of a curve allows
+    for its being fitted to the same places (Akaike's criterion); a channel that the rates alone
+    predict better has these.
     """
     import torch
 
@@ -86,7 +87,7 @@ def fit_curves(predictions, gates, offsets, free, start=None):
         found += np.clip(step, -3, 3)
         if np.abs(step).max() < 1e-2:
             break
-    curves = losses(gates, _curve(found, offsets, predictions), free)
+    curves = losses(gates, _curve(found, offsets, predictions), free) + len(_MEANS) / len(gates)
     rates = losses(gates, offsets, free)
     worse = ~(curves < rates)
     found[:, worse] = np.array([[0.0], [1.0], [0.0]])

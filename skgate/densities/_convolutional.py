@@ -34,9 +34,12 @@ class Convolutional(FittedDensity):
             = a_c + \gamma_c \operatorname{logit} \rho_{cij} + w_c \cdot x.
 
     All positions share the weights, so that up to 200,000 of them suffice for a fit, at any number
-    and size of images. The window, and whether least squares are refined by the log-loss, are
-    chosen on a fifth of the samples, with independent gates as the last resort. Several layers are
-    a chain, each given the one before.
+    and size of images. The window, the ridge, and whether least squares are refined by the log-
+    loss, are chosen on a fifth of the samples, with independent gates as the last resort. Where a
+    window has more than 3000 gates, principal components replace the channels at other positions.
+    Several layers are a chain, each given the one before. Gates of a unit, such as those of a
+    pooling window, are one variable: a gate that follows from earlier ones of its unit costs
+    nothing.
 
     Parameters
     ----------

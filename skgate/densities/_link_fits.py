@@ -40,6 +40,7 @@ def largest_window(shapes, max_radius):
     if not 0 < shapes[0][0] <= _MAX_CHANNELS:
         return None
     before = shapes[1] if len(shapes) > 1 and shapes[1][0] else None
+    max_radius = max_radius if shapes[0][1] * shapes[0][2] > 1 else 0
     windows = [Window(shapes[0], before, radius) for radius in range(max_radius + 1)]
     allowed = [w for w in windows if w.n_features <= _MAX_FEATURES]
     if len(allowed) < min(2, len(windows)):  # not even the positions next to a gate
