@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 from skgate import GateLayer, GatingEntropy, GatingStates, gating_entropy, gating_mi
 from skgate.densities import Convolutional, Product
 from skgate.densities._causal_regression import Regression
+from skgate.densities._grids import Grid
 from skgate.densities._link_fits import LinkFitter, Settings
 from skgate.densities._windows import places_before
 
@@ -160,6 +161,15 @@ def test_probabilities_of_units_sum_to_one(n_gates, one_hot):
     assert models_of(density, 0)[0].regression is not None
     possible = np.array(list(itertools.product(range(3), repeat=8))).reshape(-1, 2, 2, 2)
     assert abs(logsumexp(density.score_samples(of_units(possible, n_gates, one_hot)))) < 1e-6
+
+
+def test_gates_that_follow_from_earlier_ones_of_their_unit():
+    hot = of_units(np.arange(3).reshape(3, 1, 1, 1), 3, one_hot=True)
+    free = Grid(hot, 0).undetermined(np.asarray(hot).reshape(3, 3, 1, 1))[..., 0, 0]
+    np.testing.assert_array_equal(free, [[1, 0, 0], [1, 1, 0], [1, 1, 0]])
+    ordered = of_units(np.arange(3).reshape(3, 1, 1, 1), 2, one_hot=False)
+    free = Grid(ordered, 0).undetermined(np.asarray(ordered).reshape(3, 2, 1, 1))[..., 0, 0]
+    np.testing.assert_array_equal(free, [[1, 0], [1, 1], [1, 1]])
 
 
 def test_constant_gates_cost_next_to_nothing():
