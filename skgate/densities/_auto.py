@@ -1,5 +1,6 @@
 """`Auto`: for each layer, the best of the densities that fit the budget."""
 
+from itertools import product
 from numbers import Real
 
 import numpy as np
@@ -70,12 +71,20 @@ class Auto(PerLayer):
     def _validate_params(self):
         super(PerLayer, self)._validate_params()
 
-    def _candidates(self, layers):
+    def _candidates(self, layers, n_rows, n_fits):
         yield Product()
-        yield ChowLiu()
-        yield Autoregressive()
         if len(layers[-1].shape) > 1:
-            yield Convolutional()
+            yield self._convolution(layers, n_rows, n_fits)
+        yield Autoregressive()
+        yield ChowLiu()
+
+    def _convolution(self, layers, n_rows, n_fits):
+        """Return the best that takes a quarter of the budget, or the fastest."""
+        for max_iter, window in product((Convolutional().max_iter, 0), (5, 3)):
+            density = Convolutional(window, max_iter)
+            if density._cost(layers, n_rows, n_fits)[0] <= self.budget / 4:
+                break
+        return density
 
     def _cost(self, layers, n_rows, n_fits):
         costs = self._affordable(layers, n_rows, n_fits)[0].values()
@@ -86,7 +95,7 @@ class Auto(PerLayer):
         """Return the cost of each density that fits the budget, and why others do not."""
         memory, spent = physical_memory() / 2, 0.0
         affordable, left_out = {}, {}
-        for density in self._candidates(layers):
+        for density in self._candidates(layers, n_rows, n_fits):
             seconds, n_bytes = link_cost(density, layers, n_rows, n_fits)
             spent += seconds / n_fits  # the choice fits it once
             if n_bytes > memory:

@@ -45,7 +45,7 @@ class Convolutional(FittedDensity):
     ----------
     window : int, default=5
         Largest width of the window, in positions; smaller ones are tried too.
-    max_iter : int, default=40
+    max_iter : int, default=10
         Largest number of iterations by which the log-loss refines least squares; 0: none.
     given_previous : bool, default=True
         Whether a layer is given the one before it where several are measured together. If not,
@@ -93,7 +93,7 @@ class Convolutional(FittedDensity):
     }
     _covers = "chain"
 
-    def __init__(self, window=5, max_iter=40, given_previous=True):
+    def __init__(self, window=5, max_iter=10, given_previous=True):
         self.window = window
         self.max_iter = max_iter
         self.given_previous = given_previous

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ._grids import grid_shape
-from ._link_fits import JUDGED_GATES, N_JUDGED, REFINED_BYTES, largest_window
+from ._link_fits import JUDGED_GATES, N_JUDGED, largest_window, n_refined
 from ._places import PLACES_BYTES, n_places_of
 from ._windows import related
 
@@ -45,8 +45,8 @@ def link_cost(layers, n_rows, n_fits, max_radius, max_iter):
     judged = min(min(N_JUDGED, drawn / 5) * channels, JUDGED_GATES)
     seconds += n_fits * n_terms * _N_TRIED * judged * (_CURVE + d * _PRODUCT)
     if max_iter:
-        refined = min(drawn, REFINED_BYTES / 4 / d) * d * channels
-        seconds += n_terms * (n_fits + n_inner) * 1.2 * max_iter * 2 * refined * _PRODUCT
+        refined = min(drawn, n_refined(d)) * d * channels
+        seconds += n_terms * (n_fits / 4 + n_inner) * 1.2 * max_iter * 2 * refined * _PRODUCT
     # convolutions; the factor 1.2: the positions of a kernel that are masked
     rank, near = (channels, 0) if window.rank is None else (window.rank, window.rank)
     of_place = n_terms * (channels + near + 1.2 * len(window.steps) * rank) * channels

@@ -29,7 +29,8 @@ _RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 #: Features of a regression at most, and channels; components of the channels where there are more.
 _MAX_FEATURES, _MAX_CHANNELS, _RANK = 3000, 4096, 48
 #: Places that judge the choices, and bytes of the windows of those that refine.
-N_JUDGED, JUDGED_GATES, REFINED_BYTES = 8192, 1 << 20, 1 << 28
+N_JUDGED, JUDGED_GATES = 8192, 1 << 20
+_REFINED_BYTES, _PLACES_A_FEATURE = 1 << 28, 600
 
 
 def largest_window(shapes, max_radius):
@@ -57,6 +58,11 @@ class Settings:
     refine: bool = False
 
 
+def n_refined(n_features):
+    """Return how many places refine the weights: more would hardly change their loss."""
+    return min(_REFINED_BYTES // (4 * n_features), _PLACES_A_FEATURE * n_features)
+
+
 @dataclass
 class Choice:
     """Settings (None: rates alone) and curves of a term, and the model that was judged."""
@@ -73,12 +79,15 @@ class LinkFitter:
     def __init__(self, states, parts, n_parts, max_radius, max_iter, seed):
         self.grids = [Grid(states, index) for index in range(len(states.layers))][::-1]
         self.n_terms = len(self.grids)
-        if self.n_terms == 2 and not related(*(g.shape for g in self.grids)):
-            self.grids.pop()  # the layer before does not help
         self.parts, self.max_iter = parts, max_iter
         self.sizes = np.bincount(parts, minlength=n_parts)
         self.counts = [grid.counts(parts, n_parts) for grid in self.grids]
         self.channels = [self._varying(counts) for counts in self.counts]
+        if self.n_terms == 2 and not (
+            related(*(g.shape for g in self.grids)) and len(self.channels[1])
+        ):
+            for of_layers in (self.grids, self.counts, self.channels):
+                of_layers.pop()  # the layer before does not help
         self.window = self._largest_window(max_radius)
         self.moments = None
         if self.window is not None:
@@ -174,11 +183,11 @@ class LinkFitter:
         return best
 
     def _model(self, training, settings, regression, given):
-        n = 2 if given and len(self.grids) > 1 else 1
-        window = self.window
+        window, n = self.window, 1
         if settings is not None:
             before = window.before if given else None
             window = Window(window.shape, before, settings.radius, window.rank)
+            n = 1 if before is None else 2
         own = [rates.all[c] for rates, c in zip(training.rates, self.channels, strict=True)]
         projection = training.projection if settings is not None else None
         return LayerModel(
@@ -291,7 +300,7 @@ class TrainingSet:
         curves, found = fit_curves(predictions(weights), gates, offsets, free, start)
         regression = _calibrated(weights, curves)
         if settings.refine:
-            regression = self._refined(regression, settings, given)
+            regression = self._refined(regression, settings, given, self.fitter.max_iter)
             slopes, intercepts = map(torch.from_numpy, (regression.slopes, regression.intercepts))
             logits = predictions(regression.weights) + offsets * slopes + intercepts
             found = losses(gates, logits, free)
@@ -302,18 +311,23 @@ class TrainingSet:
         settings = choice.settings
         if settings is None:
             return None
+        max_iter = self.fitter.max_iter
+        if settings.refine and not self.projection:
+            # the choice was fitted to fewer of the same parts, and is nearly there
+            return self._refined(choice.regression, settings, given, -(-max_iter // 4))
         weights = self.weights(settings.radius, settings.ridge, given)
         regression = _calibrated(weights, choice.curves)
-        return self._refined(regression, settings, given) if settings.refine else regression
+        if settings.refine:
+            return self._refined(regression, settings, given, max_iter)
+        return regression
 
-    def _refined(self, regression, settings, given):
+    def _refined(self, regression, settings, given, max_iter):
         factor = self._factor(settings.radius, settings.ridge, given)
-        rows = self.fitter.places.rows_of(self.parts)
-        n_places = self.fitter.places.n_places
-        n_rows = max(1, REFINED_BYTES // (4 * len(factor) * n_places))
+        rows, n_places = self.fitter.places.rows_of(self.parts), self.fitter.places.n_places
+        n_rows = max(1, n_refined(len(factor)) // n_places)
         rows = rows[:: -(-len(rows) // n_rows)]
         features = self._features(rows, self._columns(settings.radius, given))
-        return refined(regression, factor, features, *self.targets(rows), self.fitter.max_iter)
+        return refined(regression, factor, features, *self.targets(rows), max_iter)
 
 
 def _calibrated(weights, curves):

@@ -148,9 +148,12 @@ class Moments:
     def centred(self, parts, centres):
         """Return the mean second moments in some parts, centred at rates, (n_columns,) * 2."""
         d = len(self.columns)
-        centres = centres[:, :, self.columns]
-        sizes = self.sizes[parts].sum(axis=0)[:, None, None]
-        sums = self.sums[parts].sum(axis=0) - sizes / 2 * centres
+        # gates that hardly vary leave a difference far smaller than its terms
+        centres = centres[:, :, self.columns].astype(np.float64)
+        sizes = self.sizes[parts].sum(axis=0, dtype=np.float64)[:, None, None]
+        sums = self.sums[parts].sum(axis=0, dtype=np.float64) - sizes / 2 * centres
         across = sums.reshape(-1, d).T @ centres.reshape(-1, d)
-        total = self.products[parts].sum(axis=0) - across - across.T
+        total = self.products[parts].sum(axis=0, dtype=np.float64)
+        total -= across
+        total -= across.T
         return total / (sizes.sum() * self.sums.shape[2])
