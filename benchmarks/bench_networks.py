@@ -205,7 +205,7 @@ def main():
             NOTE + (BY_STAGE if case.by_stage else ""),
             rst_table(HEADER, [cells(*row) for row in shown]),
         ],
-        ROOT / f"doc/bench_{args.network}.inc" if args.write else None,
+        ROOT / f"doc/bench_networks_{args.network}.inc" if args.write else None,
     )
 
 

@@ -285,30 +285,37 @@ def forest_edges(gates, y=None):
     return edges
 
 
-def _share(gates, y, label, shrinkage, values, smoothing):
-    """Smoothed share of some values of gates, in a class drawn towards all by ``shrinkage``."""
+def forest_log_likelihood(query, gates, edges, prior, kappa, y=None, label=None, shrinkage=None):
+    """log2 p of one state under the smoothed forest of some gates, in a class if there are some.
 
-    def hits(rows):
+    ``edges`` are pairs of child and parent, ``prior`` is that of the rates of open gates, and
+    ``kappa`` the samples that draw those given the parent to the child's own.
+    """
+    n, (a, b) = len(gates), prior
+
+    def hits(rows, values):
         return sum(all(int(row[i]) == v for i, v in values.items()) for row in rows)
 
-    pooled = (hits(gates) + smoothing) / (len(gates) + 1)
-    if math.isinf(shrinkage):
-        return pooled
-    own = [row for row, other in zip(gates, y, strict=True) if other == label]
-    return (hits(own) + shrinkage * pooled) / (len(own) + shrinkage)
+    def pooled(i, value):
+        return (hits(gates, {i: value}) + (a if value else b)) / (n + a + b)
 
+    def pooled_pair(child, v, parent, w):
+        given = hits(gates, {child: v, parent: w}) + kappa * pooled(child, v)
+        return pooled(parent, w) * given / (hits(gates, {parent: w}) + kappa)
 
-def forest_log_likelihood(query, gates, edges, y=None, label=None, shrinkage=math.inf):
-    """log2 p of one state under the smoothed forest of some gates, in a class if there are some."""
-    total = 0.0
-    for i, value in enumerate(query):
-        total += math.log2(_share(gates, y, label, shrinkage, {i: int(value)}, 0.5))
-    for a, b in edges:
-        u, v = int(query[a]), int(query[b])
-        joint = _share(gates, y, label, shrinkage, {a: u, b: v}, 0.25)
-        one = _share(gates, y, label, shrinkage, {a: u}, 0.5)
-        other = _share(gates, y, label, shrinkage, {b: v}, 0.5)
-        total += math.log2(joint / (one * other))
+    def share(values, of_all):
+        if label is None:
+            return of_all
+        own = [row for row, other in zip(gates, y, strict=True) if other == label]
+        return (hits(own, values) + shrinkage * of_all) / (len(own) + shrinkage)
+
+    values = [int(value) for value in query]
+    one = [share({i: v}, pooled(i, v)) for i, v in enumerate(values)]
+    total = sum(map(math.log2, one))
+    for child, parent in edges:
+        v, w = values[child], values[parent]
+        pair = share({child: v, parent: w}, pooled_pair(child, v, parent, w))
+        total += math.log2(pair / (one[child] * one[parent]))
     return total
 
 

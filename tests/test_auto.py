@@ -1,23 +1,26 @@
 """The default density: the choice for each layer, its budget, and the chain of layers."""
 
 import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from torch import nn
 
 from skgate import (
     ComplexityMonitor,
     GateExtractor,
+    GateLayer,
     GatingEntropy,
     GatingMI,
     GatingStates,
     TotalCorrelation,
     gating_entropy,
 )
+from skgate.capture import _passes
 from skgate.densities import (
     Auto,
     Autoregressive,
@@ -223,3 +226,51 @@ def test_the_states_of_a_model_name_its_layers():
     states = GateExtractor(net).fit_transform(X)
     fitted = GatingEntropy(net, **SEED).fit(X)
     assert list(fitted.density_.densities) == list(states.layer_names) == ["1"]
+
+
+@pytest.mark.parametrize("measure", [GatingEntropy, GatingMI, TotalCorrelation])
+def test_layers_that_do_not_fit_in_memory_are_read_in_turn(rng, monkeypatch, measure):
+    torch.manual_seed(0)
+    widths = [6, 20, 16, 12, 8]
+    net = nn.Sequential(*(m for pair in pairwise(widths) for m in (nn.Linear(*pair), nn.ReLU())))
+    X, y = rng.normal(size=(200, 6)).astype("float32"), rng.integers(0, 2, 200)
+    expected = measure(net, **SEED).fit(X, y)
+    monkeypatch.setattr(_passes, "LIMIT", 200 * 5)  # bytes: two layers
+    with pytest.warns(UserWarning, match="module runs 2 times"):
+        found = measure(net, **SEED).fit(X, y)
+    for name, value in vars(expected).items():
+        if isinstance(value, float | np.ndarray):
+            assert_array_equal(getattr(found, name), value, err_msg=name)
+    assert found.score(X, y) == expected.score(X, y)
+    with (
+        pytest.warns(UserWarning, match="in turn"),
+        pytest.raises(ValueError, match="density='auto'"),
+    ):
+        measure(net, density="kde", **SEED).fit(X, y)
+
+
+# What every fitted density has to read ------------------------------------------------------
+
+FITTED = ["auto", "product", "chow-liu", "autoregressive", "convolutional"]
+
+
+@pytest.mark.parametrize("density", FITTED)
+@pytest.mark.parametrize("shape", [(20_010,), (2, 60, 60)], ids=["flat", "maps"])
+def test_constant_gates_cost_next_to_nothing(rng, density, shape):
+    gates = np.zeros((200, np.prod(shape)), bool)
+    fair = rng.permutation(gates.shape[1])[:10]
+    gates[:, rng.permutation(gates.shape[1])[:300]] = True  # some are always open
+    gates[:, fair] = rng.random((200, 10)) < 0.5
+    states = GatingStates.from_arrays(gates.reshape(200, *shape))
+    assert_allclose(gating_entropy(states, density=density, **SEED).entropy, 10, atol=0.5)
+
+
+@pytest.mark.parametrize("density", FITTED)
+def test_the_winner_of_a_window_is_one_of_nine(rng, density):
+    winners = rng.integers(0, 9, (1500, 1, 2, 2))
+    gates = (winners[..., None] == np.arange(9)).reshape(1500, -1)
+    layer = GateLayer("pool", 36, "maxpool", 9, one_hot=True, spatial=True, shape=(1, 2, 2))
+    states = GatingStates([np.packbits(gates, axis=1)], [layer])
+    assert_allclose(
+        gating_entropy(states, density=density, **SEED).entropy, 4 * np.log2(9), atol=0.1
+    )

@@ -9,6 +9,10 @@ from scipy.special import logsumexp
 
 from skgate import GateLayer, GatingEntropy, GatingStates, gating_entropy, gating_mi
 from skgate.densities import Convolutional, Product
+from skgate.densities._causal_regression import Regression
+from skgate.densities._grids import Grid
+from skgate.densities._link_fits import LinkFitter, Settings
+from skgate.densities._windows import places_before
 
 
 def smooth_maps(n=200, shape=(3, 6, 7), seed=0):
@@ -129,14 +133,142 @@ def test_a_layer_given_the_one_before():
     np.testing.assert_allclose(alone.entropy_, alone.layer_entropy_.sum())
 
 
-def test_gates_of_pooling_windows_and_tokens():
-    rng = np.random.default_rng(0)
-    winners = rng.integers(0, 4, (300, 6))  # 2 channels at 3 places
-    gates = (winners[..., None] == np.arange(4)).reshape(300, -1)
-    layer = GateLayer("pool", 24, "max_pool1d", 4, one_hot=True, spatial=True, shape=(2, 3))
-    states = GatingStates([np.packbits(gates, axis=1)], [layer])
+def of_units(values, n_gates, one_hot):
+    """Return states of units with values (n, channels, height, width)."""
+    at = values[..., None]
+    gates = at == np.arange(n_gates) if one_hot else at > np.arange(n_gates)
+    shape = values.shape[1:]
+    layer = GateLayer(
+        "units", gates[0].size, unit_size=n_gates, one_hot=one_hot, spatial=True, shape=shape
+    )
+    return GatingStates([np.packbits(gates.reshape(len(gates), -1), axis=1)], [layer])
+
+
+@pytest.mark.parametrize(("n_values", "one_hot"), [(9, True), (3, False)])
+def test_a_uniform_unit_costs_the_logarithm_of_its_values(n_values, one_hot):
+    values = np.random.default_rng(0).integers(0, n_values, (400, 3, 4, 4))
+    states = of_units(values, n_values if one_hot else n_values - 1, one_hot)
     found = gating_entropy(states, density=Convolutional(), random_state=0)
-    assert 11.5 < found.entropy < 14  # 6 windows of 2 bits
+    np.testing.assert_allclose(found.entropy / 48, np.log2(n_values), rtol=0.015)
+
+
+@pytest.mark.parametrize(("n_gates", "one_hot"), [(3, True), (2, False)])
+def test_probabilities_of_units_sum_to_one(n_gates, one_hot):
+    rng = np.random.default_rng(0)
+    fields = np.stack([gaussian_filter(rng.normal(size=(2, 2, 2)), 0.7) for _ in range(100)])
+    values = np.digitize(fields, [-0.3, 0.3])
+    density = Convolutional(window=3).fit(of_units(values, n_gates, one_hot))
+    assert models_of(density, 0)[0].regression is not None
+    possible = np.array(list(itertools.product(range(3), repeat=8))).reshape(-1, 2, 2, 2)
+    assert abs(logsumexp(density.score_samples(of_units(possible, n_gates, one_hot)))) < 1e-6
+
+
+def test_gates_that_follow_from_earlier_ones_of_their_unit():
+    hot = of_units(np.arange(3).reshape(3, 1, 1, 1), 3, one_hot=True)
+    free = Grid(hot, 0).undetermined(np.asarray(hot).reshape(3, 3, 1, 1))[..., 0, 0]
+    np.testing.assert_array_equal(free, [[1, 0, 0], [1, 1, 0], [1, 1, 0]])
+    ordered = of_units(np.arange(3).reshape(3, 1, 1, 1), 2, one_hot=False)
+    free = Grid(ordered, 0).undetermined(np.asarray(ordered).reshape(3, 2, 1, 1))[..., 0, 0]
+    np.testing.assert_array_equal(free, [[1, 0], [1, 1], [1, 1]])
+
+
+def test_constant_gates_cost_next_to_nothing():
+    rng = np.random.default_rng(0)
+    flat = np.zeros((200, 20_010), bool)
+    flat[:, ::2001] = rng.random((200, 10)) < 0.5
+    maps = flat[:, :20_000].reshape(200, 200, 10, 10)  # fair gates in ten channels
+    for gates in (flat, maps):
+        states = GatingStates.from_arrays(gates)
+        found = gating_entropy(states, density=Convolutional(), random_state=0)
+        assert abs(found.entropy - 10) < 0.5
+    model = models_of(Convolutional().fit(states), 0)[0]
+    assert len(model.channels[0]) == 10
+
+
+def test_layers_of_any_sizes_are_aligned():
+    # strides with padding, without it, of windows of three, of none; upsampling
+    np.testing.assert_array_equal(places_before(7, 13), np.arange(0, 13, 2))
+    np.testing.assert_array_equal(places_before(56, 112), np.arange(0, 112, 2))
+    np.testing.assert_array_equal(places_before(13, 15), np.arange(1, 14))
+    np.testing.assert_array_equal(places_before(5, 15), np.arange(1, 15, 3))
+    np.testing.assert_array_equal(places_before(14, 14), np.arange(14))
+    np.testing.assert_array_equal(places_before(6, 3), [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(places_before(5, 8), [0, 1, 3, 4, 6])
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 5), (2, 13, 10), (2, 4, 9)], ids=str)
+@pytest.mark.parametrize("rank", [None, 2])
+def test_logits_of_a_convolution_are_those_of_the_places_drawn(shape, rank, monkeypatch):
+    if rank:
+        monkeypatch.setattr("skgate.densities._link_fits._MAX_FEATURES", 1)
+        monkeypatch.setattr("skgate.densities._link_fits._RANK", rank)
+    rng = np.random.default_rng(0)
+    maps, below = smooth_maps(60, (3, 7, 5)), smooth_maps(60, shape, 1)
+    below[:, 0] ^= rng.random(below[:, 0].shape) < 0.2
+    states = GatingStates.from_arrays({"a": below, "b": maps})
+    fitter = LinkFitter(states, np.arange(60) % 5, 5, 1, 0, 0)
+    training = fitter.training_set([4])
+    given = True
+    settings = Settings(1, 1e-3)
+    weights = training.weights(1, 1e-3, given)
+    regression = Regression(weights, np.full(3, 0.5, np.float32), np.full(3, 0.7, np.float32))
+    model = fitter._model(training, settings, regression, given)
+    places, rows = fitter.places, np.arange(60)
+    _, offsets, _ = training.targets(rows)
+    expected = training._features(rows).numpy() @ weights + 0.7 * offsets.numpy() + 0.5
+    # all rows and positions are drawn, part by part
+    order = np.lexsort([np.arange(60), np.arange(60) % 5])
+    z = model.logits(maps[order].astype(np.uint8), below[order].astype(np.uint8)).numpy()
+    assert places.i.shape == (1, 35)
+    drawn = z[:, :, places.i[0], places.j[0]].transpose(0, 2, 1).reshape(-1, 3)
+    np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(expected, axis=0), atol=1e-4)
+
+
+def test_second_moments_of_a_training_set_are_those_of_its_centred_places():
+    states = two_layers(100)
+    fitter = LinkFitter(states, np.arange(100) % 5, 5, 2, 0, 0)
+    training = fitter.training_set([1, 3])
+    rows = fitter.places.rows_of(training.parts)
+    centred = fitter.places.centred(rows, training.centres)
+    expected = centred.T.astype(float) @ centred / len(centred)
+    np.testing.assert_allclose(training._moments, expected, atol=1e-5)
+    kept = np.isin(np.arange(100) % 5, [0, 2, 4])
+    rates = np.asarray(states.select(1))[kept].reshape(-1, 3, 3, 4).mean(axis=0)
+    assert np.abs(training.rates[0].all - rates).max() < 0.15
+
+
+def test_a_fold_is_scored_by_what_its_rows_did_not_change():
+    states = two_layers(100)
+    rows = np.arange(100)
+    folds = [(rows, rows[:0]), *((np.setdiff1d(rows, t), t) for t in np.array_split(rows, 5))]
+    y = rows % 2
+    other = states[rows]
+    other.packed[1][80:] ^= 255  # of the last fold, the gates of the second layer
+    other.packed[1][:, -1] &= 0b11110000
+    density = Convolutional(window=3)
+    scored = density._cross_fit_link(states, [None, y], folds, 0, None)
+    changed = density._cross_fit_link(other, [None, y], folds, 0, None)
+    fitter = [LinkFitter(s, rows // 20, 5, 1, 0, 0) for s in (states, other)]
+    models = [f.fit(np.array([4]), np.array([3]))[0] for f in fitter]
+    for one, two in zip(*models, strict=True):
+        np.testing.assert_array_equal(one.offsets, two.offsets)
+        assert (one.regression is None) == (two.regression is None)
+        if one.regression:
+            np.testing.assert_allclose(one.regression.weights, two.regression.weights, atol=1e-5)
+    for (_, one), (_, two) in zip(scored, changed, strict=True):
+        assert np.abs(one[:, 80:] - two[:, 80:]).max() > 1
+        assert np.abs(one[:, :80] - two[:, :80]).max() > 1e-3  # these are fitted to the last fold
+
+
+def test_without_the_layer_before_terms_are_equal():
+    states = two_layers(60)
+    rows = np.arange(60)
+    folds = [(rows, rows[:0]), *((np.setdiff1d(rows, t), t) for t in np.array_split(rows, 3))]
+    density = Convolutional(window=3, given_previous=False)
+    ((model, logs),) = density._cross_fit_link(states, [None], folds, 0, None)
+    assert logs.shape == (2, 60, 1)
+    np.testing.assert_array_equal(logs[0], logs[1])
+    np.testing.assert_array_equal(*model.log_likelihoods(states, None))
 
 
 def test_classes_have_rates_of_their_own():

@@ -23,6 +23,16 @@ from skgate import (
     total_correlation,
 )
 from skgate.densities import ChowLiu, Kernel, Product, _forest
+from skgate.densities._chow_liu import forest_edges
+from skgate.densities._columns import columns_of
+from skgate.densities._forest_model import Forest, edge_groups
+from skgate.densities._information import (
+    GateRows,
+    StoredRows,
+    chance_information,
+    information_rows,
+)
+from skgate.densities._rates import beta_prior, conditional_strength
 
 DENSITIES = ["product", "chow-liu", "autoregressive"]
 FORESTS = ["product", "chow-liu"]
@@ -60,7 +70,7 @@ def seed_of(random_state):
 
 def numbers_of(result):
     """All numbers of a result, in one array."""
-    skipped = {"density", "classes"}
+    skipped = {"density", "classes", "layer_densities"}
     return np.concatenate(
         [np.ravel(v).astype(float) for k, v in result.items() if k not in skipped]
     )
@@ -103,19 +113,42 @@ def test_scores_sum_to_one_over_all_states(rng, density, measure):
 
 @every_forest
 def test_pairs_agree_with_their_gates(rng, density):
-    """What is left of the joint, after summing over the gates of a layer, is the other layer's."""
+    """What is left of the joint, after summing over the gates of a layer, is the other layer's.
+
+    Children agree up to the smoothing of their rates given the parents.
+    """
     gates, _, _ = tree_gates(rng, 300, 6)
     layers = {"a": gates[:, :3], "b": gates[:, 3:]}
     fitted = gating_entropy(layers, density=density, random_state=0).density
     every = GatingStates.from_arrays({"a": all_states(6)[:, :3], "b": all_states(6)[:, 3:]})
     joint = np.exp(fitted.log_likelihoods(every)[fitted._ranges.joint, :, 0]).reshape(8, 8)
     for axis, layer in ((1, slice(0, 3)), (0, slice(3, 6))):
-        ones = all_states(3)
-        rates = joint.sum(axis=axis) @ ones
-        assert_allclose(rates, (gates[:, layer].sum(axis=0) + 0.5) / 301, rtol=1e-10)
+        n_open = gates[:, layer].sum(axis=0)
+        a, b = beta_prior(n_open, 300)
+        expected = (n_open + a) / (300 + a + b)
+        rtol = 1e-7 if density == "product" else 5e-3
+        assert_allclose(joint.sum(axis=axis) @ all_states(3), expected, rtol=rtol)
 
 
 # Double loops -------------------------------------------------------------------------------------
+
+
+def forest_logs(model, queries, gates, **classes):
+    """log2 p by loops, with the edges of a model; priors are tested on their own."""
+    n = len(gates)
+    prior = beta_prior(gates.sum(axis=0), n)
+    rates = (gates.sum(axis=0) + prior[0]) / (n + sum(prior))
+    edges, tables = list(zip(model.children.tolist(), model.parents.tolist(), strict=True)), []
+    for child, parent in edges:
+        table = np.zeros((2, 2), int)
+        np.add.at(table, (gates[:, child].astype(int), gates[:, parent].astype(int)), 1)
+        tables.append(table)
+    own = np.stack([1 - rates, rates], axis=1)[model.children]
+    kappa = conditional_strength(np.array(tables), own) if edges else None
+    return [
+        reference.forest_log_likelihood(row, gates, edges, prior, kappa, **classes)
+        for row in queries
+    ]
 
 
 @every_forest
@@ -123,17 +156,18 @@ def test_in_sample_agrees_with_double_loops(rng, density):
     gates, _, _ = tree_gates(rng, 90, 9)
     gates[:, 4] = False
     result = gating_entropy(gates, density=density, cv=None)
+    model = result.density._models[0]
     edges = reference.forest_edges(gates) if density == "chow-liu" else []
-    assert edges_of(result.density._models[0]) == set(edges)
-    logs = [reference.forest_log_likelihood(row, gates, edges) for row in gates]
-    assert_allclose(result.entropy, -np.mean(logs), rtol=1e-10)
-    assert_allclose(result.entropy_se, np.std(logs, ddof=1) / np.sqrt(90), rtol=1e-10)
+    assert edges_of(model) == set(edges)
+    logs = forest_logs(model, gates, gates)
+    assert_allclose(result.entropy, -np.mean(logs), rtol=1e-7)
+    assert_allclose(result.entropy_se, np.std(logs, ddof=1) / np.sqrt(90), rtol=1e-6)
     new = rng.random((20, 9)) < 0.5
-    expected = [reference.forest_log_likelihood(row, gates, edges) for row in new]
+    expected = forest_logs(model, new, gates)
     fitted = GatingEntropy(density=density).fit(gates)
-    assert_allclose(fitted.score_samples(new), expected, rtol=1e-10)
-    assert_allclose(fitted.transform(new)[:, 0], -np.array(expected), rtol=1e-10)
-    assert_allclose(fitted.score(new), np.mean(expected), rtol=1e-10)
+    assert_allclose(fitted.score_samples(new), expected, rtol=1e-7)
+    assert_allclose(fitted.transform(new)[:, 0], -np.array(expected), rtol=1e-7)
+    assert_allclose(fitted.score(new), np.mean(expected), rtol=1e-7)
 
 
 @every_forest
@@ -143,12 +177,13 @@ def test_cross_fitting_agrees_with_double_loops(rng, density, cv):
     result = gating_entropy(gates, density=density, cv=cv, random_state=4)
     logs = np.empty(90)
     for train, test in KFold(cv, shuffle=True, random_state=seed_of(4)).split(gates):
+        model = gating_entropy(gates[train], density=density, cv=None).density._models[0]
         edges = reference.forest_edges(gates[train]) if density == "chow-liu" else []
-        logs[test] = [
-            reference.forest_log_likelihood(row, gates[train], edges) for row in gates[test]
-        ]
-    assert_allclose(result.entropy, -logs.mean(), rtol=1e-10)
-    assert_allclose(result.entropy_se, logs.std(ddof=1) / np.sqrt(90), rtol=1e-10)
+        assert edges_of(model) == set(edges)
+        logs[test] = forest_logs(model, gates[test], gates[train])
+    # edges have either direction
+    assert_allclose(result.entropy, -logs.mean(), rtol=1e-7 if density == "product" else 1e-3)
+    assert_allclose(result.entropy_se, logs.std(ddof=1) / np.sqrt(90), rtol=1e-2)
 
 
 @every_forest
@@ -158,24 +193,20 @@ def test_classes_agree_with_double_loops(rng, density, monkeypatch):
     y = rng.integers(0, 3, 90)
     gates[:, 1] ^= y == 1
     result = gating_mi(gates, y, density=density, cv=None)
-    edges = reference.forest_edges(gates, y) if density == "chow-liu" else []
-    assert edges_of(result.density._models[0]) == set(edges)
-    priors = np.bincount(y) / 90
-
-    def log_likelihoods(row):
-        return [
-            reference.forest_log_likelihood(row, gates, edges, y, label, 3.0) for label in range(3)
-        ]
-
-    logs = np.array([log_likelihoods(row) for row in gates])
+    model, priors = result.density._models[0], np.bincount(y) / 90
+    by_class = [
+        forest_logs(model, gates, gates, y=y, label=label, shrinkage=3.0) for label in range(3)
+    ]
+    logs = np.transpose(by_class)
     own, total = logs[np.arange(90), y], np.log2(2**logs @ priors)
-    assert_allclose(result.mi_x, -total.mean(), rtol=1e-10)
-    assert_allclose(result.conditional_entropy, -own.mean(), rtol=1e-10)
-    assert_allclose(result.mi_xy, (own - total).mean(), rtol=1e-8)
-    assert_allclose(result.mi_xy_se, (own - total).std(ddof=1) / np.sqrt(90), rtol=1e-8)
+    assert len(model.children) == (5 if density == "chow-liu" else 0)
+    assert_allclose(result.mi_x, -total.mean(), rtol=1e-7)
+    assert_allclose(result.conditional_entropy, -own.mean(), rtol=1e-7)
+    assert_allclose(result.mi_xy, (own - total).mean(), rtol=1e-6)
+    assert_allclose(result.mi_xy_se, (own - total).std(ddof=1) / np.sqrt(90), rtol=1e-6)
     fitted = GatingMI(density=density).fit(gates, y)
-    assert_allclose(fitted.score_samples(gates), total, rtol=1e-10)
-    assert_allclose(fitted.score(gates, y), (own - total).mean(), rtol=1e-8)
+    assert_allclose(fitted.score_samples(gates), total, rtol=1e-7)
+    assert_allclose(fitted.score(gates, y), (own - total).mean(), rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=25)
@@ -185,7 +216,10 @@ def test_forests_are_as_informative_as_those_of_kruskal(n, d, n_classes, seed):
     rng = np.random.default_rng(seed)
     gates, y = rng.random((n, d)) < rng.uniform(0.2, 0.8, d), rng.integers(0, n_classes, n)
     gates[:, 1] ^= gates[:, 0] & (rng.random(n) < 0.5)
-    found = edges_of(gating_mi(gates, y, density="chow-liu", cv=None).density._models[0])
+    states = GatingStates.from_arrays(gates)
+    columns = [columns_of(states, np.flatnonzero(y == c)) for c in range(n_classes)]
+    sizes = np.bincount(y, minlength=n_classes)
+    found = list(zip(*forest_edges(columns, sizes, states.layers), strict=True))
     expected = reference.forest_edges(gates, y)
     assert len(found) == len(expected)
 
@@ -237,13 +271,11 @@ def test_product_entropy_is_that_of_the_gates(n, d, seed):
     rng = np.random.default_rng(seed)
     gates = rng.random((n, d)) < rng.random(d)
     result = gating_entropy(gates, density="product", cv=None)
-    a, smoothed = gates.mean(axis=0), (gates.sum(axis=0) + 0.5) / (n + 1)
-    expected = -np.sum(a * np.log2(smoothed) + (1 - a) * np.log2(1 - smoothed))
-    assert_allclose(result.entropy, expected, rtol=1e-10)
-    # smoothing costs a fraction of a bit a gate at most
-    closed = reference.product_entropy(gates)
-    assert closed <= result.entropy + 1e-10
-    assert result.entropy <= closed + d / n / np.log(2)
+    (a, b), n_open = beta_prior(gates.sum(axis=0), n), gates.sum(axis=0)
+    likelihoods = n_open * np.log2(n_open + a) + (n - n_open) * np.log2(n - n_open + b)
+    expected = d * np.log2(n + a + b) - likelihoods.sum() / n
+    assert_allclose(result.entropy, expected, rtol=1e-6)
+    assert reference.product_entropy(gates) <= result.entropy + 1e-10
 
 
 def test_product_entropy_approaches_the_closed_form(rng):
@@ -476,6 +508,167 @@ def test_independent_units_have_the_entropy_of_their_values(rng, unit_size, one_
     assert_allclose(result.independent_entropy, truth, rtol=0.01)
 
 
+UNITS = [
+    GateLayer("gates", 2),
+    GateLayer("windows", 6, unit_size=3, one_hot=True),
+    GateLayer("steps", 4, unit_size=2),
+]
+
+
+def states_of_units(values, layers=UNITS):
+    """States of layers, from the values of their units, (n_rows, n_units)."""
+    packed, first = [], 0
+    for layer in layers:
+        own = values[:, first : first + layer.n_gates // layer.unit_size, None]
+        first += own.shape[1]
+        marks = np.arange(layer.unit_size)
+        gates = own == marks if layer.one_hot else own > marks
+        packed.append(np.packbits(gates.reshape(len(values), -1), axis=1))
+    return GatingStates(packed, layers)
+
+
+def dependent_values(rng, n):
+    values = rng.integers(0, [2, 2, 3, 3, 3, 3], (n, 6))
+    values[:, 3] = np.where(rng.random(n) < 0.9, values[:, 2], values[:, 3])
+    values[:, 4] = np.where(rng.random(n) < 0.8, values[:, 3], values[:, 4])
+    values[:, 1] = np.where(rng.random(n) < 0.9, values[:, 4] > 1, values[:, 1])
+    return values
+
+
+@every_forest
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_units_of_all_kinds_sum_to_one_over_their_values(rng, density, with_labels):
+    values, y = dependent_values(rng, 200), rng.integers(0, 3, 200)
+    values[y == 1, 0] = 1
+    states = states_of_units(values)
+    every = np.array(list(itertools.product(*map(range, [2, 2, 3, 3, 3, 3]))))
+    if with_labels:
+        fitted = gating_mi(states, y, density=density, random_state=0).density
+    else:
+        fitted = gating_entropy(states, density=density, random_state=0).density
+    p = np.exp(fitted.log_likelihoods(states_of_units(every)))
+    n_states = [4, 9, 9]
+    if density == "chow-liu":  # some edges join layers of other kinds
+        assert len(fitted._models[-1].groups) >= 3
+    for position, (start, stop) in enumerate(fitted._ranges.bounds):
+        repeats = 324 / np.prod(n_states[start:stop])
+        assert_allclose(p[position].sum(axis=0) / repeats, 1, rtol=1e-10)
+
+
+def test_likelihoods_of_units_are_sums_over_their_values(rng):
+    """A forest with edges from gates to windows, and from windows to steps, against a loop."""
+    layers, sizes = UNITS, [2, 3, 3]
+    groups = edge_groups(layers, np.array([0, 1, 4, 5]), np.array([3, 2, 3, 2]))
+    nodes = [rng.normal(size=(2, k, 2)) for k in sizes]
+    ends = [group.layers for group in groups]
+    assert ends == [(0, 1), (2, 1)]
+    tables = [rng.normal(size=(2, sizes[a], sizes[b], 2)) for a, b in ends]
+    forest = Forest(layers, groups, nodes, tables)
+    values = np.array(list(itertools.product(*map(range, [2, 2, 3, 3, 3, 3]))))
+    bounds = [(0, 1), (1, 2), (0, 2), (1, 3), (0, 3)]
+    expected = np.zeros((len(bounds), len(values), 2))
+    for place, (start, stop) in enumerate(bounds):
+        for row, own in enumerate(values.reshape(-1, 3, 2)):
+            for layer in range(start, stop):
+                expected[place, row] += sum(nodes[layer][u, own[layer, u]] for u in (0, 1))
+            for group, table in zip(groups, tables, strict=True):
+                a, b = group.layers
+                if start <= min(a, b) and max(a, b) < stop:
+                    for edge, (u, w) in enumerate(zip(group.children, group.parents, strict=True)):
+                        expected[place, row] += table[edge, own[a, u], own[b, w]]
+    found = forest.log_likelihoods(states_of_units(values), bounds)
+    assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_information_of_units_is_that_of_their_values(rng):
+    """Rows of the matrix against tables of values that a loop counts."""
+    values, y = dependent_values(rng, 150), rng.integers(0, 2, 150)
+    states = states_of_units(values)
+    columns = [columns_of(states, np.flatnonzero(y == c)) for c in (0, 1)]
+    rows, least = information_rows(columns, np.bincount(y), states.layers, None)
+    k = np.array([2, 2, 3, 3, 3, 3])
+    for a, b in itertools.permutations(range(6), 2):
+        expected = -chance_information(6, (k[a] - 1) * (k[b] - 1))
+        for c in (0, 1):
+            table = np.zeros((k[a], k[b]))
+            for row in values[y == c]:
+                table[row[a], row[b]] += 1
+            independent = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+            seen = table > 0
+            expected += np.sum(table[seen] * np.log(table[seen] / independent[seen]))
+        assert_allclose(rows(a)[b], expected, rtol=1e-9)
+    assert least == 0
+
+
+@pytest.mark.parametrize(("a", "b"), [(2, 2), (3, 4), (9, 9)])
+def test_independent_units_rarely_exceed_chance(a, b):
+    """Of the 66 pairs of 12 units, about one."""
+    rng, n, exceeded = np.random.default_rng(0), 1000, 0
+    for _ in range(66 * 20):
+        table = np.zeros((a, b))
+        np.add.at(table, (rng.integers(0, a, n), rng.integers(0, b, n)), 1)
+        independent = np.outer(table.sum(axis=1), table.sum(axis=0)) / n
+        seen = table > 0
+        information = np.sum(table[seen] * np.log(table[seen] / independent[seen]))
+        exceeded += information > chance_information(12, (a - 1) * (b - 1))
+    assert exceeded <= 2 * 20
+
+
+def test_chance_information_of_gates_is_the_logarithm_of_their_pairs():
+    assert_allclose(chance_information(12), np.log(66), rtol=1e-12)
+
+
+@every_forest
+def test_a_uniform_window_has_the_logarithm_of_its_size(rng, density):
+    result = gating_entropy(unit_states(rng, 2000, 1, 9, True), density=density, random_state=0)
+    assert_allclose(result.entropy, np.log2(9), atol=0.01)
+
+
+def test_windows_that_copy_each_other_are_joined(rng):
+    values = rng.integers(0, 9, (600, 3))
+    copies = np.hstack([values, values])
+    layers = [
+        GateLayer("a", 27, unit_size=9, one_hot=True),
+        GateLayer("b", 27, unit_size=9, one_hot=True),
+    ]
+    result = gating_entropy(states_of_units(copies, layers), density="chow-liu", random_state=0)
+    assert_allclose(result.entropy, 3 * np.log2(9), rtol=0.01)
+    assert_allclose(result.prefix_entropy[0], 3 * np.log2(9), rtol=0.01)
+    assert edges_of(result.density._models[-1]) == {(0, 3), (1, 4), (2, 5)}
+    apart = gating_entropy(states_of_units(copies, layers), density="product", random_state=0)
+    assert_allclose(apart.entropy, 6 * np.log2(9), rtol=0.01)
+
+
+@every_forest
+@pytest.mark.parametrize("open_share", [0.0, 0.5, 1.0])
+def test_constant_gates_cost_next_to_nothing(density, open_share):
+    rng = np.random.default_rng(0)
+    constants = 20_000 if density == "product" else 3000
+    gates = np.broadcast_to(rng.random(constants) < open_share, (200, constants))
+    gates = np.hstack([gates, rng.random((200, 10)) < 0.5])[:, rng.permutation(constants + 10)]
+    result = gating_entropy(gates, density=density, random_state=0)
+    assert_allclose(result.entropy, 10, atol=0.5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+def test_stored_rows_are_those_of_single_gates(rng, n_classes):
+    y = rng.integers(0, n_classes, 900)
+    gates = rng.normal(size=(900, 3)) @ rng.normal(size=(3, 300)) + rng.normal(size=(900, 300)) > 1
+    gates[:, 7] ^= y == 1
+    gates[:, 9] = y == 0
+    states = GatingStates.from_arrays(gates)
+    columns = [columns_of(states, np.flatnonzero(y == c)) for c in range(n_classes)]
+    classes = [(c.bits, n) for c, n in zip(columns, np.bincount(y).tolist(), strict=True)]
+    stored, single = StoredRows(classes, 15.0), GateRows(classes, None)
+    for gate in (0, 7, 9, 255, 256, 299):
+        expected, others = single(gate), np.arange(300) != gate
+        assert (expected > 15).sum() > 1 or gate == 9
+        found = stored(gate)
+        exceeding = others & (expected > 15)
+        assert_allclose(found[exceeding], expected[exceeding], rtol=1e-9)
+        assert (found[others & ~exceeding] <= 15).all()
+
+
 # Layers -------------------------------------------------------------------------------------------
 
 
@@ -599,7 +792,9 @@ def test_order_of_samples_and_gates_does_not_matter_in_sample(rng, density):
     gates, _, _ = tree_gates(rng, 150, 20)
     value = gating_entropy(gates, density=density, cv=None).entropy
     shuffled = gates[rng.permutation(150)][:, rng.permutation(20)]
-    assert_allclose(gating_entropy(shuffled, density=density, cv=None).entropy, value, rtol=1e-10)
+    # edges may have the other direction, of which the smoothing depends on a little
+    rtol = 1e-10 if density == "product" else 1e-3
+    assert_allclose(gating_entropy(shuffled, density=density, cv=None).entropy, value, rtol=rtol)
 
 
 @every_density
@@ -615,10 +810,14 @@ def test_order_of_samples_hardly_matters(rng, density):
 def test_closed_for_open_changes_nothing(rng, density):
     gates, y = tree_gates(rng, 150, 20)[0], rng.integers(0, 2, 150)
     gates ^= (y[:, None] > 0) & (rng.random(20) < 0.2)
-    flips = rng.random(20) < 0.5
-    one, two = (gating_mi(g, y, density=density, random_state=0) for g in (gates, gates ^ flips))
-    assert_allclose(two.mi_x, one.mi_x, rtol=1e-8)
-    assert_allclose(two.mi_xy, one.mi_xy, atol=1e-8)
+    some = rng.random(20) < 0.5
+    one, two, other = (
+        gating_mi(g, y, density=density, random_state=0) for g in (gates, ~gates, gates ^ some)
+    )
+    assert_allclose(two.mi_x, one.mi_x, rtol=1e-6)
+    assert_allclose(two.mi_xy, one.mi_xy, atol=1e-6)
+    # the rates of some gates have another distribution then
+    assert_allclose(other.mi_x, one.mi_x, rtol=3e-3)
 
 
 # Estimators ---------------------------------------------------------------------------------------
@@ -637,7 +836,7 @@ def test_estimators_equal_their_twins(rng, density, measure):
     options = {"density": density, "cv": 3, "random_state": 1}
     fitted, result = measure(**options).fit(X, y), twin(X, y, **options)
     for name, value in result.items():
-        if name != "density":
+        if name not in ("density", "layer_densities"):
             assert_array_equal(getattr(fitted, f"{name}_"), value)
     new = GatingStates.from_arrays({"a": rng.random((9, 5)) < 0.4, "b": rng.random((9, 3)) < 0.4})
     density_ = fitted.density_

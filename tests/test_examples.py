@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -94,28 +95,17 @@ def test_summary_of_figures_says_what_holds_and_what_was_tried(tmp_path):
     assert "Unseen" not in text
 
 
-def test_densities_prints_values_and_verdicts_and_writes_them(tmp_path):
-    output = tmp_path / "tables.inc"
-    options = ["--epochs", "0", "2", "--samples", "200", "--output", str(output)]
-    done = run(*options, script="densities_over_training.py")
+def test_default_separates_epochs_that_the_kernel_does_not(tmp_path):
+    plot = tmp_path / "entropy.svg"
+    done = run(str(plot), script="plot_training_entropy.py", MPLBACKEND="agg")
     assert done.returncode == 0, done.stderr
-    text = output.read_text(encoding="utf-8")
-    assert text in done.stdout
-    lines = [line.split() for line in text.splitlines()]
-    first = [line for line in lines if line[:2] == ["1", "128"]]
-    values = {tuple(line[2:5]): list(map(float, line[5:7])) for line in first[:8]}
-    for density in ("kde", "product", "chow-liu", "autoregressive"):
-        pairs = zip(values[density, "in", "sample"], values[density, "held", "out"], strict=True)
-        assert all(a < b for a, b in pairs)
-    verdicts = {line[2]: " ".join(line[-3:]) for line in first[8:]}
-    assert verdicts["kde"].endswith("saturated")
-    assert verdicts["autoregressive"].endswith(("falls", "rises", "move"))
-
-
-def test_densities_says_where_data_are_missing():
-    done = run("--network", "resnet20", script="densities_over_training.py")
-    assert done.returncode != 0
-    assert "SKGATE_DATA" in done.stderr
+    lines = np.array([re.findall(r"\d+(?:\.\d+)?", line) for line in done.stdout.splitlines()])
+    epochs, accuracies, bits, errors, kernel = lines.astype(float).T
+    assert list(epochs) == [0, 1, 2, 4]
+    assert accuracies[-1] > 0.7
+    assert np.all(abs(np.diff(bits))[:2] > 4 * errors.max())
+    assert 8.5 < kernel.min() <= kernel.max() < 8.65  # log2 of 400 images is 8.64
+    assert "layer 3" in plot.read_text(encoding="utf-8")
 
 
 def rows_by_lambda(text):

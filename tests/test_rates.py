@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
-from scipy.stats import betabinom
+from scipy.stats import betabinom, dirichlet_multinomial
 
-from skgate.densities._rates import beta_prior
+from skgate.densities._rates import (
+    beta_prior,
+    conditional_rates,
+    conditional_strength,
+    value_priors,
+    value_rates,
+)
 
 RNG = np.random.default_rng(0)
 FAIR = RNG.binomial(200, 0.5, 10)
@@ -62,3 +68,50 @@ def test_rates_are_never_zero_or_one_where_all_counts_are_equal():
         rate = (count + a) / (2000 + a + b)
         assert 0 < rate < 1
         assert rate == pytest.approx(count / 2000, abs=1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.6])
+def test_no_other_strength_explains_the_counts_of_pairs_better(noise):
+    rng, rates = np.random.default_rng(0), np.array([0.5, 0.3, 0.2])
+    tables = np.stack([rng.multinomial(40, rates, 4) for _ in range(30)])  # given 4 values
+    copies = np.broadcast_to(40 * np.eye(4, 3, dtype=int), tables.shape)
+    counts = np.where(rng.random((30, 1, 1)) < noise, tables, copies).swapaxes(1, 2)
+    own = np.broadcast_to(rates, (30, 3))
+    kappa = conditional_strength(counts, own)
+
+    def log_posterior(value):
+        total = np.log(value) - 2 * np.log(1 + value)
+        for table in counts:
+            for given in table.T:
+                if given.sum():
+                    total += dirichlet_multinomial.logpmf(given, value * rates, given.sum())
+        return total
+
+    for factor in (1e-2, 0.1, 0.5, 0.9, 1.1, 2, 10, 100):
+        assert log_posterior(kappa * factor) <= log_posterior(kappa) + 1e-3
+
+
+def test_rates_given_another_unit_are_shares_drawn_to_its_own():
+    counts = np.random.default_rng(0).integers(0, 9, (5, 3, 2))
+    own = np.full((5, 3), 1 / 3)
+    kappa = conditional_strength(counts, own)
+    found = conditional_rates(counts, own, kappa)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    table = counts[2]
+    for v in range(3):
+        for w in range(2):
+            expected = (table[v, w] + kappa / 3) / (table[:, w].sum() + kappa)
+            np.testing.assert_allclose(found[2, v, w], expected)
+
+
+def test_values_of_units_are_broken_off_one_after_the_other():
+    counts = np.random.default_rng(0).multinomial(50, [0.2, 0.5, 0.3], 40)
+    found = value_rates(counts, value_priors(counts))
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    a, b = beta_prior(counts[:, 0], 50)
+    first = (counts[:, 0] + a) / (50 + a + b)
+    a, b = beta_prior(counts[:, 1], counts[:, 1:].sum(axis=1))
+    second = (counts[:, 1] + a) / (counts[:, 1:].sum(axis=1) + a + b)
+    np.testing.assert_allclose(found[:, 0], first)
+    np.testing.assert_allclose(found[:, 1], (1 - first) * second)
+    np.testing.assert_allclose(found[:, 2], (1 - first) * (1 - second))

@@ -44,12 +44,13 @@ class InputCaster:
 
     def __init__(self, module, device=None):
         # parameters of 8 bits are quantised: no type to compute with
-        floating = [p for p in module.parameters() if p.is_floating_point()]
+        parts = list(module.modules())
+        floating = [p for p in parameters_of(parts) if p.is_floating_point()]
         dtypes = [p.dtype for p in floating if p.dtype.itemsize > 1]
         self.dtype = dtypes[0] if dtypes else torch.get_default_dtype()
-        self.device = input_device(module) if device is None else torch.device(device)
+        self.device = input_device(parts) if device is None else torch.device(device)
         embeddings = (nn.Embedding, nn.EmbeddingBag)
-        self.keeps_integers = any(isinstance(m, embeddings) for m in module.modules())
+        self.keeps_integers = any(isinstance(m, embeddings) for m in parts)
 
     def __call__(self, inputs, *, check=False):
         """Return the inputs as tensors; ``check`` that they are finite."""
@@ -89,15 +90,23 @@ class InputCaster:
             )
 
 
-def input_device(module):
-    """Return the device that a module takes its inputs on."""
-    for part in module.modules():
-        hook = getattr(part, "_hf_hook", None)  # accelerate's, which may load parameters on demand
+def input_device(parts):
+    """Return the device that a module takes its inputs on, given all modules inside it."""
+    for part in parts:
+        hook = vars(part).get("_hf_hook")  # accelerate's, which may load parameters on demand
         for each in getattr(hook, "hooks", [hook]):
             if (device := getattr(each, "execution_device", None)) is not None:
                 return torch.device(device)
-    devices = [p.device for p in module.parameters() if p.is_floating_point()]
-    return devices[0] if devices else torch.device("cpu")
+    devices = (p.device for p in parameters_of(parts) if p.is_floating_point())
+    return next(devices, torch.device("cpu"))
+
+
+def parameters_of(parts):
+    """Return the parameters of modules, without those of the modules inside each.
+
+    ``Module.parameters`` walks over all of them, which a light network would notice.
+    """
+    return [p for part in parts for p in part._parameters.values() if p is not None]
 
 
 def without_loss(module, inputs):

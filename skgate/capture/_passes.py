@@ -1,7 +1,5 @@
 """`Passes`: several passes over the same data, each for the gates of a few layers."""
 
-from itertools import pairwise
-
 from ..exceptions import warn_user
 from ..states import GatingStates
 from ..utils.memory import physical_memory
@@ -36,8 +34,6 @@ def layers_that_fit(n_bytes, wanted):
 def count_passes(n_bytes):
     """Return in how many passes all pairs of neighbouring layers are read."""
     n_passes, last = 0, 0
-    if len(n_bytes) == 1:
-        return 1
     while last < len(n_bytes) - 1:
         last = layers_that_fit(n_bytes, [last, last + 1])[-1]
         n_passes += 1
@@ -45,10 +41,11 @@ def count_passes(n_bytes):
 
 
 def first_pass(names, n_bytes, batches):
-    """Return the layers to keep of a first pass, or None if all of them fit or may do so.
+    """Return the layers to keep of a first pass, or None for all of them.
 
     ``n_bytes`` are those of each layer, None if the number of samples is not known. Raises if
-    passes would not see the same rows; warns if there will be several.
+    two layers do not fit in memory, or if passes would not see the same rows; warns if there will
+    be several.
     """
     if n_bytes is None or (total := sum(n_bytes)) <= LIMIT:
         return None
@@ -56,17 +53,19 @@ def first_pass(names, n_bytes, batches):
         f"The gating states of {batches.n_samples} samples take about {gigabytes(total)}, more "
         "than half of this machine's memory"
     )
+    for first in range(max(1, len(names) - 1)):
+        if sum(n_bytes[first : first + 2]) > MEMORY:
+            raise ValueError(
+                f"{needed}, and those of layers {names[first : first + 2]} alone exceed it. "
+                f"{REMEDIES}"
+            )
+    if len(names) <= 2:
+        return None
     if is_shuffling(batches.X):
         raise ValueError(
             f"{needed}, and a shuffling DataLoader has another order in each pass over the data, "
-            f"so that their layers cannot be read in turn. Set shuffle=False. {REMEDIES}"
+            f"so that layers cannot be read in turn. Set shuffle=False. {REMEDIES}"
         )
-    for pair in pairwise(range(len(names))):
-        if sum(n_bytes[index] for index in pair) > MEMORY:
-            raise ValueError(
-                f"{needed}, and those of layers {[names[index] for index in pair]} alone do not "
-                f"fit in it. {REMEDIES}"
-            )
     n_passes = count_passes(n_bytes)
     warn_user(
         f"{needed}. Their layers are read in turn: the module runs {n_passes} times on the data. "

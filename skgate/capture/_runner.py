@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..utils.arrays import to_numpy
-from ._caster import InputCaster, call, input_device, without_loss
+from ._caster import InputCaster, call, input_device, parameters_of, without_loss
 from ._inputs import first_samples, n_samples_in, tree_map
 
 #: All threads share the flags and hooks of a module and torch's generator: one runs at a time.
@@ -113,14 +113,15 @@ def eval_mode_without_side_effects(module, *, train, seed):
     Training flags, buffers and the states of the random number generators are restored after an
     error or an interruption too.
     """
-    flags = [(m, m.training) for m in module.modules()]
+    parts = list(module.modules())
+    flags = [(m, m.training) for m in parts]
     buffers = [
         (m, name, b, b.clone())
-        for m in module.modules()
+        for m in parts
         for name, b in m._buffers.items()
         if b is not None and not nn.parameter.is_lazy(b) and not b.is_meta
     ]
-    devices = {input_device(module), *(p.device for p in module.parameters())}
+    devices = {input_device(parts), *(p.device for p in parameters_of(parts))}
     devices = {device for device in devices if device.type == "cuda"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[d.index for d in devices]))
@@ -129,8 +130,9 @@ def eval_mode_without_side_effects(module, *, train, seed):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             for m, _ in flags:
-                normalises = isinstance(m, nn.modules.batchnorm._NormBase)
-                m.training = train and not normalises
+                training = train and not isinstance(m, nn.modules.batchnorm._NormBase)
+                if m.training != training:  # setting attributes of a module takes time
+                    m.training = training
             # torch.manual_seed is slow, and seeds devices that fork_rng does not restore
             cuda = [torch.cuda.default_generators[d.index] for d in devices]
             for generator in (torch.default_generator, *cuda):
@@ -138,7 +140,8 @@ def eval_mode_without_side_effects(module, *, train, seed):
             yield
         finally:
             for m, training in flags:
-                m.training = training
+                if m.training != training:
+                    m.training = training
             for m, name, buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)

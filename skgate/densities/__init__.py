@@ -26,8 +26,13 @@ estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
     _base                         Density, Estimate
     _kernel  _independent_kernel  _jackknife  _saturation
     _cross_fitting                FittedDensity
-    _forest --> _product  _chow_liu;  _autoregressive;  _foreign
-    _grids  _windows  _causal_regression --> _convolutional
+    _units  _columns  _rates      variables, counts and rates of a forest
+    _information  _sparse_edges   which of them edges join
+    _forest_model --> _forest --> _product  _chow_liu
+    _gate_code  _linear_autoregression  _masked_network --> _network_mixture --> _autoregressive
+    _grids  _windows  _projections  _places  _causal_regression  _layer_scores --> _link_fits
+    _link_fits  _link_costs --> _convolutional
+    _foreign                      an estimator of somebody else's
     _per_layer --> _auto          a density for each layer, and the choice of them
 """
 

@@ -60,16 +60,17 @@ def losses(gates, logits, free):
     return ((softplus(logits) - gates * logits) * free).mean(dim=0).double().numpy()
 
 
-def fit_curves(predictions, gates, offsets, free):
+def fit_curves(predictions, gates, offsets, free, start=None):
     """Return intercepts, slopes of the offsets and of the predictions, and losses of channels.
 
-    All are tensors of shape (n_places, n_channels); Newton's method. A channel that the rates alone
-    predict better than the curve has these.
+    All are tensors of shape (n_places, n_channels); Newton's method. The loss of a curve allows
+    for its being fitted to the same places (Akaike's criterion); a channel that the rates alone
+    predict better has these.
     """
     import torch
 
     n_channels = gates.shape[1]
-    found = np.repeat(_MEANS[:, None], n_channels, axis=1)
+    found = np.repeat(_MEANS[:, None], n_channels, axis=1) if start is None else start.astype(float)
     columns = [torch.ones_like(offsets), offsets, predictions]
     for _ in range(_NEWTON_STEPS):
         p = torch.sigmoid(_curve(found, offsets, predictions))
@@ -84,9 +85,9 @@ def fit_curves(predictions, gates, offsets, free):
                 hessian[j, i] = hessian[i, j]
         step = np.linalg.solve(np.moveaxis(hessian, -1, 0), gradient.T[..., None])[..., 0].T
         found += np.clip(step, -3, 3)
-        if np.abs(step).max() < 1e-3:
+        if np.abs(step).max() < 1e-2:
             break
-    curves = losses(gates, _curve(found, offsets, predictions), free)
+    curves = losses(gates, _curve(found, offsets, predictions), free) + len(_MEANS) / len(gates)
     rates = losses(gates, offsets, free)
     worse = ~(curves < rates)
     found[:, worse] = np.array([[0.0], [1.0], [0.0]])

@@ -1,4 +1,4 @@
-"""`ChowLiu`: gates on the most informative forest (Chow and Liu, 1968)."""
+"""`ChowLiu`: units on the most informative forest (Chow and Liu, 1968)."""
 
 import numpy as np
 
@@ -11,14 +11,24 @@ from ._units import n_units
 
 
 class ChowLiu(ForestDensity):
-    r"""Gates on a forest, each of which depends on at most one other.
+    r"""Units on a forest, each of which depends on at most one other.
 
-    The forest is the one of maximum likelihood, without the edges whose information may be chance:
+    A unit is a gate, or the gates that encode one value together: a window of max pooling, the two
+    thresholds of ReLU6. The forest is the one of maximum likelihood, without the edges whose
+    information may be chance:
 
     .. math::
 
-        \log p(\sigma) = \sum_i \log p(\sigma_i)
-            + \sum_{(a,b)} \log \frac{p(\sigma_a, \sigma_b)}{p(\sigma_a) p(\sigma_b)}
+        \log p(\sigma) = \sum_u \log p(\sigma_u)
+            + \sum_{(u,w)} \log \frac{p(\sigma_u \mid \sigma_w)}{p(\sigma_u)}
+
+    The units' own rates are those of :class:`Product`. Those given another unit are drawn to them
+    by :math:`\kappa` samples, fitted to all edges of a pair of layers: with :math:`c_{vw}` the
+    samples in which the units have the values :math:`v` and :math:`w`,
+
+    .. math::
+
+        p(v \mid w) = \frac{c_{vw} + \kappa p(v)}{c_w + \kappa}
 
     Fitting takes time with the square of the number of gates; 20,000 are about the most, unless few
     of them are open: then it takes time with the square of the gates that are open in a sample.
@@ -45,6 +55,7 @@ class ChowLiu(ForestDensity):
     4.0
     """
 
+    # edges are chosen without the fold that is judged, and kept
     _judged_folds = 1
     _uses_gpu = True
 
@@ -52,6 +63,11 @@ class ChowLiu(ForestDensity):
         if isinstance(columns[0], SparseColumns):
             return sparse_edges(columns, sizes)
         return forest_edges(columns, sizes, states.layers, gpu)
+
+    def _cost(self, layers, n_rows, n_fits):
+        n_gates = sum(layer.n_gates for layer in layers)
+        of_pairs = n_gates**2 * (6.5e-9 + 2.7e-12 * n_rows)
+        return n_fits * (2e-3 + 7e-6 * n_gates + of_pairs), n_gates * (n_rows + 500)
 
     def independent(self):
         """Return the reference of the total correlation: independent units."""

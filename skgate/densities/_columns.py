@@ -40,8 +40,8 @@ def _transposed(states, rows):
     bits = np.empty((states.shape[1], -(-len(rows) // 8)), np.uint8)
     step = max(8, _BLOCK_BYTES // max(len(rows), 1) // 8 * 8)
     first = 0
-    for gates, d in zip(states.packed, states.n_gates, strict=True):
-        packed = to_packed(gates[rows])
+    for layer, d in zip(states.packed, states.n_gates, strict=True):
+        packed = to_packed(layer[rows])
         for start in range(0, d, step):
             width = min(step, d - start)
             columns = packed[:, start // 8 : -(-(start + width) // 8)]

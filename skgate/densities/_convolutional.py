@@ -9,7 +9,8 @@ from ..utils.samples import Samples
 from ..utils.sklearn import Interval
 from ._cross_fitting import FittedDensity, LayerAlone, n_classes_of, pointwise_information
 from ._grids import Grid
-from ._layer_scores import log_likelihoods
+from ._layer_scores import derivatives, log_likelihoods
+from ._link_costs import link_cost
 from ._link_fits import LinkFitter
 from ._product import Product
 
@@ -33,9 +34,12 @@ class Convolutional(FittedDensity):
             = a_c + \gamma_c \operatorname{logit} \rho_{cij} + w_c \cdot x.
 
     All positions share the weights, so that up to 200,000 of them suffice for a fit, at any number
-    and size of images. The window, and whether least squares are refined by the log-loss, are
-    chosen on a fifth of the samples, with independent gates as the last resort. Several layers are
-    a chain, each given the one before.
+    and size of images. The window, the ridge, and whether least squares are refined by the log-
+    loss, are chosen on a fifth of the samples, with independent gates as the last resort. Where a
+    window has more than 3000 gates, principal components replace the channels at other positions.
+    Several layers are a chain, each given the one before. Gates of a unit, such as those of a
+    pooling window, are one variable: a gate that follows from earlier ones of its unit costs
+    nothing.
 
     Parameters
     ----------
@@ -134,6 +138,11 @@ class Convolutional(FittedDensity):
 
     _fit_model = _fit_link
 
+    def _cost(self, layers, n_rows, n_fits):
+        if not self.given_previous:
+            layers = layers[-1:]
+        return link_cost(layers, n_rows, n_fits, self.window // 2, self.max_iter)
+
     def independent(self):
         """Return the reference of the total correlation: independent units."""
         return Product()
@@ -197,8 +206,9 @@ class _Labels:
     def _gains(self, models, offsets, judging):
         """Return the weight of the rates of classes, for each term, that tells labels best."""
         rows = np.flatnonzero(np.isin(self.fitter.parts, judging))
-        sets = [[gain * offsets] * len(models) for gain in _GAINS.astype(np.float32)]
-        logs = np.stack(log_likelihoods(models, self.fitter.grids, rows, sets))
+        first, second = derivatives(models, self.fitter.grids, rows, offsets)
+        # to second order, and without what classes have in common
+        logs = np.stack([gain * first + gain**2 / 2 * second for gain in _GAINS])
         priors = self.sizes.sum(axis=0) / self.sizes.sum()
         information = pointwise_information(logs, self.y_encoded[rows], priors)
         return _GAINS[information.mean(axis=-1).argmax(axis=0)]

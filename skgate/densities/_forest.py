@@ -28,7 +28,7 @@ from ..utils.samples import Samples
 from ._columns import columns_of
 from ._cross_fitting import FittedDensity, largest_no_worse, pointwise_information
 from ._forest_model import Forest, edge_groups
-from ._rates import conditional_rates, value_rates
+from ._rates import conditional_rates, conditional_strength, value_priors, value_rates
 from ._units import pair_counts, value_counts
 
 #: Samples that the classes are shrunk by, from hardly to entirely.
@@ -120,9 +120,12 @@ class Counts:
         return replace(self, sizes=self.sizes + other.sizes, values=values, pairs=pairs)
 
     def __sub__(self, other):
+        """Return the counts of the samples that are left, with the priors of all."""
         values = [a - b for a, b in zip(self.values, other.values, strict=True)]
         pairs = [a - b for a, b in zip(self.pairs, other.pairs, strict=True)]
-        return replace(self, sizes=self.sizes - other.sizes, values=values, pairs=pairs)
+        rest = replace(self, sizes=self.sizes - other.sizes, values=values, pairs=pairs)
+        rest.priors = self.priors
+        return rest
 
     def forest(self, shrinkage):
         """Return the density, with the shares of the classes shrunk by ``shrinkage`` samples."""
@@ -142,13 +145,29 @@ class Counts:
         return Forest(self.layers, self.groups, nodes, self._conditional(tables, nodes))
 
     @cached_property
+    def priors(self):
+        """Those of the values of the units of each layer, and of the edges of each group."""
+        of_values = [value_priors(values.sum(axis=-1)) for values in self.values]
+        rates = self._value_rates(of_values)
+        ends = zip(self.pairs, self.groups, strict=True)
+        return of_values, [
+            conditional_strength(pairs.sum(axis=-1), _rates_of_ends(rates, group)[0])
+            for pairs, group in ends
+        ]
+
+    def _value_rates(self, priors):
+        sums = (values.sum(axis=-1) for values in self.values)
+        return list(map(value_rates, sums, priors))
+
+    @cached_property
     def _rates(self):
         """Smoothed shares of all samples: of the values of units, and of pairs of values."""
-        rates = [value_rates(values.sum(axis=-1)) for values in self.values]
-        joint = []
-        for group, pairs in zip(self.groups, self.pairs, strict=True):
+        of_values, kappas = self.priors
+        rates, joint = self._value_rates(of_values), []
+        for group, pairs, kappa in zip(self.groups, self.pairs, kappas, strict=True):
             child, parent = _rates_of_ends(rates, group)
-            joint.append(conditional_rates(pairs.sum(axis=-1), child) * parent[:, None])
+            given = conditional_rates(pairs.sum(axis=-1), child, kappa)
+            joint.append(given * parent[:, None])
         return rates, joint
 
     def _conditional(self, tables, nodes):

@@ -172,14 +172,17 @@ class StoredRows:
         for own, tile, to in zip(self._classes, packed, distances, strict=True):
             to[...] = numkong.hammings_packed(own.bits[rows], tile)
             bounds += own.bounds(rows, columns, to)
-        row, column = np.nonzero(bounds > 0.97 * self._least)  # less, for rounding
-        a, b = self._open[:, rows.start + row], self._open[:, columns.start + column]
-        both = (a + b - distances[:, row, column]) >> 1  # (n_classes, n_pairs)
-        terms = self._terms
-        found = terms[both] + terms[a - both] + terms[b - both]
-        found += terms[self._sizes - a - b + both]
+        places = np.flatnonzero(bounds > 0.97 * self._least)  # less, for rounding
+        row, column = np.divmod(places, shape[1])
         row, column = row + rows.start, column + columns.start
-        found = found.sum(axis=0) + terms[self._sizes].sum() - self._own[row] - self._own[column]
+        a, b = self._open.take(row, axis=1), self._open.take(column, axis=1)
+        both = (a + b - distances.reshape(len(packed), -1).take(places, axis=1)) >> 1
+        found = self._terms.take(both)  # (n_classes, n_pairs)
+        for cell in (a - both, b - both, self._sizes - a - b + both):
+            found += self._terms.take(cell)
+        found = (
+            found.sum(axis=0) + self._terms[self._sizes].sum() - self._own[row] - self._own[column]
+        )
         self._matrix[row, column] = self._matrix[column, row] = found
 
 

@@ -122,6 +122,7 @@ class Kernel(Density):
 
     def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
         """Return an `Estimate` for each set of labels, all of them from one pass over the pairs."""
+        states = states.select(slice(None))  # all layers at once, or an error that names their size
         kernels = _RangeKernels(self, states, ranges)
         options = {"label_sets": [y for y in label_sets if y is not None], "engine": engine}
         if errors:
@@ -189,6 +190,7 @@ class _IndependentKernel(Kernel):
     """The kernel density that independent units with the same activation rates would have."""
 
     def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
+        states = states.select(slice(None))
         kernels = _RangeKernels(self, states, ranges)
         none = np.empty((len(kernels.weights), 0))
         samples = Samples(states.groups, len(states))

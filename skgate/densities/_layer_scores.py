@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from ._causal_regression import Regression
+from ._projections import Projection
 from ._windows import Window
 
 #: Bytes that a gate takes while its layer is scored.
@@ -28,6 +29,8 @@ class LayerModel:
         Logits of the rates.
     regression : Regression or None
         None: independent gates.
+    projection : Projection or None
+        None: the features of a window are its gates.
     """
 
     window: Window
@@ -35,6 +38,7 @@ class LayerModel:
     centres: list
     offsets: np.ndarray
     regression: Regression | None
+    projection: Projection | None = None
 
     def logits(self, gates, before=None):
         """Return the logits of gates, a tensor of shape (n_rows, channels, height, width)."""
@@ -78,10 +82,18 @@ class LayerModel:
         """Return the weighted sums of the windows, by convolutions with masked kernels."""
         from torch.nn.functional import conv2d, pad
 
-        kernel, (top, left, right), of_before = self._kernels
-        z = conv2d(_channels_last(pad(own, (left, right, top, 0))), kernel)
+        of_place, of_window, (top, left, right), of_before = self._kernels
+        own = _channels_last(own)
+        z = conv2d(own, of_place)
+        if self.window.steps:
+            around = (
+                own if self.projection is None else conv2d(own, _pointwise(self.projection.own))
+            )
+            z += conv2d(_channels_last(pad(around, (left, right, top, 0))), of_window)
         if self.window.before is None:
             return z
+        if self.projection is not None:
+            before = conv2d(_channels_last(before), _pointwise(self.projection.before))
         rows, columns = self.window.lies_on
         around = pad(before, (1, 1, 1, 1))
         strides = [_stride(at) for at in (rows, columns)]
@@ -90,26 +102,34 @@ class LayerModel:
         else:
             rows, columns = ((at[:, None] + np.arange(3)).ravel() for at in (rows, columns))
             around, strides = around[:, :, rows][:, :, :, columns], (3, 3)
-        return z + conv2d(_channels_last(around), of_before, stride=strides)
+        return z.add_(conv2d(_channels_last(around), of_before, stride=strides))
 
     @cached_property
     def _kernels(self):
-        """Return the kernel of the own window, its padding, and that of the layer before."""
+        """Return kernels of the place, of the window and its padding, and of the layer before."""
         import torch
 
         window, weights = self.window, self.regression.weights
-        n_channels, height, width = window.shape
+        (n_channels, height, width), (n_own, n_near) = window.shape, window.n_components
+        of_before, of_window, of_place = np.split(weights, [window.n_before, -n_channels])
         r = window.radius
         top, left, right = r * (height > 1), r * (width > 1), r * (width > 1 and height > 1)
-        kernel = np.zeros((n_channels, n_channels, top + 1, left + right + 1), np.float32)
-        steps = [*window.steps, (0, 0)]
-        of_steps = weights[window.n_before :].reshape(len(steps), n_channels, n_channels)
-        for (down, side), block in zip(steps, of_steps, strict=True):
+        kernel = np.zeros((n_channels, n_own, top + 1, left + right + 1), np.float32)
+        blocks = of_window.reshape(-1, n_own, n_channels)
+        for (down, side), block in zip(window.steps, blocks, strict=True):
             kernel[:, :, top + down, left + side] = block.T
-        of_before = weights[: window.n_before].reshape(3, 3, -1, n_channels).transpose(3, 2, 0, 1)
-        tensors = (_channels_last(torch.from_numpy(k.copy())) for k in (kernel, of_before))
-        own, of_before = tensors
-        return own, (top, left, right), of_before
+        near = np.zeros((n_channels, n_near, 3, 3), np.float32)
+        if window.before:
+            blocks = of_before.reshape(-1, n_near, n_channels)
+            for (down, side), block in zip(window.steps_before, blocks, strict=True):
+                near[:, :, 1 + down, 1 + side] = block.T
+        kernel, near = (_channels_last(torch.from_numpy(k)) for k in (kernel, near))
+        return _pointwise(torch.from_numpy(of_place)), kernel, (top, left, right), near
+
+
+def _pointwise(weights):
+    """Return the kernel of a product with weights (n_in, n_out) at each position."""
+    return weights.T.contiguous()[:, :, None, None]
 
 
 def _channels_last(tensor):
@@ -126,26 +146,31 @@ def _stride(at):
     return int(steps[0]) if len(steps) == 1 and steps[0] > 0 else None
 
 
+def _scored(models, grids, rows):
+    """Yield of some rows which they are, the gates, those that are free, and logits of terms."""
+    import torch
+
+    start = 0
+    for block, gates in grids[0].blocks(rows, _GATE_BYTES):
+        mask = grids[0].undetermined(gates)
+        free = None if mask is None else torch.from_numpy(mask).flatten(1)
+        before = grids[1].gates(block) if len(grids) > 1 else None
+        opened = torch.from_numpy(np.ascontiguousarray(gates)).flatten(1).float()
+        logits = (model.logits(gates, before).flatten(1) for model in models)
+        yield slice(start, start + len(block)), opened, free, logits
+        start += len(block)
+
+
 def log_likelihoods(models, grids, rows, offset_sets):
     """Return log p of some rows of a layer, (n_terms, n_rows, n_classes) for each set of offsets.
 
     ``models`` are those of the layer alone and perhaps given the one before. ``offset_sets`` have,
     for each of them, what classes add to logits, (n_classes, channels, ...), or None.
     """
-    import torch
-
     sizes = [1 if offsets[0] is None else len(offsets[0]) for offsets in offset_sets]
     logs = [np.empty((len(models), len(rows), size)) for size in sizes]
-    start = 0
-    for block, gates in grids[0].blocks(rows, _GATE_BYTES):
-        inside = slice(start, start + len(block))
-        start += len(block)
-        mask = grids[0].undetermined(gates)
-        free = None if mask is None else torch.from_numpy(mask).flatten(1)
-        before = grids[1].gates(block) if len(grids) > 1 else None
-        opened = torch.from_numpy(np.ascontiguousarray(gates)).flatten(1).float()
-        for term, model in enumerate(models):
-            z = model.logits(gates, before if term else None).flatten(1)
+    for inside, opened, free, logits in _scored(models, grids, rows):
+        for term, z in enumerate(logits):
             for values, offsets in zip(logs, offset_sets, strict=True):
                 of_classes = [None] if offsets[term] is None else offsets[term]
                 for label, offset in enumerate(of_classes):
@@ -163,3 +188,23 @@ def _log_likelihood(z, opened, free, offset):
     if free is not None:
         terms *= free
     return -terms.sum(dim=1, dtype=torch.float64).numpy()
+
+
+def derivatives(models, grids, rows, offsets):
+    """Return how log p changes with a multiple of what classes add to the logits.
+
+    The first and the second derivative at 0, (2, n_terms, n_rows, n_classes).
+    """
+    import torch
+
+    offsets = torch.from_numpy(offsets).flatten(1).T.contiguous()
+    found = np.empty((2, len(models), len(rows), offsets.shape[1]))
+    for inside, opened, free, logits in _scored(models, grids, rows):
+        for term, z in enumerate(logits):
+            p = torch.sigmoid(z)
+            slopes, curvatures = opened - p, p * (p - 1)
+            if free is not None:
+                slopes, curvatures = slopes * free, curvatures * free
+            found[0, term, inside] = (slopes @ offsets).numpy()
+            found[1, term, inside] = (curvatures @ offsets**2).numpy()
+    return found

@@ -6,6 +6,7 @@ drawn and multiplied, once for each part; a training set has the sums over its p
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import takewhile
 
 import numpy as np
 
@@ -20,14 +21,31 @@ from ._causal_regression import (
 from ._grids import Grid
 from ._layer_scores import LayerModel
 from ._places import Moments, draw_places
+from ._projections import Projection
 from ._windows import Window, related
 
 #: Ridges of the second moments that are tried one after the other, in mean variances of a gate.
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
-#: Features of a regression at most.
-_MAX_FEATURES = 3000
+#: Features of a regression at most, and channels; components of the channels where there are more.
+_MAX_FEATURES, _MAX_CHANNELS, _RANK = 3000, 4096, 48
 #: Places that judge the choices, and bytes of the windows of those that refine.
-_N_JUDGED, _REFINED_BYTES = 8192, 1 << 28
+N_JUDGED, JUDGED_GATES, REFINED_BYTES = 8192, 1 << 20, 1 << 28
+
+
+def largest_window(shapes, max_radius):
+    """Return the largest window for a layer, and perhaps the one before; None if there is none.
+
+    Where the window has too many gates, their principal components replace them.
+    """
+    if not 0 < shapes[0][0] <= _MAX_CHANNELS:
+        return None
+    before = shapes[1] if len(shapes) > 1 and shapes[1][0] else None
+    max_radius = max_radius if shapes[0][1] * shapes[0][2] > 1 else 0
+    windows = [Window(shapes[0], before, radius) for radius in range(max_radius + 1)]
+    allowed = [w for w in windows if w.n_features <= _MAX_FEATURES]
+    if len(allowed) < min(2, len(windows)):  # not even the positions next to a gate
+        return Window(shapes[0], before, max_radius, _RANK)
+    return allowed[-1]
 
 
 @dataclass(frozen=True)
@@ -66,7 +84,7 @@ class LinkFitter:
         if self.window is not None:
             rng = np.random.default_rng(seed)
             places = draw_places(self.window, self.grids, self.channels, parts, n_parts, rng)
-            self.places, self.moments = places, Moments(places, n_parts)
+            self.places, self.moments = places, Moments(places, self._shared_columns(), n_parts)
         self._training_sets = {}
 
     def _varying(self, counts):
@@ -77,10 +95,19 @@ class LinkFitter:
     def _largest_window(self, max_radius):
         """Return the largest window that a regression can have, or None if there is none."""
         shapes = [(len(c), *g.shape[1:]) for c, g in zip(self.channels, self.grids, strict=True)]
-        before = shapes[1] if len(shapes) > 1 and shapes[1][0] else None
-        windows = [Window(shapes[0], before, radius) for radius in range(max_radius + 1)]
-        allowed = [w for w in windows if w.n_features <= _MAX_FEATURES]
-        return allowed[-1] if allowed and shapes[0][0] else None
+        return largest_window(shapes, max_radius)
+
+    def _shared_columns(self):
+        """Return the gates of the windows whose second moments all training sets share."""
+        window = self.window
+        every = np.arange(window.n_gates)
+        if window.rank is None:
+            return every
+        own, near = every[-window.shape[0] :], every[:0]
+        if window.before:
+            middle = window.steps_before.index((0, 0)) * window.before[0]
+            near = every[middle : middle + window.before[0]]
+        return np.concatenate([near, own])
 
     def fit(self, excluded, judging):
         """Return models of the terms, fitted to all parts but some, and those that were judged.
@@ -89,9 +116,10 @@ class LinkFitter:
         """
         inner = self.training_set(sorted({*excluded, *judging}))
         full = self.training_set(sorted(excluded))
-        models, judged = [], []
+        models, judged, start = [], [], None
         for given in range(self.n_terms):
-            choice = self._choose(inner, judging, given)
+            choice = self._choose(inner, judging, given, start)
+            start = choice.settings
             judged.append(self._model(inner, choice.settings, choice.regression, given))
             regression = full.regression(choice, given)
             models.append(self._model(full, choice.settings, regression, given))
@@ -100,39 +128,49 @@ class LinkFitter:
     def training_set(self, excluded):
         """Return the `TrainingSet` of all parts but some; the last few are kept."""
         key = tuple(excluded)
-        if key not in self._training_sets:
-            if len(self._training_sets) == 2:
-                del self._training_sets[next(iter(self._training_sets))]
-            kept = np.setdiff1d(np.arange(len(self.sizes)), excluded)
-            self._training_sets[key] = TrainingSet(self, kept)
-        return self._training_sets[key]
+        training = self._training_sets.pop(key, None)
+        if training is None:
+            training = TrainingSet(self, np.setdiff1d(np.arange(len(self.sizes)), excluded))
+        self._training_sets[key] = training
+        if len(self._training_sets) > 2:
+            del self._training_sets[next(iter(self._training_sets))]
+        return training
 
-    def _choose(self, inner, judging, given):
-        """Return the best `Choice` on judging parts; rates alone are the last resort."""
+    def _choose(self, inner, judging, given, start):
+        """Return the best `Choice` on judging parts; rates alone are the last resort.
+
+        From the smallest window on; or, given the layer before, from the settings without it.
+        """
         if self.moments is None or not self.sizes[inner.parts].sum():
             return Choice(np.inf, None, None, None)
         rows = self.places.rows_of(judging)
-        rows = rows[:: max(1, len(rows) * self.places.i.shape[1] // _N_JUDGED)]
+        n_places = self.places.n_places
+        n_judged = min(N_JUDGED, JUDGED_GATES // self.places.n_channels)
+        rows = rows[:: max(1, len(rows) * n_places // n_judged)]
         if not len(rows):
             return Choice(np.inf, None, None, None)
-        targets = inner.targets(rows)
-        best = Choice(losses(*targets).mean(), None, None, None)
+        best = Choice(losses(*inner.targets(rows)).mean(), None, None, None)
 
-        def judge(settings):
-            choice = inner.judge(settings, rows, targets, given)
+        def try_(settings):
             nonlocal best
-            better = choice.loss < best.loss
-            best = choice if better else best
-            return better
+            choice = inner.judge(settings, rows, given, best.curves)
+            improves = choice.loss < best.loss
+            best = choice if improves else best
+            return improves
 
-        for radius in range(self.window.radius + 1):
-            judge(Settings(radius, _RIDGES[0]))
+        radii, ridge = range(self.window.radius + 1), 1
+        if start is not None:
+            radii, ridge = radii[start.radius :: -1], _RIDGES.index(start.ridge)
+        for radius in radii:
+            if not try_(Settings(radius, _RIDGES[ridge])):
+                break
         radius = best.settings.radius if best.settings else 0
-        for ridge in _RIDGES[1:]:
-            if not judge(Settings(radius, ridge)) and best.settings:
+        for steps in (_RIDGES[ridge + 1 :], _RIDGES[:ridge][::-1]):
+            n_better = sum(takewhile(bool, (try_(Settings(radius, at)) for at in steps)))
+            if n_better:
                 break
         if best.settings and self.max_iter:
-            judge(Settings(best.settings.radius, best.settings.ridge, True))
+            try_(Settings(best.settings.radius, best.settings.ridge, True))
         return best
 
     def _model(self, training, settings, regression, given):
@@ -140,9 +178,12 @@ class LinkFitter:
         window = self.window
         if settings is not None:
             before = window.before if given else None
-            window = Window(window.shape, before, settings.radius)
+            window = Window(window.shape, before, settings.radius, window.rank)
         own = [rates.all[c] for rates, c in zip(training.rates, self.channels, strict=True)]
-        return LayerModel(window, self.channels[:n], own[:n], training.offsets, regression)
+        projection = training.projection if settings is not None else None
+        return LayerModel(
+            window, self.channels[:n], own[:n], training.offsets, regression, projection
+        )
 
 
 class TrainingSet:
@@ -157,6 +198,7 @@ class TrainingSet:
         ]
         self.offsets = self.rates[0].offsets
         self.weights = cache(self._weights)
+        self._judged_rows = None
 
     @cached_property
     def centres(self):
@@ -166,8 +208,32 @@ class TrainingSet:
         return self.fitter.places.centres(rates[0], before)
 
     @cached_property
-    def _moments(self):
+    def _shared_moments(self):
         return self.fitter.moments.centred(self.parts, self.centres)
+
+    @cached_property
+    def projection(self):
+        """The `Projection` of the windows, or None."""
+        if self.fitter.window.rank is None:
+            return None
+        return Projection.of_moments(self.fitter.window, self._shared_moments)
+
+    @cached_property
+    def _moments(self):
+        """Second moments of the features."""
+        if self.projection is None:
+            return self._shared_moments
+        n_own, places = self.fitter.places.n_channels, self.fitter.places
+        n, rows = self.fitter.window.n_features, places.rows_of(self.parts)
+        moments = np.zeros((n, n), np.float32)
+        moments[n - n_own :, n - n_own :] = self._shared_moments[-n_own:, -n_own:]
+        for chunk in places.chunks(rows):
+            features = self._features(chunk).numpy()
+            moments[: n - n_own] += (
+                features[:, :-n_own].T @ features / (len(rows) * places.n_places)
+            )
+        moments[n - n_own :, : n - n_own] = moments[: n - n_own, n - n_own :].T
+        return moments
 
     def _columns(self, radius, given):
         return self.fitter.window.columns(radius, given)
@@ -190,25 +256,44 @@ class TrainingSet:
         gates, offsets, free = self.fitter.places.targets(rows, offsets)
         return [torch.from_numpy(v).float() for v in (gates, offsets, free)]
 
-    def _features(self, rows, radius, given):
+    def _judged(self, rows):
+        """Return all features of places that judge, and their targets, tensors; kept."""
+        if self._judged_rows is None or not np.array_equal(self._judged_rows[0], rows):
+            self._judged_rows = rows, self._features(rows), self.targets(rows)
+        return self._judged_rows[1:]
+
+    def _features(self, rows, columns=slice(None)):
+        """Return some features of the places of some rows, a tensor."""
         import torch
 
-        columns = self._columns(radius, given)
-        return torch.from_numpy(self.fitter.places.centred(rows, self.centres, columns))
+        found = []
+        for chunk in self.fitter.places.chunks(rows):
+            gates = torch.from_numpy(self.fitter.places.centred(chunk, self.centres))
+            found.append((self.projection(gates) if self.projection else gates)[:, columns])
+        return torch.cat(found)
 
-    def judge(self, settings, rows, targets, given):
+    def judge(self, settings, rows, given, start):
         """Return the `Choice` of settings, with curves that are fitted to unseen places."""
         import torch
 
-        gates, offsets, free = targets
-        features = self._features(rows, settings.radius, given)
+        features, (gates, offsets, free) = self._judged(rows)
+        columns = self._columns(settings.radius, given)
+
+        def predictions(weights):
+            parts = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)  # no copies
+            blocks = np.split(weights, np.cumsum([len(part) for part in parts])[:-1])
+            return sum(
+                features[:, part[0] : part[-1] + 1] @ torch.from_numpy(block)
+                for part, block in zip(parts, blocks, strict=True)
+            )
+
         weights = self.weights(settings.radius, settings.ridge, given)
-        curves, found = fit_curves(features @ torch.from_numpy(weights), gates, offsets, free)
+        curves, found = fit_curves(predictions(weights), gates, offsets, free, start)
         regression = _calibrated(weights, curves)
         if settings.refine:
             regression = self._refined(regression, settings, given)
             slopes, intercepts = map(torch.from_numpy, (regression.slopes, regression.intercepts))
-            logits = features @ torch.from_numpy(regression.weights) + offsets * slopes + intercepts
+            logits = predictions(regression.weights) + offsets * slopes + intercepts
             found = losses(gates, logits, free)
         return Choice(found.mean(), settings, curves, regression)
 
@@ -224,10 +309,10 @@ class TrainingSet:
     def _refined(self, regression, settings, given):
         factor = self._factor(settings.radius, settings.ridge, given)
         rows = self.fitter.places.rows_of(self.parts)
-        n_places = self.fitter.places.i.shape[1]
-        n_rows = max(1, _REFINED_BYTES // (4 * len(factor) * n_places))
+        n_places = self.fitter.places.n_places
+        n_rows = max(1, REFINED_BYTES // (4 * len(factor) * n_places))
         rows = rows[:: -(-len(rows) // n_rows)]
-        features = self._features(rows, settings.radius, given)
+        features = self._features(rows, self._columns(settings.radius, given))
         return refined(regression, factor, features, *self.targets(rows), self.fitter.max_iter)
 
 

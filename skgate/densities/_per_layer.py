@@ -86,8 +86,8 @@ class PerLayer(FittedDensity):
         return clone(self._of_layer(states.layers[-1]))._cross_fit_link(states, *options)
 
     def independent(self):
-        """Return the reference of the total correlation: independent units."""
-        return Product()
+        """Return the reference of the total correlation: independent units, a layer at a time."""
+        return PerLayer({"*": Product()})
 
 
 def link_cost(density, layers, n_rows, n_fits):

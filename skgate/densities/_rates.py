@@ -11,6 +11,8 @@ gates are constant, :math:`a` or :math:`b` is small, so that constant gates cost
 where gates are alike, it is strong, and draws each gate to the rate of all.
 """
 
+from itertools import starmap
+
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import digamma, expit, gammaln
@@ -74,36 +76,43 @@ def _histogram(counts):
     return found, weights[found]
 
 
-def value_rates(counts):
-    """Return smoothed shares of the values of units, (n_units, n_values), from counts.
+def value_priors(counts):
+    """Return the priors of the values of units but the last, from counts (n_units, n_values).
 
     Values come one after the other (stick breaking): the share of a value among those that are
     left has a `beta_prior` that all units have in common.
     """
-    left = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
-    shares = np.ones(counts.shape)
-    rest = np.ones(len(counts))
-    for value in range(counts.shape[1] - 1):
-        a, b = beta_prior(counts[:, value], left[:, value])
-        share = (counts[:, value] + a) / (left[:, value] + a + b)
-        shares[:, value] = rest * share
-        rest = rest * (left[:, value] - counts[:, value] + b) / (left[:, value] + a + b)
+    return list(starmap(beta_prior, _sticks(counts)))
+
+
+def value_rates(counts, priors):
+    """Return smoothed shares of the values of units, (n_units, n_values)."""
+    shares, rest = np.empty(counts.shape), np.ones(len(counts))
+    for value, ((own, left), (a, b)) in enumerate(zip(_sticks(counts), priors, strict=True)):
+        shares[:, value] = rest * (own + a) / (left + a + b)
+        rest = rest * (left - own + b) / (left + a + b)
     shares[:, -1] = rest
     return shares
 
 
-def conditional_rates(counts, rates):
-    r"""Return smoothed shares of the values of units, given the value of another one.
+def _sticks(counts):
+    """Yield how often each value but the last occurs, and it or a later one."""
+    left = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return zip(counts.T[:-1], left.T[:-1], strict=True)
+
+
+def conditional_strength(counts, rates):
+    r"""Return the number of samples by which rates given another unit are drawn to a unit's own.
 
     With :math:`c_{vw}` the samples in which a unit has the value :math:`v` and the other one
-    :math:`w`, and :math:`p_v` the unit's own rates,
+    :math:`w`, and :math:`p_v` the unit's own rates, the rates given the other one are
 
     .. math::
 
-        p_{v|w} = \frac{c_{vw} + \kappa p_v}{c_w + \kappa},
+        p_{v \mid w} = \frac{c_{vw} + \kappa p_v}{c_w + \kappa},
 
-    with the :math:`\kappa` that maximises the likelihood of the counts of all pairs, times
-    :math:`\kappa / (1 + \kappa)^2`, as in `beta_prior`.
+    the posterior mean under a Dirichlet prior. :math:`\kappa` maximises the likelihood of the
+    counts of all pairs, times :math:`\kappa / (1 + \kappa)^2`.
 
     Parameters
     ----------
@@ -112,20 +121,22 @@ def conditional_rates(counts, rates):
 
     Returns
     -------
-    rates : ndarray of shape (n_pairs, n_values, n_values_of_other)
-        They sum to 1 over the second axis.
+    kappa : float
     """
-    rates, given = rates[:, :, None], counts.sum(axis=1, keepdims=True)
     judged = slice(None, None, -(-len(counts) // _MAX_PAIRS) or 1)
+    counts, rates = counts[judged], rates[judged, :, None]
+    given = counts.sum(axis=1)
 
     def cost(log):
         kappa = np.exp(log)
-        base = kappa * rates[judged]
-        value = np.sum(gammaln(counts[judged] + base) - gammaln(base))
-        value -= np.sum(gammaln(given[judged] + kappa) - gammaln(kappa))
+        value = np.sum(gammaln(counts + kappa * rates) - gammaln(kappa * rates))
+        value -= np.sum(gammaln(given + kappa) - gammaln(kappa))
         return np.logaddexp(0, log) + np.logaddexp(0, -log) - value
 
-    bounds = -_LOG_BOUND, _LOG_BOUND
-    options = {"xatol": 0.01}
-    kappa = np.exp(minimize_scalar(cost, bounds=bounds, method="bounded", options=options).x)
-    return (counts + kappa * rates) / (given + kappa)
+    bounds, options = (-_LOG_BOUND, _LOG_BOUND), {"xatol": 0.01}
+    return np.exp(minimize_scalar(cost, bounds=bounds, method="bounded", options=options).x)
+
+
+def conditional_rates(counts, rates, kappa):
+    """Return the rates given the other unit; they sum to 1 over the second axis of ``counts``."""
+    return (counts + kappa * rates[:, :, None]) / (counts.sum(axis=1, keepdims=True) + kappa)

@@ -1,7 +1,8 @@
 """`Window`: the gates that come before a gate, near it in its layer and in the layer before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -36,11 +37,14 @@ class Window:
         The same of the layer before; a gate has 3 x 3 positions of it.
     radius : int
         Number of rows above, and of columns on either side.
+    rank : int or None
+        Components of the channels at each other position; None: the channels themselves.
     """
 
     shape: tuple
     before: tuple | None
     radius: int
+    rank: int | None = None
 
     @cached_property
     def rings(self):
@@ -56,21 +60,38 @@ class Window:
     def steps(self):
         return [step for ring in self.rings for step in ring]
 
+    @cached_property
+    def steps_before(self):
+        """Steps (down, right) to positions of the layer before: 3 x 3, or 3 of a line."""
+        if self.before is None:
+            return []
+        return list(product(*(range(-1, 2) if n > 1 else [0] for n in self.before[1:])))
+
+    @property
+    def n_components(self):
+        """Features of a position of the layer, and of the layer before."""
+        sizes = self.shape[0], self.before[0] if self.before else 0
+        return sizes if self.rank is None else [min(self.rank, size) for size in sizes]
+
     @property
     def n_before(self):
-        return 0 if self.before is None else 9 * self.before[0]
+        return self.n_components[1] * len(self.steps_before)
 
     @property
     def n_features(self):
-        """Number of gates: those before, those of the window, those of the same place."""
-        return self.n_before + self.shape[0] * (len(self.steps) + 1)
+        """Number of features: of the layer before, of the window, the gates of the same place."""
+        return self.n_before + self.n_components[0] * len(self.steps) + self.shape[0]
+
+    @property
+    def n_gates(self):
+        """Number of gates that the features are made of."""
+        return replace(self, rank=None).n_features
 
     def columns(self, radius, given):
-        """Return the columns of a smaller window, or of one without the layer before."""
-        n_own = self.shape[0]
-        n_near = n_own * sum(map(len, self.rings[:radius]))
+        """Return the features of a smaller window, or of one without the layer before."""
+        n_near = self.n_components[0] * sum(map(len, self.rings[:radius]))
         first = np.arange(0 if given else self.n_before, self.n_before + n_near)
-        return np.concatenate([first, np.arange(self.n_features - n_own, self.n_features)])
+        return np.concatenate([first, np.arange(self.n_features - self.shape[0], self.n_features)])
 
     @cached_property
     def lies_on(self):
@@ -78,7 +99,7 @@ class Window:
         return [places_before(*n) for n in zip(self.shape[1:], self.before[1:], strict=True)]
 
     def features(self, gates, before, i, j):
-        """Return the window at some positions of all rows, (n_rows, n_places, n_features).
+        """Return the window at some positions of all rows, (n_rows, n_places, n_gates).
 
         ``gates`` and ``before`` are (n_rows, channels, height, width); outside of them, all is 0.
         """
@@ -86,7 +107,8 @@ class Window:
         if before is not None:
             down, right = self.lies_on[0][i], self.lies_on[1][j]
             around = np.pad(before, ((0, 0), (0, 0), (1, 1), (1, 1)))
-            found += [around[:, :, down + a, right + b] for a in range(3) for b in range(3)]
+            near = [(1 + a, 1 + b) for a, b in self.steps_before]
+            found += [around[:, :, down + a, right + b] for a, b in near]
         around = np.pad(gates, ((0, 0), (0, 0), (r, 0), (r, r)))
         steps = [*self.steps, (0, 0)]
         found += [around[:, :, i + r + down, j + r + right] for down, right in steps]

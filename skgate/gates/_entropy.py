@@ -207,7 +207,7 @@ class GatingEntropy(GatingEstimator):
     >>> cross_val_score(
     ...     GatingEntropy(density="product"), states, groups=states.groups, cv=GroupKFold(2)
     ... ).round(2)
-    array([-6.02, -6.03])
+    array([-6.01, -6.02])
     """
 
     _role_of_y = "ignored"

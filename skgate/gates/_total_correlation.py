@@ -115,7 +115,7 @@ class TotalCorrelation(GatingEstimator):
     paper [1]_ with :math:`\hat p_{\mathrm{independent}} \propto E_{\tilde\sigma} K(\sigma_j,
     \tilde\sigma)` in closed form, without sampling. With a fitted density, H is that of
     :class:`GatingEntropy`, C that of independent units fitted likewise, and TC is in expectation a
-    lower bound. A forest cannot hold a window of max pooling, so that its C has a tree inside each.
+    lower bound.
 
     Parameters
     ----------

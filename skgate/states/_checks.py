@@ -12,6 +12,7 @@ from ..utils.arrays import (
 )
 from ..utils.sklearn import validate_data
 from ._gating_states import GatingStates
+from ._layered import Layered
 
 
 def check_states(estimator, X, *, threshold, layers):
@@ -74,7 +75,7 @@ def _check_same_layers(estimator, states, layers):
 
 def as_states(states, threshold=0.0):
     """Return `GatingStates` from states, an array, or a list or dict with an array per layer."""
-    if not isinstance(states, GatingStates):
+    if not isinstance(states, Layered):
         states = GatingStates.from_arrays(states, threshold=threshold)
     _require_samples(states)
     return states
