@@ -167,7 +167,7 @@ def test_labels_take_at_most_five_times_as_many_regressions(rng, monkeypatch):
         return original(self, *args)
 
     monkeypatch.setattr(_linear_autoregression.Moments, "regression", regression)
-    gates, y = rng.random((100, 8)) < 0.5, rng.integers(0, 4, 100)
+    gates, y = rng.random((700, 8)) < 0.5, rng.integers(0, 4, 700)
     gating_entropy(gates, density="autoregressive", random_state=0)
     n_alone = len(counts)
     counts.clear()

@@ -12,6 +12,8 @@ from ._cross_fitting import largest_no_worse, pointwise_information
 _RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
 _SLOPES = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
 _FOLDS = 5
+#: With more samples, one fold tells how much the label counts.
+_MANY = 500
 #: Weights of the priors of a_i, around the gate's own rate, and of b_i, around one slope for all.
 _PRIOR = (1.0, 0.1)
 _NEWTON_STEPS = 10
@@ -116,8 +118,8 @@ class LinearModel:
 def fit_linear(columns, y_encoded, n_classes, groups, first=0):
     """Return the `LinearModel` of the columns from ``first`` on.
 
-    The ridges are the best on the first fifth of the samples, whose order is random; then each
-    fifth is predicted from the others, and the curves are fitted to all these predictions.
+    The ridge is the best on the first fifth of the samples, whose order is random; then each fifth
+    is predicted from the others, and the curves are fitted to all these predictions.
     """
     samples = Samples(groups, len(columns))
     if len(samples) < 2 * _FOLDS:
@@ -127,15 +129,14 @@ def fit_linear(columns, y_encoded, n_classes, groups, first=0):
     judged = samples.of_rows < len(samples) // _FOLDS
     moments = Moments(columns[~judged], y_encoded[~judged], n_classes)
     ridge, slope = _choose_ridge(moments, columns[judged], first)
+    folds = list(samples.folds(_FOLDS))
     label_ridge = np.inf
     if n_classes > 1:
-        of_judged = Samples(samples.of_rows[judged], judged.sum())
-        models = [_uncalibrated(moments, first, ridge, slope, r) for r in _LABEL_RIDGES]
-        logs = np.array([of_classes(model, columns[judged]) for model in models])
-        gains = pointwise_information(logs, y_encoded[judged], moments.priors)
-        label_ridge = largest_no_worse(_LABEL_RIDGES, gains, of_judged)
+        judged = folds[:1] if len(samples) > _MANY else folds
+        labels = y_encoded, n_classes, samples
+        label_ridge = _choose_label_ridge(columns, *labels, judged, first, ridge, slope)
     predictions = np.empty((len(columns), len(moments.rates) - first))
-    for train, test in samples.folds(_FOLDS):
+    for train, test in folds:
         part = Moments(columns[train], y_encoded[train], n_classes).regression(ridge, label_ridge)
         predictions[test] = part.centred_predictions(columns[test])[:, first:]
         predictions[test] += part.class_offsets[y_encoded[test], first:]
@@ -144,11 +145,22 @@ def fit_linear(columns, y_encoded, n_classes, groups, first=0):
     return LinearModel(regression, *calibration, (ridge, slope, label_ridge))
 
 
-def _uncalibrated(moments, first, ridge, slope, label_ridge):
-    regression = moments.regression(ridge, label_ridge)
-    intercepts = logit(regression.rates[first:])
-    slopes = np.full(len(intercepts), slope)
-    return LinearModel(regression, intercepts, slopes, (ridge, slope, label_ridge))
+def _choose_label_ridge(columns, y_encoded, n_classes, samples, folds, first, ridge, slope):
+    """Return the largest ridge of the label that is about as informative as the best."""
+    gains, judged = [], []
+    for train, test in folds:
+        moments = Moments(columns[train], y_encoded[train], n_classes)
+        intercepts = logit(moments.rates[first:])
+        logs = []
+        for label_ridge in _LABEL_RIDGES:
+            regression = moments.regression(ridge, label_ridge)
+            model = LinearModel(regression, intercepts, np.full(len(intercepts), slope), ())
+            logs.append(of_classes(model, columns[test]))
+        gains.append(pointwise_information(np.array(logs), y_encoded[test], moments.priors))
+        judged.append(samples.of_rows[test])
+    gains = np.concatenate(gains, axis=1)  # (n_ridges, n_judged)
+    judged = Samples(np.concatenate(judged), gains.shape[1])
+    return largest_no_worse(_LABEL_RIDGES, gains, judged)
 
 
 def _choose_ridge(moments, judged, first):

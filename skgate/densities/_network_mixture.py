@@ -20,7 +20,7 @@ _EM_STEPS = 200
 #: What the hidden layers add to the log-odds of the classes.
 _GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Steps of a network, and multiplications of all networks, which determine them.
-_MIN_STEPS, _MAX_STEPS, _WORK = 100, 4000, 3.0e12
+_MIN_STEPS, _MAX_STEPS, _WORK = 100, 4000, 2e12
 _MIN_BATCH, _MAX_BATCH, _N_BATCHES = 100, 512, 100
 
 

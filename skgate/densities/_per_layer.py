@@ -45,7 +45,7 @@ class PerLayer(FittedDensity):
     >>> density = PerLayer({"coins": Product(), "*": Autoregressive()})
     >>> result = gating_entropy(states, density=density, random_state=0)
     >>> result.layer_entropy.round(), round(result.entropy)
-    (array([3., 3.]), 6)
+    (array([3., 3.]), 3)
     """
 
     _parameter_constraints = {"densities": [dict]}
