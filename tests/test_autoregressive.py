@@ -22,8 +22,8 @@ from skgate.densities import (
     _masked_network,
     _network_mixture,
 )
-from skgate.densities._gate_code import Columns, GateCode
 from skgate.densities._rates import beta_prior
+from skgate.densities.autoregression._gate_code import Columns, GateCode
 
 
 @pytest.fixture

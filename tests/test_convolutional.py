@@ -9,10 +9,10 @@ from scipy.special import logsumexp
 
 from skgate import GateLayer, GatingEntropy, GatingStates, gating_entropy, gating_mi
 from skgate.densities import Convolutional, Product
-from skgate.densities._causal_regression import Regression
-from skgate.densities._grids import Grid
-from skgate.densities._link_fits import LinkFitter, Settings
-from skgate.densities._windows import places_before
+from skgate.densities.convolution._causal_regression import Regression
+from skgate.densities.convolution._grids import Grid
+from skgate.densities.convolution._link_fits import LinkFitter, Settings
+from skgate.densities.convolution._windows import places_before
 
 
 def smooth_maps(n=200, shape=(3, 6, 7), seed=0):
@@ -200,8 +200,8 @@ def test_layers_of_any_sizes_are_aligned():
 @pytest.mark.parametrize("rank", [None, 2])
 def test_logits_of_a_convolution_are_those_of_the_places_drawn(shape, rank, monkeypatch):
     if rank:
-        monkeypatch.setattr("skgate.densities._link_fits._MAX_FEATURES", 1)
-        monkeypatch.setattr("skgate.densities._link_fits._RANK", rank)
+        monkeypatch.setattr("skgate.densities.convolution._link_fits._MAX_FEATURES", 1)
+        monkeypatch.setattr("skgate.densities.convolution._link_fits._RANK", rank)
     rng = np.random.default_rng(0)
     maps, below = smooth_maps(60, (3, 7, 5)), smooth_maps(60, shape, 1)
     below[:, 0] ^= rng.random(below[:, 0].shape) < 0.2

@@ -22,17 +22,18 @@ from skgate import (
     gating_mi,
     total_correlation,
 )
-from skgate.densities import ChowLiu, Kernel, Product, _forest
-from skgate.densities._chow_liu import forest_edges
-from skgate.densities._columns import columns_of
-from skgate.densities._forest_model import Forest, edge_groups
-from skgate.densities._information import (
+from skgate.densities import ChowLiu, Kernel, Product
+from skgate.densities._rates import beta_prior, conditional_strength
+from skgate.densities.forests import _forest
+from skgate.densities.forests._chow_liu import forest_edges
+from skgate.densities.forests._columns import columns_of
+from skgate.densities.forests._forest_model import Forest, edge_groups
+from skgate.densities.forests._information import (
     GateRows,
     StoredRows,
     chance_information,
     information_rows,
 )
-from skgate.densities._rates import beta_prior, conditional_strength
 
 DENSITIES = ["product", "chow-liu", "autoregressive"]
 FORESTS = ["product", "chow-liu"]

@@ -81,7 +81,7 @@ def test_a_curve_over_alpha_and_bound_is_one_estimate_each(states):
 
 def test_a_curve_makes_one_pass(states, monkeypatch):
     calls = []
-    from skgate.densities import _jackknife
+    from skgate.densities.kernel import _jackknife
 
     original = _jackknife.block_masses
     monkeypatch.setattr(

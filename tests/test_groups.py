@@ -28,9 +28,9 @@ from skgate.densities import (
     Kernel,
     Product,
     _cross_fitting,
-    _jackknife,
-    _linear_autoregression,
 )
+from skgate.densities.autoregression import _linear_autoregression
+from skgate.densities.kernel import _jackknife
 from skgate.pairwise import Engine, block_masses
 from skgate.utils.samples import Samples
 

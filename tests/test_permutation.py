@@ -7,7 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest
 
 from skgate import GatingStates, gating_mi, permutation_test
-from skgate.densities import Kernel, _kernel
+from skgate.densities import Kernel
+from skgate.densities.kernel import _kernel
 from skgate.gates import _permutation
 
 pytestmark = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")

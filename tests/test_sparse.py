@@ -28,10 +28,10 @@ from skgate import (
 )
 from skgate.capture._store import Store
 from skgate.densities import ChowLiu, Kernel, Product
-from skgate.densities._chow_liu import forest_edges
-from skgate.densities._columns import BitColumns, SparseColumns
 from skgate.densities._rates import beta_prior
-from skgate.densities._sparse_edges import _bounds, sparse_edges
+from skgate.densities.forests._chow_liu import forest_edges
+from skgate.densities.forests._columns import BitColumns, SparseColumns
+from skgate.densities.forests._sparse_edges import _bounds, sparse_edges
 from skgate.pairwise import Engine, _cupy, block_masses, kernel_masses
 from skgate.pairwise._distances import HammingDistances
 from skgate.states import is_sparse, to_packed, to_sparse

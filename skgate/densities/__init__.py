@@ -22,16 +22,11 @@ rows are scored by a density that was not fitted to them. **A new density** is a
 subclass that has ``_fit_model`` and ``independent``, and a name in `NAMED`. Any other
 estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
 
-    _ranges  _surprisals          what the answers are made of
+    _ranges  _surprisals  _rates  what the answers are made of
     _base                         Density, Estimate
-    _kernel  _independent_kernel  _jackknife  _saturation
-    _cross_fitting                FittedDensity
-    _units  _columns  _rates      variables, counts and rates of a forest
-    _information  _sparse_edges   which of them edges join
-    _forest_model --> _forest --> _product  _chow_liu
-    _gate_code  _linear_autoregression  _masked_network --> _network_mixture --> _autoregressive
-    _grids  _windows  _projections  _places  _causal_regression  _layer_scores --> _link_fits
-    _link_fits  _link_costs --> _convolutional
+    kernel/                       the paper's, in-sample
+    _cross_fitting                FittedDensity, of which all others are
+    forests/  autoregression/  convolution/
     _foreign                      an estimator of somebody else's
     _per_layer --> _auto          a density for each layer, and the choice of them
 """
@@ -39,17 +34,17 @@ estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
 from sklearn.base import clone
 
 from ._auto import Auto
-from ._autoregressive import Autoregressive
 from ._base import Density, LayerChoice
-from ._chow_liu import ChowLiu
-from ._convolutional import Convolutional
 from ._foreign import ForeignDensity
-from ._kernel import Kernel, kernel_weights
 from ._per_layer import PerLayer
-from ._product import Product
 from ._ranges import LayerRanges
-from ._saturation import SATURATED, flag_saturated
 from ._surprisals import conditional_entropy, entropy
+from .autoregression._autoregressive import Autoregressive
+from .convolution._convolutional import Convolutional
+from .forests._chow_liu import ChowLiu
+from .forests._product import Product
+from .kernel._kernel import Kernel, kernel_weights
+from .kernel._saturation import SATURATED, flag_saturated
 
 __all__ = [
     "NAMED",

@@ -9,12 +9,12 @@ from sklearn.base import clone
 from ..utils.memory import physical_memory
 from ..utils.samples import Samples
 from ..utils.sklearn import Interval
-from ._autoregressive import Autoregressive
 from ._base import LayerChoice
-from ._chow_liu import ChowLiu
-from ._convolutional import Convolutional
 from ._per_layer import PerLayer, link_cost
-from ._product import Product
+from .autoregression._autoregressive import Autoregressive
+from .convolution._convolutional import Convolutional
+from .forests._chow_liu import ChowLiu
+from .forests._product import Product
 
 #: One in so many samples judges the densities; with fewer samples there is no choice.
 _JUDGED = 5

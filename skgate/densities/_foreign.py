@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 from sklearn.base import clone
 
 from ._cross_fitting import FittedDensity, choose_shrinkage
-from ._product import Product
+from .forests._product import Product
 
 #: Weights of the density of all samples in that of a class, from none to all of it.
 _SHRINKAGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)

@@ -6,7 +6,7 @@ from sklearn.base import clone
 
 from ._base import LayerChoice
 from ._cross_fitting import FittedDensity
-from ._product import Product
+from .forests._product import Product
 
 
 class PerLayer(FittedDensity):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import logit, logsumexp
 
-from ..utils.samples import Samples
-from ._cross_fitting import pointwise_information
+from ...utils.samples import Samples
+from .._cross_fitting import pointwise_information
 from ._linear_autoregression import Moments, fit_linear, of_classes
 from ._masked_network import MaskedNetwork, Schedule, train
 

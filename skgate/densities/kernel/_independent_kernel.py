@@ -2,7 +2,7 @@ r"""The kernel density of independent units, in closed form: the term C of H + T
 
 import numpy as np
 
-from ..states import sum_open
+from ...states import sum_open
 
 
 def independent_log_masses(states, rates, weights):

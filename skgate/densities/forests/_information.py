@@ -11,8 +11,8 @@ import numkong
 import numpy as np
 from scipy.stats import chi2
 
-from ..utils.arrays import to_numpy
-from ..utils.parallel import slices
+from ...utils.arrays import to_numpy
+from ...utils.parallel import slices
 from ._units import are_gates, n_units, n_values, pair_counts, value_counts
 
 _TILE = 256

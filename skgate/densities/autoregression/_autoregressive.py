@@ -13,12 +13,12 @@ from numbers import Integral
 import numpy as np
 from scipy.special import logsumexp
 
-from ..utils.sklearn import Interval
-from ._cross_fitting import FittedDensity
+from ...utils.sklearn import Interval
+from .._cross_fitting import FittedDensity
+from ..forests._product import Product
 from ._gate_code import GateCode
 from ._linear_autoregression import fit_linear
 from ._network_mixture import fit_mixture, seconds_of_networks
-from ._product import Product
 
 
 class Autoregressive(FittedDensity):
@@ -115,7 +115,7 @@ class Autoregressive(FittedDensity):
         return Link(alone, self._fit_model(states, *options, n_given=1) if several else None)
 
     def _cost(self, layers, n_rows, n_fits):
-        widths = np.cumsum([layer.n_gates for layer in layers[::-1]])
+        widths = np.cumsum([float(layer.n_gates) for layer in layers[::-1]])
         seconds, n_bytes = 0.0, 0.0
         for width in widths:  # the layer alone, and with the one before
             fit = (14 * n_rows * width**2 + 4 * width**3) / 3.3e10 + 4e-7 * n_rows * width

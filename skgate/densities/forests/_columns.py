@@ -8,7 +8,7 @@ are. `OpenCounts` have only the former.
 import numpy as np
 from scipy.sparse import csr_array, hstack
 
-from ..states import count_open, is_sparse, to_packed, to_sparse
+from ...states import count_open, is_sparse, to_packed, to_sparse
 from ._units import are_gates
 
 _BLOCK_BYTES = 1 << 21

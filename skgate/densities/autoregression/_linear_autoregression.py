@@ -6,8 +6,8 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from scipy.special import expit, logit
 
-from ..utils.samples import Samples
-from ._cross_fitting import largest_no_worse, pointwise_information
+from ...utils.samples import Samples
+from .._cross_fitting import largest_no_worse, pointwise_information
 
 _RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
 _SLOPES = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..exceptions import SaturationWarning, warn_user
+from ...exceptions import SaturationWarning, warn_user
 
 #: Share of its ceiling from which on an entropy is not informative.
 SATURATED = 0.99

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..states import is_sparse
-from ..utils.parallel import slices
+from ...states import is_sparse
+from ...utils.parallel import slices
 from ._columns import has_sparse, open_gates, with_open_partners
 from ._units import are_gates, n_units, unit_values
 

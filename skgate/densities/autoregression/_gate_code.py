@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import logit
 
-from ._rates import beta_prior
+from .._rates import beta_prior
 
 _BLOCK_BYTES = 1 << 24
 

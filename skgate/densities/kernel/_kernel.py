@@ -12,13 +12,13 @@ import copy
 
 import numpy as np
 
-from ..pairwise import kernel_masses
-from ..utils.samples import Samples
-from ..utils.sklearn import POSITIVE, StrOptions
-from ._base import Density, Estimate
+from ...pairwise import kernel_masses
+from ...utils.samples import Samples
+from ...utils.sklearn import POSITIVE, StrOptions
+from .._base import Density, Estimate
+from .._surprisals import Surprisals, given_label, marginal
 from ._independent_kernel import independent_log_masses
 from ._jackknife import jackknife, subsample_entropies
-from ._surprisals import Surprisals, given_label, marginal
 
 #: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}

@@ -5,14 +5,14 @@ from numbers import Integral
 
 import numpy as np
 
-from ..utils.samples import Samples
-from ..utils.sklearn import Interval
-from ._cross_fitting import FittedDensity, LayerAlone, n_classes_of, pointwise_information
+from ...utils.samples import Samples
+from ...utils.sklearn import Interval
+from .._cross_fitting import FittedDensity, LayerAlone, n_classes_of, pointwise_information
+from ..forests._product import Product
 from ._grids import Grid
 from ._layer_scores import derivatives, log_likelihoods
 from ._link_costs import link_cost
 from ._link_fits import LinkFitter
-from ._product import Product
 
 #: Parts of the rows at least, of which one judges the choices.
 _N_PARTS = 5

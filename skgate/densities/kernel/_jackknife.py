@@ -7,9 +7,9 @@ bootstrap would not do: duplicates enlarge the self term.)
 
 import numpy as np
 
-from ..pairwise import N_BLOCKS, block_masses, block_slices, kernel_masses
-from ..utils.samples import Samples
-from ._surprisals import conditional_entropy
+from ...pairwise import N_BLOCKS, block_masses, block_slices, kernel_masses
+from ...utils.samples import Samples
+from .._surprisals import conditional_entropy
 
 _SLOPE_SAMPLES = 512
 _STEP = 1e-4

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import betaln, logit
 
-from ._rates import beta_prior
+from .._rates import beta_prior
 
 #: Samples by which the rate of a gate in a class is drawn to its rate in all samples.
 _CLASS_SAMPLES = 20.0

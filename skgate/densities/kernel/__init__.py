@@ -1,0 +1,6 @@
+"""The paper's kernel density, with its ceilings and standard errors.
+
+_jackknife   errors, from one pass over the pairs of samples
+_independent_kernel --> _kernel
+_saturation  which values are at a ceiling, and a warning that names them
+"""
