@@ -18,11 +18,13 @@ from skgate.densities import (
     Autoregressive,
     PerLayer,
     _cross_fitting,
+)
+from skgate.densities._rates import beta_prior
+from skgate.densities.autoregression import (
     _linear_autoregression,
     _masked_network,
     _network_mixture,
 )
-from skgate.densities._rates import beta_prior
 from skgate.densities.autoregression._gate_code import Columns, GateCode
 
 

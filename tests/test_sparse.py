@@ -227,7 +227,7 @@ def test_batches_of_changing_rates(rng, n_known, rates):
     store, batches = Store([layer], n_known), [rng.random((15, WIDE)) < r for r in rates]
     for batch in batches:
         store.add([np.packbits(batch, axis=1)], None, None)
-    (found,), *_ = store.finish()
+    found = store.finish()[0]
     assert is_sparse(found) == (max(rates) < 0.1)
     np.testing.assert_array_equal(np.asarray(GatingStates([found], [layer])), np.vstack(batches))
 
@@ -236,7 +236,7 @@ def test_batches_end_as_positions_if_these_are_fewer_bytes(rng):
     store = Store([GateLayer("a", WIDE)], 1002)
     store.add([np.packbits(rng.random((2, WIDE)) < 0.5, axis=1)], None, None)
     store.add([np.zeros((1000, WIDE // 8), np.uint8)], None, None)
-    (found,), *_ = store.finish()
+    found = store.finish()[0]
     assert is_sparse(found)
     assert found.shape == (1002, WIDE)
 

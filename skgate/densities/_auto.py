@@ -72,19 +72,21 @@ class Auto(PerLayer):
         super(PerLayer, self)._validate_params()
 
     def _candidates(self, layers, n_rows, n_fits):
-        yield Product()
-        if len(layers[-1].shape) > 1:
-            yield self._convolution(layers, n_rows, n_fits)
+        convolution = self._convolution(layers, n_rows, n_fits)
+        yield convolution or Product()  # which is the last resort of a convolution
         yield Autoregressive()
         yield ChowLiu()
 
     def _convolution(self, layers, n_rows, n_fits):
-        """Return the best that takes a quarter of the budget, or the fastest."""
+        """Return the best that takes a small part of the budget, or the fastest; or None."""
+        if len(layers[-1].shape) == 1:
+            return None
         for max_iter, window in product((Convolutional().max_iter, 0), (5, 3)):
             density = Convolutional(window, max_iter)
-            if density._cost(layers, n_rows, n_fits)[0] <= self.budget / 4:
+            seconds, _ = density._cost(layers, n_rows, n_fits)
+            if seconds <= self.budget / 6:
                 break
-        return density
+        return density if seconds <= self.budget else None
 
     def _cost(self, layers, n_rows, n_fits):
         costs = self._affordable(layers, n_rows, n_fits)[0].values()
@@ -120,6 +122,8 @@ class Auto(PerLayer):
     def _choose(self, states, n_fits, seed, engine):
         """Return the `LayerChoice` of a link."""
         affordable, left_out = self._affordable(states.layers, len(states), n_fits)
+        if len(affordable) == 1:
+            return LayerChoice(*affordable, {}, left_out)
         samples = Samples(states.groups, len(states))
         n_judged = len(samples) // _JUDGED
         if n_judged < 2:
@@ -127,12 +131,13 @@ class Auto(PerLayer):
             return LayerChoice(Product(), {}, few | left_out)
         drawn = np.random.default_rng(seed).permutation(len(samples))[:n_judged]
         judged = np.isin(samples.of_rows, drawn)
-        folds = [(np.flatnonzero(~judged), np.flatnonzero(judged))]
-        held_out, n_gates = {}, states.n_gates[-1]
+        train, test, held_out = states[~judged], states[judged], {}
+        rows = np.arange(len(train))
         for density in affordable:
-            options = states, [None], folds, seed, engine
-            ((_, logs),) = clone(density)._cross_fit_link(*options)
-            held_out[density] = -logs[:, judged].mean() / n_gates / np.log(2)
+            options = train, [None], [(rows, rows[:0])], seed, engine
+            ((model, _),) = clone(density)._cross_fit_link(*options)
+            logs = model.log_likelihoods(test, None)
+            held_out[density] = -logs.mean() / states.n_gates[-1] / np.log(2)
         best = min(held_out, key=held_out.get)
         return LayerChoice(best, {repr(d): float(v) for d, v in held_out.items()}, left_out)
 

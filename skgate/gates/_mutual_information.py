@@ -62,7 +62,7 @@ def gating_mi(
     >>> gates = np.column_stack([y, rng.integers(0, 2, (1000, 2))])
     >>> result = gating_mi(gates, y, random_state=0)
     >>> round(result.mi_xy, 2), round(result.shuffled_mi_xy, 2)
-    (1.0, 0.0)
+    (0.99, 0.0)
     """
     engine = Engine(device, n_jobs, verbose)
     density = as_density(density, budget)

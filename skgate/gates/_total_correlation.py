@@ -166,7 +166,7 @@ class TotalCorrelation(GatingEstimator):
     >>> Z = np.random.default_rng(0).normal(size=(500, 3))
     >>> measure = TotalCorrelation().fit(np.hstack([Z, Z]))
     >>> round(measure.total_correlation_, 2)
-    2.99
+    3.0
     """
 
     _function = staticmethod(total_correlation)

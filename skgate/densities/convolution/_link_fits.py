@@ -29,7 +29,7 @@ _RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 #: Features of a regression at most, and channels; components of the channels where there are more.
 _MAX_FEATURES, _MAX_CHANNELS, _RANK = 3000, 4096, 48
 #: Places that judge the choices, and bytes of the windows of those that refine.
-N_JUDGED, JUDGED_GATES = 8192, 1 << 20
+N_JUDGED, JUDGED_GATES = 4096, 1 << 19
 _REFINED_BYTES, _PLACES_A_FEATURE = 1 << 28, 600
 
 
