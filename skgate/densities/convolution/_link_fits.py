@@ -125,6 +125,7 @@ class LinkFitter:
         """
         inner = self.training_set(sorted({*excluded, *judging}))
         full = self.training_set(sorted(excluded))
+        full.inner = inner
         models, judged, start = [], [], None
         for given in range(self.n_terms):
             choice = self._choose(inner, judging, given, start)
@@ -208,6 +209,7 @@ class TrainingSet:
         self.offsets = self.rates[0].offsets
         self.weights = cache(self._weights)
         self._judged_rows = None
+        self.inner = None  # the training set of the choices, a subset, whose projection it has
 
     @cached_property
     def centres(self):
@@ -225,6 +227,8 @@ class TrainingSet:
         """The `Projection` of the windows, or None."""
         if self.fitter.window.rank is None:
             return None
+        if self.inner is not None:
+            return self.inner.projection
         return Projection.of_moments(self.fitter.window, self._shared_moments)
 
     @cached_property
@@ -232,16 +236,20 @@ class TrainingSet:
         """Second moments of the features."""
         if self.projection is None:
             return self._shared_moments
-        n_own, places = self.fitter.places.n_channels, self.fitter.places
-        n, rows = self.fitter.window.n_features, places.rows_of(self.parts)
+        places, parts, known = self.fitter.places, self.parts, 0.0
+        n_own, n = places.n_channels, self.fitter.window.n_features
+        n_places = len(places.rows_of(parts)) * places.n_places
+        if self.inner is not None:
+            parts = np.setdiff1d(parts, self.inner.parts)
+            n_known = len(places.rows_of(self.inner.parts)) * places.n_places
+            known = n_known / n_places * self.inner._moments[: n - n_own]
         moments = np.zeros((n, n), np.float32)
-        moments[n - n_own :, n - n_own :] = self._shared_moments[-n_own:, -n_own:]
-        for chunk in places.chunks(rows):
+        for chunk in places.chunks(places.rows_of(parts)):
             features = self._features(chunk).numpy()
-            moments[: n - n_own] += (
-                features[:, :-n_own].T @ features / (len(rows) * places.n_places)
-            )
+            moments[: n - n_own] += features[:, :-n_own].T @ features / n_places
+        moments[: n - n_own] += known
         moments[n - n_own :, : n - n_own] = moments[: n - n_own, n - n_own :].T
+        moments[n - n_own :, n - n_own :] = self._shared_moments[-n_own:, -n_own:]
         return moments
 
     def _columns(self, radius, given):
@@ -311,15 +319,12 @@ class TrainingSet:
         settings = choice.settings
         if settings is None:
             return None
-        max_iter = self.fitter.max_iter
-        if settings.refine and not self.projection:
-            # the choice was fitted to fewer of the same parts, and is nearly there
-            return self._refined(choice.regression, settings, given, -(-max_iter // 4))
-        weights = self.weights(settings.radius, settings.ridge, given)
-        regression = _calibrated(weights, choice.curves)
         if settings.refine:
-            return self._refined(regression, settings, given, max_iter)
-        return regression
+            # the choice was fitted to fewer of the same parts, and is nearly there
+            max_iter = -(-self.fitter.max_iter // 4)
+            return self._refined(choice.regression, settings, given, max_iter)
+        weights = self.weights(settings.radius, settings.ridge, given)
+        return _calibrated(weights, choice.curves)
 
     def _refined(self, regression, settings, given, max_iter):
         factor = self._factor(settings.radius, settings.ridge, given)
