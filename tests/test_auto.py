@@ -78,8 +78,6 @@ def test_the_same_seed_makes_the_same_choice(rng):
 
 
 def test_the_kernel_is_no_candidate():
-    layers = GatingStates.from_arrays(np.ones((3, 2, 4, 4))).layers
-    assert Kernel not in map(type, Auto()._candidates(layers, 100, 6))
     with pytest.raises(ValueError, match=r"PerLayer has Kernel\(\) for 'a'"):
         GatingEntropy(density=PerLayer({"a": Kernel()})).fit(np.eye(6))
 

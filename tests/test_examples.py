@@ -33,10 +33,10 @@ def test_quickstart_prints_a_table_of_layers():
         ["5", "12", "relu"],
     ]
     for row in table:
-        lower, upper, suffix, mi_x, mi_xy, _, tc, c = map(float, row[3:11])
-        assert lower <= upper == mi_x <= suffix
-        assert 0 < mi_xy < 3.33
-        assert abs(upper + tc - c) < 0.02  # rounded to two digits
+        entropy, error, mi_xy, shuffled, tc = map(float, row[3:8])
+        assert 0 < error < entropy < entropy + tc <= int(row[1])
+        assert abs(shuffled) < mi_xy < 3.33
+        assert row[8:] == ["Autoregressive()"]
 
 
 def test_quickstart_says_where_data_are_missing():

@@ -1,6 +1,5 @@
 """`Auto`: for each layer, the best of the densities that fit the budget."""
 
-from itertools import product
 from numbers import Real
 
 import numpy as np
@@ -16,6 +15,8 @@ from .convolution._convolutional import Convolutional
 from .forests._chow_liu import ChowLiu
 from .forests._product import Product
 
+#: What a convolution may take of the budget where a simpler one will do, and others beside it.
+_SHARE = 6
 #: One in so many samples judges the densities; with fewer samples there is no choice.
 _JUDGED = 5
 
@@ -71,43 +72,39 @@ class Auto(PerLayer):
     def _validate_params(self):
         super(PerLayer, self)._validate_params()
 
-    def _candidates(self, layers, n_rows, n_fits):
-        convolution = self._convolution(layers, n_rows, n_fits)
-        yield convolution or Product()  # which is the last resort of a convolution
-        yield Autoregressive()
-        yield ChowLiu()
-
-    def _convolution(self, layers, n_rows, n_fits):
-        """Return the best that takes a small part of the budget, or the fastest; or None."""
-        if len(layers[-1].shape) == 1:
-            return None
-        for max_iter, window in product((Convolutional().max_iter, 0), (5, 3)):
-            density = Convolutional(window, max_iter)
-            seconds, _ = density._cost(layers, n_rows, n_fits)
-            if seconds <= self.budget / 6:
-                break
-        return density if seconds <= self.budget else None
-
     def _cost(self, layers, n_rows, n_fits):
         costs = self._affordable(layers, n_rows, n_fits)[0].values()
         seconds, n_bytes = zip(*costs, strict=True)
-        return max(seconds) + sum(seconds) / n_fits, max(n_bytes)
+        choice = sum(seconds) / n_fits if len(seconds) > 1 else 0.0
+        return max(seconds) + choice, max(n_bytes)
 
     def _affordable(self, layers, n_rows, n_fits):
-        """Return the cost of each density that fits the budget, and why others do not."""
-        memory, spent = physical_memory() / 2, 0.0
-        affordable, left_out = {}, {}
-        for density in self._candidates(layers, n_rows, n_fits):
-            seconds, n_bytes = link_cost(density, layers, n_rows, n_fits)
-            spent += seconds / n_fits  # the choice fits it once
-            if n_bytes > memory:
+        """Return the cost of each density to try, by density, and why others are not tried."""
+
+        def cost(density):
+            return link_cost(density, layers, n_rows, n_fits)
+
+        budget, last_resort, tried = self.budget, Product(), {}
+        if len(layers[-1].shape) > 1:
+            kinds = [Convolutional(w, i) for i in (Convolutional().max_iter, 0) for w in (5, 3)]
+            fast = [kind for kind in kinds if cost(kind)[0] <= budget / _SHARE]
+            last_resort = (fast or kinds)[0 if fast else -1]
+            if cost(last_resort)[0] <= budget:
+                budget /= _SHARE  # of others, which hardly ever predict maps better
+            else:
+                tried[last_resort], last_resort = cost(last_resort), Product()
+        autoregressive = Autoregressive()
+        if len(layers) > 1 and cost(autoregressive)[0] > budget:
+            autoregressive = Autoregressive(given_previous=False)
+        tried |= {density: cost(density) for density in (autoregressive, ChowLiu())}
+        affordable, left_out = {last_resort: cost(last_resort)}, {}
+        for density, (seconds, n_bytes) in tried.items():
+            if n_bytes > physical_memory() / 2:
                 left_out[repr(density)] = f"needs about {n_bytes / 1e9:.0f} GB"
-            elif affordable and spent + seconds > self.budget:
+            elif seconds * (1 + 1 / n_fits) > budget:  # a fit for the choice
                 left_out[repr(density)] = f"takes about {seconds:.0f} s, budget={self.budget}"
             else:
                 affordable[density] = seconds, n_bytes
-                continue
-            spent -= seconds / n_fits
         return affordable, left_out
 
     def _cross_fit(self, *args):

@@ -42,6 +42,10 @@ class Autoregressive(FittedDensity):
         Number of hidden units of the networks that refine the regressions, such as 512. They see
         interactions, such as an exclusive or, and take up to a minute. ``None``: no networks.
 
+    given_previous : bool, default=True
+        Whether a layer is given the one before it in a chain, such as that of
+        :class:`~skgate.densities.Auto`. If not, it counts as independent of it there.
+
     Attributes
     ----------
     layers_ : tuple of GateLayer
@@ -88,12 +92,19 @@ class Autoregressive(FittedDensity):
     [3.0, 2.0]
     """
 
-    _parameter_constraints = {"hidden": [Interval(Integral, 1, None, closed="left"), None]}
+    _parameter_constraints = {
+        "hidden": [Interval(Integral, 1, None, closed="left"), None],
+        "given_previous": ["boolean"],
+    }
     _covers = "prefixes"
-    _links = True
 
-    def __init__(self, hidden=None):
+    def __init__(self, hidden=None, given_previous=True):
         self.hidden = hidden
+        self.given_previous = given_previous
+
+    @property
+    def _links(self):
+        return self.given_previous
 
     def _fit_model(self, states, y_encoded, n_classes, seed, gpu, n_given=0):
         """Return an `Autoregression` of all layers but the first ``n_given``."""

@@ -62,11 +62,11 @@ class Grid:
             return None
         by_unit = gates.reshape(len(gates), -1, size, *gates.shape[2:])
         mask = np.ones(by_unit.shape, bool)
+        decides = by_unit == self.layer.one_hot
+        for gate in range(1, size):  # NumPy accumulates booleans five times as slowly
+            np.logical_and(mask[:, :, gate - 1], ~decides[:, :, gate - 1], out=mask[:, :, gate])
         if self.layer.one_hot:
-            mask[:, :, 1:] = ~np.logical_or.accumulate(by_unit, axis=2)[:, :, :-1]
             mask[:, :, -1] = False
-        else:
-            mask[:, :, 1:] = np.logical_and.accumulate(by_unit, axis=2)[:, :, :-1]
         return mask.reshape(gates.shape)
 
     def _n_undetermined(self, counts, n):

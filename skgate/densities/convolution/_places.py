@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 #: Positions at most, bytes of their windows, and multiplications of their second moments.
-_N_PLACES, PLACES_BYTES, _WORK = 200_000, 1 << 28, 4e11
+_N_PLACES, PLACES_BYTES, _WORK = 200_000, 1 << 27, 4e11
 #: Rows that share their positions: a mean over them is as cheap as a row.
 _GROUP = 100
 _CHUNK = 1 << 13

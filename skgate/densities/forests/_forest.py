@@ -32,9 +32,9 @@ from ._forest_model import Forest, edge_groups
 from ._units import pair_counts, value_counts
 
 #: Samples that the classes are shrunk by, from hardly to entirely.
-_SHRINKAGES = (1.0, 10.0, 100.0, 1e3, 1e4, np.inf)
+_SHRINKAGES = (10.0, 100.0, 1e3, 1e4, np.inf)
 #: The shrinkage is judged on about as many rows, one fold of five or more at least.
-_JUDGED_ROWS = 300
+_JUDGED_ROWS = 250
 _INNER_FOLDS = 5
 #: Bytes of the tables of several strengths of shrinkage that are scored at a time.
 _JUDGED_BYTES = 1 << 26
