@@ -42,11 +42,11 @@ print(states)
 # their ceiling of log n, which is marked: hollow points are not informative.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", SaturationWarning)
-    H = GatingEntropy().fit(states)
+    H = GatingEntropy(density="kde").fit(states)
 display = ComplexityDisplay.from_estimator(H)
 
 # %%
-# A fitted density has no such ceiling, and distinguishes the layers. ``suffix_entropy`` is the
+# The default has no such ceiling, and distinguishes the layers. ``suffix_entropy`` is the
 # entropy of the layers from each one on, to the output.
-H = GatingEntropy(density="chow-liu", random_state=0).fit(states)
+H = GatingEntropy(random_state=0).fit(states)
 display = ComplexityDisplay.from_estimator(H, quantities=["entropy", "suffix_entropy"])

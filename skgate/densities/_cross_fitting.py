@@ -145,11 +145,10 @@ class FittedDensity(Density):
     def _cost(self, layers, n_rows, n_fits):
         """Return estimates of the seconds of two cores, and of the bytes, that a part takes.
 
-        It is fitted ``n_fits`` times, and each row is scored once. The base takes the number of
-        gates for a guess.
+        It is fitted ``n_fits`` times, and each row is scored once. The base guesses, from the
+        number of gates.
         """
-        n_gates = sum(layer.n_gates for layer in layers)
-        return 1e-9 * n_gates**2 * (n_rows / 100 + 5) * n_fits, 0
+        return 1e-8 * sum(layer.n_gates for layer in layers) * n_rows * n_fits, 0
 
     def _cross_fit_link(self, states, label_sets, folds, seed, engine):
         """Return for each set of labels the model of the first fold, and terms of rows scored.
