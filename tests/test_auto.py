@@ -77,7 +77,10 @@ def test_the_same_seed_makes_the_same_choice(rng):
     assert first.entropy == second.entropy
 
 
-def test_the_kernel_is_no_candidate():
+def test_the_kernel_is_no_candidate(rng):
+    (choice,) = gating_entropy(coins(rng), **SEED).layer_densities
+    assert choice.held_out.keys() == {"Product()", "ChowLiu()", "Autoregressive()"}
+    assert not choice.left_out
     with pytest.raises(ValueError, match=r"PerLayer has Kernel\(\) for 'a'"):
         GatingEntropy(density=PerLayer({"a": Kernel()})).fit(np.eye(6))
 
@@ -94,6 +97,20 @@ def test_what_exceeds_the_budget_or_the_memory_is_left_out_and_said(rng, monkeyp
     (choice,) = gating_entropy(low_rank(rng), **SEED).layer_densities
     assert choice.left_out == {"Autoregressive()": "needs about 0 GB"}
     assert list(choice.held_out) == ["Product()", "ChowLiu()"]
+
+
+def test_larger_maps_have_a_faster_convolution():
+    def tried(width, budget=60):
+        layer = GateLayer("a", 64 * width**2, spatial=True, shape=(64, width, width))
+        affordable, left_out = Auto(budget)._affordable((layer,), 500, 6)
+        return list(map(repr, affordable)), list(left_out)
+
+    assert tried(4)[0] == ["Convolutional()", "Autoregressive()", "ChowLiu()"]
+    (large,), _ = tried(112)
+    assert large.startswith("Convolutional(max_iter=0")
+    affordable, left_out = tried(112, 0.01)
+    assert affordable == ["Product()"]
+    assert "Convolutional(max_iter=0, window=3)" in left_out
 
 
 def test_few_samples_leave_no_choice(rng):

@@ -113,7 +113,7 @@ class Auto(PerLayer):
 
     def _cross_fit_link(self, states, label_sets, folds, seed, engine):
         choice = self._choose(states, len(folds), seed, engine)
-        self._choices[states.layer_names[-1]] = choice
+        self._choices = {**self._choices, states.layer_names[-1]: choice}
         return clone(choice.density)._cross_fit_link(states, label_sets, folds, seed, engine)
 
     def _choose(self, states, n_fits, seed, engine):
