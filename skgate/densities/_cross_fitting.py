@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..exceptions import warn_user
 from ..pairwise import Engine
-from ..utils.memory import physical_memory
+from ..utils.memory import give_back, physical_memory
 from ..utils.parallel import run
 from ..utils.samples import Samples
 from ._base import Density, Estimate
@@ -19,6 +19,8 @@ from ._surprisals import Surprisals, mean_and_error
 _INNER_FOLDS = 5
 #: Seconds from which on a user is told beforehand.
 _LONG = 3600
+#: Seconds up to which a part leaves too little memory behind to be worth collecting.
+_BRIEF = 1.0
 
 
 class FittedDensity(Density):
@@ -116,6 +118,8 @@ class FittedDensity(Density):
                 for models, logs, (model, found) in zip(all_models, all_logs, results, strict=True):
                     models.append(model)
                     part.add(found, logs)
+                if cost > _BRIEF:
+                    give_back()
                 bar.update(cost)
         return list(zip(all_models, all_logs, strict=True))
 
