@@ -118,6 +118,15 @@ def test_few_samples_leave_no_choice(rng):
     (choice,) = result.layer_densities
     assert kinds(result) == [Product]
     assert "9 samples are too few" in str(choice)
+    assert "Product()" not in choice.left_out
+
+
+def test_a_layer_is_not_given_one_that_does_not_help(rng):
+    unrelated = GatingStates.from_arrays({"a": coins(rng, 300, 60), "b": low_rank(rng, 300, 12)})
+    copies = np.asarray(unrelated.select("b"))
+    related = GatingStates.from_arrays({"b": copies, "c": copies[:, ::-1]})
+    found = [gating_entropy(states, **SEED).layer_densities[1] for states in (unrelated, related)]
+    assert [choice.density.given_previous for choice in found] == [False, True]
 
 
 def test_the_budget_of_a_measure_is_that_of_its_density():

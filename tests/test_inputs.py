@@ -435,10 +435,11 @@ def test_labels_are_sampled_with_their_rows(kind):
     nn.init.zeros_(net[0].bias)
     labels = (X[:, 0] > 0).astype(int)
     given = kind({"input": X, "labels": labels})
-    fitted = GatingMI(net, max_samples=12, random_state=1).fit(given)
+    options = {"density": "kde", "random_state": 1}
+    fitted = GatingMI(net, max_samples=12, **options).fit(given)
     first = np.asarray(fitted.states_)[:, 0]
     assert len(first) == 12
-    assert fitted.mi_xy_ == GatingMI(random_state=1).fit(fitted.states_, first).mi_xy_ > 0.3
+    assert fitted.mi_xy_ == GatingMI(**options).fit(fitted.states_, first).mi_xy_ > 0.3
 
 
 def test_labels_of_tokens_make_the_inputs_of_a_decoder():

@@ -124,8 +124,9 @@ class Auto(PerLayer):
         samples = Samples(states.groups, len(states))
         n_judged = len(samples) // _JUDGED
         if n_judged < 2:
-            few = dict.fromkeys(map(repr, affordable), f"{len(samples)} samples are too few")
-            return LayerChoice(Product(), {}, few | left_out)
+            few = f"{len(samples)} samples are too few"
+            others = [repr(density) for density in affordable if not isinstance(density, Product)]
+            return LayerChoice(Product(), {}, dict.fromkeys(others, few) | left_out)
         drawn = np.random.default_rng(seed).permutation(len(samples))[:n_judged]
         judged = np.isin(samples.of_rows, drawn)
         train, test, held_out = states[~judged], states[judged], {}
@@ -133,8 +134,10 @@ class Auto(PerLayer):
         for density in affordable:
             options = train, [None], [(rows, rows[:0])], seed, engine
             ((model, _),) = clone(density)._cross_fit_link(*options)
-            logs = model.log_likelihoods(test, None)
-            held_out[density] = -logs.mean() / states.n_gates[-1] / np.log(2)
+            alone, *given = -model.log_likelihoods(test, None).mean(axis=(1, 2))
+            if given and density._links and given[0] > alone:
+                density, given = clone(density).set_params(given_previous=False), [alone]
+            held_out[density] = np.mean([alone, *given]) / states.n_gates[-1] / np.log(2)
         best = min(held_out, key=held_out.get)
         return LayerChoice(best, {repr(d): float(v) for d, v in held_out.items()}, left_out)
 

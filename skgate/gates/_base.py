@@ -141,7 +141,8 @@ class GatingEstimator(Measure):
         Raises
         ------
         ValueError
-            If a parameter, ``X`` or ``y`` is not as described, or ``model`` has no gates.
+            If a parameter, ``X`` or ``y`` is not as described, ``model`` has no gates, or a fitted
+            density needs more memory than there is.
         RuntimeError
             If ``device="cuda"`` is not available.
 
@@ -149,6 +150,9 @@ class GatingEstimator(Measure):
         -----
         SaturationWarning
             If an entropy is within 1% of the ceiling of the kernel density.
+        UserWarning
+            If the work takes more than an hour, or the states of all layers do not fit in memory
+            and ``model`` runs several times.
         """
         self._engine()
         as_density(self.density, self.budget)

@@ -150,7 +150,7 @@ class GatingEntropy(GatingEstimator):
     ceiling_ : float
     layer_ceiling_, prefix_ceiling_, suffix_ceiling_ : ndarray of shape (n_layers,)
         What an entropy cannot exceed: the lower of the two ceilings of the kernel density, or the
-        number of gates.
+        number of gates, which the estimate of a fitted density can exceed by its error.
     saturated_ : bool
     layer_saturated_, prefix_saturated_, suffix_saturated_ : ndarray of shape (n_layers,), bool
         Whether an entropy is within 1% of the ceiling of the kernel density, and not informative.
@@ -162,7 +162,8 @@ class GatingEntropy(GatingEstimator):
         The density of each layer, and how ``"auto"`` chose it; printed, a line each.
     layer_names_ : list of str
     states_ : GatingStates
-        The states that were measured.
+        The states that were measured; where those of all layers do not fit in memory, only their
+        names and shapes, and ``select`` of some layers runs the model again.
     extractor_ : GateExtractor
         What read them, if there is a model.
     n_features_in_ : int

@@ -164,8 +164,8 @@ class TotalCorrelation(GatingEstimator):
     >>> import numpy as np
     >>> from skgate import TotalCorrelation
     >>> Z = np.random.default_rng(0).normal(size=(500, 3))
-    >>> measure = TotalCorrelation().fit(np.hstack([Z, Z]))
-    >>> round(measure.total_correlation_, 2)
+    >>> measure = TotalCorrelation(random_state=0).fit(np.hstack([Z, Z]))
+    >>> round(measure.total_correlation_, 1)
     3.0
     """
 
