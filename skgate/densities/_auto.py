@@ -102,7 +102,8 @@ class Auto(PerLayer):
             if n_bytes > physical_memory() / 2:
                 left_out[repr(density)] = f"needs about {n_bytes / 1e9:.0f} GB"
             elif seconds * (1 + 1 / n_fits) > budget:  # a fit for the choice
-                left_out[repr(density)] = f"takes about {seconds:.0f} s, budget={self.budget}"
+                why = f"takes about {seconds:.2g} s, more than {budget:.2g} of budget={self.budget}"
+                left_out[repr(density)] = why
             else:
                 affordable[density] = seconds, n_bytes
         return affordable, left_out
