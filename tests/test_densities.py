@@ -193,7 +193,7 @@ def test_classes_agree_with_double_loops(rng, density, monkeypatch):
     gates, _, _ = tree_gates(rng, 90, 6)
     y = rng.integers(0, 3, 90)
     gates[:, 1] ^= y == 1
-    result = gating_mi(gates, y, density=density, cv=None)
+    result = gating_mi(gates, y, density=density, cv=None, random_state=0)
     model, priors = result.density._models[0], np.bincount(y) / 90
     by_class = [
         forest_logs(model, gates, gates, y=y, label=label, shrinkage=3.0) for label in range(3)
@@ -205,7 +205,7 @@ def test_classes_agree_with_double_loops(rng, density, monkeypatch):
     assert_allclose(result.conditional_entropy, -own.mean(), rtol=1e-7)
     assert_allclose(result.mi_xy, (own - total).mean(), rtol=1e-6)
     assert_allclose(result.mi_xy_se, (own - total).std(ddof=1) / np.sqrt(90), rtol=1e-6)
-    fitted = GatingMI(density=density).fit(gates, y)
+    fitted = GatingMI(density=density, random_state=0).fit(gates, y)
     assert_allclose(fitted.score_samples(gates), total, rtol=1e-7)
     assert_allclose(fitted.score(gates, y), (own - total).mean(), rtol=1e-6)
 

@@ -7,7 +7,7 @@ from ._inputs import is_shuffling
 
 #: Bytes of this machine, and those that gating states may take; the rest is for measuring them.
 MEMORY = physical_memory()
-LIMIT = MEMORY // 2
+LIMIT = MEMORY / 2
 
 #: What to do about states that do not fit.
 REMEDIES = (

@@ -22,7 +22,8 @@ rows are scored by a density that was not fitted to them. **A new density** is a
 subclass that has ``_fit_model`` and ``independent``, and a name in `NAMED`. Any other
 estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
 
-    _ranges  _surprisals  _rates  what the answers are made of
+    _ranges  _surprisals          what the answers are made of
+    _units  _rates                variables, and rates with a prior that a layer's have in common
     _base                         Density, Estimate
     kernel/                       the paper's, in-sample
     _cross_fitting                FittedDensity, of which all others are

@@ -9,7 +9,7 @@ from ..utils.memory import physical_memory
 from ..utils.samples import Samples
 from ..utils.sklearn import Interval
 from ._base import LayerChoice
-from ._per_layer import PerLayer, link_cost
+from ._per_layer import PerLayer
 from .autoregression._autoregressive import Autoregressive
 from .convolution._convolutional import Convolutional
 from .forests._chow_liu import ChowLiu
@@ -82,23 +82,24 @@ class Auto(PerLayer):
         """Return the cost of each density to try, by density, and why others are not tried."""
 
         def cost(density):
-            return link_cost(density, layers, n_rows, n_fits)
+            return density._link_cost(layers, n_rows, n_fits)
 
-        budget, last_resort, tried = self.budget, Product(), {}
+        budget, last_resort, tried = self.budget, Product(), []
         if len(layers[-1].shape) > 1:
             kinds = [Convolutional(w, i) for i in (Convolutional().max_iter, 0) for w in (5, 3)]
             fast = [kind for kind in kinds if cost(kind)[0] <= budget / _SHARE]
-            last_resort = (fast or kinds)[0 if fast else -1]
-            if cost(last_resort)[0] <= budget:
+            convolution = fast[0] if fast else kinds[-1]
+            if cost(convolution)[0] <= budget:
+                last_resort = convolution
                 budget /= _SHARE  # of others, which hardly ever predict maps better
             else:
-                tried[last_resort], last_resort = cost(last_resort), Product()
+                tried.append(convolution)
         autoregressive = Autoregressive()
         if len(layers) > 1 and cost(autoregressive)[0] > budget:
             autoregressive = Autoregressive(given_previous=False)
-        tried |= {density: cost(density) for density in (autoregressive, ChowLiu())}
         affordable, left_out = {last_resort: cost(last_resort)}, {}
-        for density, (seconds, n_bytes) in tried.items():
+        for density in (*tried, autoregressive, ChowLiu()):
+            seconds, n_bytes = cost(density)
             if n_bytes > physical_memory() / 2:
                 left_out[repr(density)] = f"needs about {n_bytes / 1e9:.0f} GB"
             elif seconds * (1 + 1 / n_fits) > budget:  # a fit for the choice

@@ -2,7 +2,6 @@
 
 from copy import copy
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from scipy.special import logsumexp
@@ -16,7 +15,6 @@ from ..utils.samples import Samples
 from ._base import Density, Estimate
 from ._surprisals import Surprisals, mean_and_error
 
-_INNER_FOLDS = 5
 #: Seconds from which on a user is told beforehand.
 _LONG = 3600
 #: Seconds up to which a part leaves too little memory behind to be worth collecting.
@@ -128,7 +126,8 @@ class FittedDensity(Density):
         memory, all_seconds = physical_memory(), []
         for part in parts:
             layers = tuple(states.layers[index] for index in part.layers)
-            seconds, n_bytes = self._cost(layers, len(states), n_fits)
+            cost = self._link_cost if part.bounds is None else self._cost
+            seconds, n_bytes = cost(layers, len(states), n_fits)
             all_seconds.append(seconds)
             if n_bytes > memory:
                 raise ValueError(
@@ -153,6 +152,10 @@ class FittedDensity(Density):
         number of gates.
         """
         return 1e-8 * sum(layer.n_gates for layer in layers) * n_rows * n_fits, 0
+
+    def _link_cost(self, layers, n_rows, n_fits):
+        """Return the same of a link, which may leave out the layer before."""
+        return self._cost(layers if self._links else layers[-1:], n_rows, n_fits)
 
     def _cross_fit_link(self, states, label_sets, folds, seed, engine):
         """Return for each set of labels the model of the first fold, and terms of rows scored.
@@ -287,28 +290,6 @@ def _folds(samples, cv, seed):
     if cv is None:
         return [(all_rows, all_rows)]
     return [(all_rows, all_rows[:0]), *samples.folds(cv, seed)]
-
-
-def choose_shrinkage(states, y_encoded, n_classes, refit, strengths, seed, n_folds):
-    """Return the largest strength no worse by a standard error than the best, on held-out folds.
-
-    ``refit`` takes training rows and returns a function from strengths to models. With the last
-    strength, classes are shrunk entirely towards all samples. ``n_folds`` of five folds are judged.
-    """
-    samples = Samples(states.groups, len(states))
-    if n_classes == 1 or len(samples) < 2 * _INNER_FOLDS:
-        return strengths[-1]
-    joint = np.array([(0, len(states.layers))])
-    priors = np.bincount(y_encoded, minlength=n_classes) / len(states)
-    gains, judged = [], []
-    for train, test in islice(samples.folds(_INNER_FOLDS, seed), n_folds):
-        model, unseen = refit(train), states[test]
-        logs = [model(s).log_likelihoods(unseen, joint)[0] for s in strengths]
-        gains.append(pointwise_information(np.array(logs), y_encoded[test], priors))
-        judged.append(samples.of_rows[test])
-    gains = np.concatenate(gains, axis=1)  # (n_strengths, n_judged)
-    judged = Samples(np.concatenate(judged), gains.shape[1])
-    return largest_no_worse(strengths, gains, judged)
 
 
 def largest_no_worse(strengths, gains, judged):

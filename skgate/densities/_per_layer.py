@@ -80,7 +80,7 @@ class PerLayer(FittedDensity):
             density._validate_params()
 
     def _cost(self, layers, n_rows, n_fits):
-        return link_cost(self._of_layer(layers[-1]), layers, n_rows, n_fits)
+        return self._of_layer(layers[-1])._link_cost(layers, n_rows, n_fits)
 
     def _cross_fit_link(self, states, *options):
         return clone(self._of_layer(states.layers[-1]))._cross_fit_link(states, *options)
@@ -88,8 +88,3 @@ class PerLayer(FittedDensity):
     def independent(self):
         """Return the reference of the total correlation: independent units, a layer at a time."""
         return PerLayer({"*": Product()})
-
-
-def link_cost(density, layers, n_rows, n_fits):
-    """Return the seconds and the bytes of a link, whose density may leave out the layer before."""
-    return density._cost(layers if density._links else layers[-1:], n_rows, n_fits)

@@ -41,7 +41,6 @@ class Autoregressive(FittedDensity):
     hidden : int, default=None
         Number of hidden units of the networks that refine the regressions, such as 512. They see
         interactions, such as an exclusive or, and take up to a minute. ``None``: no networks.
-
     given_previous : bool, default=True
         Whether a layer is given the one before it in a chain, such as that of
         :class:`~skgate.densities.Auto`. If not, it counts as independent of it there.

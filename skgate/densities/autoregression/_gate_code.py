@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import logit
 
 from .._rates import beta_prior
+from .._units import free_gates
 
 _BLOCK_BYTES = 1 << 24
 
@@ -66,13 +67,7 @@ class GateCode:
             if size == 1:
                 continue
             units = gates[:, own].reshape(len(gates), -1, size)
-            of_units = free[:, own].reshape(units.shape)
-            if layer.one_hot:
-                of_units[..., 1:] = ~np.logical_or.accumulate(units, axis=2)[..., :-1]
-                of_units[..., -1] = False
-            else:
-                of_units[..., 1:] = np.logical_and.accumulate(units, axis=2)[..., :-1]
-            free[:, own] = of_units.reshape(len(gates), -1)
+            free[:, own] = free_gates(units, layer).reshape(len(gates), -1)
         return gates, free
 
     def read(self, states):

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...utils.samples import Samples
 from ...utils.sklearn import Interval
-from .._cross_fitting import FittedDensity, LayerAlone, n_classes_of, pointwise_information
+from .._cross_fitting import FittedDensity, n_classes_of, pointwise_information
 from ..forests._product import Product
 from ._grids import Grid
 from ._layer_scores import derivatives, log_likelihoods
@@ -102,17 +102,8 @@ class Convolutional(FittedDensity):
     def _links(self):
         return self.given_previous
 
-    def _fit_link(self, states, y_encoded, n_classes, seed, gpu):
-        """Return the `LinkModel` of a layer, or of a layer given the one before."""
-        labels = y_encoded if n_classes > 1 else None
-        all_rows = np.arange(len(states))
-        fitted = self._cross_fit_link(states, [labels], [(all_rows, all_rows[:0])], seed, None)
-        return fitted[0][0]
-
-    def _cross_fit_link(self, states, label_sets, folds, seed, engine):
+    def _cross_fit_part(self, states, label_sets, folds, seed, engine, bounds):
         """Return the `LinkModel` of the first fold, and log p of test rows, for all label sets."""
-        if not self.given_previous:
-            n_terms, states = len(states.layers), states.select([-1])
         parts, of_folds = _parts(states, folds, seed)
         n_parts = max(parts.max() + 1, _N_PARTS)
         fitter = LinkFitter(states, parts, n_parts, self.window // 2, self.max_iter, seed)
@@ -129,18 +120,9 @@ class Convolutional(FittedDensity):
                 found = log_likelihoods(models, fitter.grids, test, offsets)
                 for values, of_fold in zip(logs, found, strict=True):
                     values[:, test] = of_fold
-        if self.given_previous:
-            return list(zip(first, logs, strict=True))
-        return [
-            (LayerAlone(model), np.broadcast_to(of_set, (n_terms, *of_set.shape[1:])))
-            for model, of_set in zip(first, logs, strict=True)
-        ]
-
-    _fit_model = _fit_link
+        return list(zip(first, logs, strict=True))
 
     def _cost(self, layers, n_rows, n_fits):
-        if not self.given_previous:
-            layers = layers[-1:]
         return link_cost(layers, n_rows, n_fits, self.window // 2, self.max_iter)
 
     def independent(self):
@@ -228,7 +210,7 @@ class LinkModel:
     models: list
     offsets: list
 
-    def log_likelihoods(self, states, bounds=None):
+    def log_likelihoods(self, states, bounds):
         """Return log p of the layer and of it given the one before, (n_terms, n, n_classes)."""
         grids = [Grid(states, index) for index in range(len(states.layers))][::-1]
         return log_likelihoods(self.models, grids, np.arange(len(states)), [self.offsets])[0]

@@ -7,6 +7,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import betaln, logit
 
 from .._rates import beta_prior
+from .._units import free_gates
 
 #: Samples by which the rate of a gate in a class is drawn to its rate in all samples.
 _CLASS_SAMPLES = 20.0
@@ -52,22 +53,12 @@ class Grid:
         return counts
 
     def undetermined(self, gates):
-        """Return which gates do not follow from earlier ones of their unit, or None: all.
-
-        In a one-hot unit, gates after the open one are closed, and the last one is open if no other
-        is; in a thermometer, gates after a closed one are closed.
-        """
+        """Return which gates do not follow from earlier ones of their unit, or None: all."""
         size = self.layer.unit_size
         if size == 1:
             return None
         by_unit = gates.reshape(len(gates), -1, size, *gates.shape[2:])
-        mask = np.ones(by_unit.shape, bool)
-        decides = by_unit == self.layer.one_hot
-        for gate in range(1, size):  # NumPy accumulates booleans five times as slowly
-            np.logical_and(mask[:, :, gate - 1], ~decides[:, :, gate - 1], out=mask[:, :, gate])
-        if self.layer.one_hot:
-            mask[:, :, -1] = False
-        return mask.reshape(gates.shape)
+        return free_gates(by_unit, self.layer).reshape(gates.shape)
 
     def _n_undetermined(self, counts, n):
         """Return in how many of n rows each gate did not follow from earlier ones."""

@@ -4,7 +4,7 @@ Rows are divided into parts, of which a training set is any number. Gates are co
 drawn and multiplied, once for each part; a training set has the sums over its parts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import takewhile
 
@@ -187,7 +187,7 @@ class LinkFitter:
         window, n = self.window, 1
         if settings is not None:
             before = window.before if given else None
-            window = Window(window.shape, before, settings.radius, window.rank)
+            window = replace(window, before=before, radius=settings.radius)
             n = 1 if before is None else 2
         own = [rates.all[c] for rates, c in zip(training.rates, self.channels, strict=True)]
         projection = training.projection if settings is not None else None

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from .._units import n_units
 from ._columns import SparseColumns
 from ._forest import ForestDensity
 from ._information import information_rows
 from ._product import Product
 from ._sparse_edges import sparse_edges
-from ._units import n_units
 
 
 class ChowLiu(ForestDensity):

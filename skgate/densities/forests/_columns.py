@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array, hstack
 
 from ...states import count_open, is_sparse, to_packed, to_sparse
-from ._units import are_gates
+from .._units import are_gates
 
 _BLOCK_BYTES = 1 << 21
 

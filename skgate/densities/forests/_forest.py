@@ -27,9 +27,9 @@ from ...utils.parallel import slices
 from ...utils.samples import Samples
 from .._cross_fitting import FittedDensity, largest_no_worse, pointwise_information
 from .._rates import conditional_rates, conditional_strength, value_priors, value_rates
+from .._units import pair_counts, value_counts
 from ._columns import columns_of
 from ._forest_model import Forest, edge_groups
-from ._units import pair_counts, value_counts
 
 #: Samples that the classes are shrunk by, from hardly to entirely.
 _SHRINKAGES = (10.0, 100.0, 1e3, 1e4, np.inf)

@@ -6,8 +6,8 @@ import numpy as np
 
 from ...states import is_sparse
 from ...utils.parallel import slices
+from .._units import are_gates, n_units, unit_values
 from ._columns import has_sparse, open_gates, with_open_partners
-from ._units import are_gates, n_units, unit_values
 
 _BLOCK_BYTES = 1 << 21
 _BLOCK_GATES = 8192

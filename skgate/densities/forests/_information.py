@@ -13,7 +13,7 @@ from scipy.stats import chi2
 
 from ...utils.arrays import to_numpy
 from ...utils.parallel import slices
-from ._units import are_gates, n_units, n_values, pair_counts, value_counts
+from .._units import are_gates, n_units, n_values, pair_counts, value_counts
 
 _TILE = 256
 _MAX_STORED_BYTES = 1 << 28

@@ -1,4 +1,4 @@
-"""Units, the variables of a forest: single gates, or gates that encode one value together.
+"""Units, the variables of densities: single gates, or gates that encode one value together.
 
 A unit of ``K`` gates has ``k`` values. In a window of max pooling, exactly one gate is open
 (``one_hot``), and its position is the value, ``k = K``. Otherwise gates open in order, and their
@@ -27,6 +27,25 @@ def unit_values(gates, layer):
     """Return the values of units, (n_rows, n_units), from gates of shape (n_rows, n_gates)."""
     gates = gates.reshape(len(gates), -1, layer.unit_size)
     return gates.argmax(axis=2) if layer.one_hot else gates.sum(axis=2, dtype=np.intp)
+
+
+def free_gates(gates, layer):
+    """Return which gates do not follow from earlier ones of their unit, bool.
+
+    In a one-hot unit, gates after the open one are closed, and the last one is open if no other is;
+    otherwise, gates after a closed one are closed.
+
+    Parameters
+    ----------
+    gates : ndarray of shape (n_rows, n_units, unit_size, ...)
+    layer : GateLayer
+    """
+    free, decides = np.ones(gates.shape, bool), gates == layer.one_hot
+    for gate in range(1, layer.unit_size):  # NumPy accumulates booleans five times as slowly
+        np.logical_and(free[:, :, gate - 1], ~decides[:, :, gate - 1], out=free[:, :, gate])
+    if layer.one_hot:
+        free[:, :, -1] = False
+    return free
 
 
 def value_counts(n_open, n, layer):
