@@ -32,6 +32,7 @@ from skgate.densities import (
     _auto,
     _cross_fitting,
 )
+from skgate.densities.convolution import _link_fits
 
 SEED = {"random_state": 0}
 
@@ -111,6 +112,19 @@ def test_larger_maps_have_a_faster_convolution():
     affordable, left_out = tried(112, 0.01)
     assert affordable == ["Product()"]
     assert "Convolutional(max_iter=0, window=3)" in left_out
+
+
+def test_a_wide_vector_has_a_convolution_of_one_position():
+    layer = GateLayer("a", 3072, spatial=False, shape=(3072,))
+    affordable, left_out = Auto()._affordable((layer,), 12_800, 6)
+    assert list(map(repr, affordable)) == ["Convolutional(max_iter=0, window=3)", "ChowLiu()"]
+    assert list(left_out) == ["Autoregressive()"]
+
+
+def test_more_channels_than_a_window_has_are_named(rng, monkeypatch):
+    monkeypatch.setattr(_link_fits, "_MAX_CHANNELS", 5)
+    with pytest.warns(UserWarning, match="6 channels of layer .* vary, more than the 5"):
+        gating_entropy(coins(rng, 50, 6).reshape(50, 6, 1, 1), density="convolutional", **SEED)
 
 
 def test_few_samples_leave_no_choice(rng):

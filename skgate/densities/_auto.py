@@ -25,11 +25,11 @@ class Auto(PerLayer):
     """For each layer, the density that predicts new samples best, of those that fit a budget.
 
     The candidates are :class:`Product`, :class:`ChowLiu`, :class:`Autoregressive` and, for feature
-    maps and tokens, :class:`Convolutional`. Those whose estimated time and memory fit are fitted to
-    four fifths of the samples; the rest decides. The time is estimated from sizes, so that the
-    choice is always the same for the same seed. All layers together are the chain of
-    :class:`PerLayer`, which is what a fitted measure has as ``density_``: to keep a choice for
-    other states of the same layers, pass it as their density.
+    maps, tokens and vectors too wide for these, :class:`Convolutional`. Those whose estimated time
+    and memory fit are fitted to four fifths of the samples; the rest decides. The time is estimated
+    from sizes, so that the choice is always the same for the same seed. All layers together are the
+    chain of :class:`PerLayer`, which is what a fitted measure has as ``density_``: to keep a choice
+    for other states of the same layers, pass it as their density.
 
     Parameters
     ----------
@@ -85,7 +85,8 @@ class Auto(PerLayer):
             return density._link_cost(layers, n_rows, n_fits)
 
         budget, last_resort, tried = self.budget, Product(), []
-        if len(layers[-1].shape) > 1:
+        autoregressive = Autoregressive()
+        if len(layers[-1].shape) > 1 or cost(autoregressive)[0] > budget:
             kinds = [Convolutional(w, i) for i in (Convolutional().max_iter, 0) for w in (5, 3)]
             fast = [kind for kind in kinds if cost(kind)[0] <= budget / _SHARE]
             convolution = fast[0] if fast else kinds[-1]
@@ -94,7 +95,6 @@ class Auto(PerLayer):
                 budget /= _SHARE  # of others, which hardly ever predict maps better
             else:
                 tried.append(convolution)
-        autoregressive = Autoregressive()
         if len(layers) > 1 and cost(autoregressive)[0] > budget:
             autoregressive = Autoregressive(given_previous=False)
         affordable, left_out = {last_resort: cost(last_resort)}, {}

@@ -45,7 +45,7 @@ def link_cost(layers, n_rows, n_fits, max_radius, max_iter):
     judged = min(min(N_JUDGED, drawn / 5) * channels, JUDGED_GATES)
     seconds += n_fits * n_terms * _N_TRIED * judged * (_CURVE + d * _PRODUCT)
     if max_iter:
-        refined = min(drawn, n_refined(d)) * d * channels
+        refined = min(drawn, n_refined(d, max_iter)) * d * channels
         seconds += n_terms * (n_fits / 4 + n_inner) * 1.2 * max_iter * 2 * refined * _PRODUCT
     # convolutions; the factor 1.2: the positions of a kernel that are masked
     rank, near = (channels, 0) if window.rank is None else (window.rank, window.rank)

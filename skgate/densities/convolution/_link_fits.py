@@ -10,6 +10,7 @@ from itertools import takewhile
 
 import numpy as np
 
+from ...exceptions import warn_user
 from ._causal_regression import (
     Regression,
     fit_curves,
@@ -28,9 +29,10 @@ from ._windows import Window, related
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 #: Features of a regression at most, and channels; components of the channels where there are more.
 _MAX_FEATURES, _MAX_CHANNELS, _RANK = 3000, 4096, 48
-#: Places that judge the choices, and bytes of the windows of those that refine.
+#: Places that judge the choices.
 N_JUDGED, JUDGED_GATES = 4096, 1 << 19
-_REFINED_BYTES, _PLACES_A_FEATURE = 1 << 28, 600
+#: Places that refine: bytes of their windows for an iteration, as more iterations overfit fewer.
+_BYTES_AN_ITERATION, _PLACES_A_FEATURE = 27 << 20, 600
 
 
 def largest_window(shapes, max_radius):
@@ -58,9 +60,10 @@ class Settings:
     refine: bool = False
 
 
-def n_refined(n_features):
+def n_refined(n_features, max_iter):
     """Return how many places refine the weights: more would hardly change their loss."""
-    return min(_REFINED_BYTES // (4 * n_features), _PLACES_A_FEATURE * n_features)
+    n_bytes = max_iter * _BYTES_AN_ITERATION
+    return min(n_bytes // (4 * n_features), _PLACES_A_FEATURE * n_features)
 
 
 @dataclass
@@ -89,6 +92,11 @@ class LinkFitter:
             for of_layers in (self.grids, self.counts, self.channels):
                 of_layers.pop()  # the layer before does not help
         self.window = self._largest_window(max_radius)
+        if len(self.channels[0]) > _MAX_CHANNELS:
+            warn_user(
+                f"{len(self.channels[0])} channels of layer {states.layer_names[-1]!r} vary, more "
+                f"than the {_MAX_CHANNELS} that a window can have: its gates count as independent."
+            )
         self.moments = None
         if self.window is not None:
             rng = np.random.default_rng(seed)
@@ -329,7 +337,7 @@ class TrainingSet:
     def _refined(self, regression, settings, given, max_iter):
         factor = self._factor(settings.radius, settings.ridge, given)
         rows, n_places = self.fitter.places.rows_of(self.parts), self.fitter.places.n_places
-        n_rows = max(1, n_refined(len(factor)) // n_places)
+        n_rows = max(1, n_refined(len(factor), self.fitter.max_iter) // n_places)
         rows = rows[:: -(-len(rows) // n_rows)]
         features = self._features(rows, self._columns(settings.radius, given))
         return refined(regression, factor, features, *self.targets(rows), max_iter)
