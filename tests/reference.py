@@ -264,17 +264,11 @@ def mutual_information(gates, a, b):
     return total
 
 
-def forest_edges(gates, y=None):
-    """Edges of the maximum spanning forest (Kruskal), without those that may be chance.
-
-    With labels, the information is that given the label.
-    """
-    y = [0] * len(gates) if y is None else list(y)
-    n, d = len(gates), len(gates[0])
-    classes = [[row for row, label in zip(gates, y, strict=True) if label == c] for c in set(y)]
-    pairs = {}
+def forest_edges(gates):
+    """Edges of the maximum spanning forest (Kruskal), without those that may be chance."""
+    n, d, pairs = len(gates), len(gates[0]), {}
     for a, b in itertools.combinations(range(d), 2):
-        pairs[a, b] = sum(len(own) / n * mutual_information(own, a, b) for own in classes)
+        pairs[a, b] = mutual_information(gates, a, b)
     least = math.log(d * (d - 1) / 2) / n if d > 1 else 0.0
     tree_of, edges = list(range(d)), []
     for (a, b), information in sorted(pairs.items(), key=lambda item: -item[1]):
@@ -285,8 +279,8 @@ def forest_edges(gates, y=None):
     return edges
 
 
-def forest_log_likelihood(query, gates, edges, prior, kappa, y=None, label=None, shrinkage=None):
-    """log2 p of one state under the smoothed forest of some gates, in a class if there are some.
+def forest_log_likelihood(query, gates, edges, prior, kappa):
+    """log2 p of one state under the smoothed forest of some gates.
 
     ``edges`` are pairs of child and parent, ``prior`` is that of the rates of open gates, and
     ``kappa`` the samples that draw those given the parent to the child's own.
@@ -303,18 +297,12 @@ def forest_log_likelihood(query, gates, edges, prior, kappa, y=None, label=None,
         given = hits(gates, {child: v, parent: w}) + kappa * pooled(child, v)
         return pooled(parent, w) * given / (hits(gates, {parent: w}) + kappa)
 
-    def share(values, of_all):
-        if label is None:
-            return of_all
-        own = [row for row, other in zip(gates, y, strict=True) if other == label]
-        return (hits(own, values) + shrinkage * of_all) / (len(own) + shrinkage)
-
     values = [int(value) for value in query]
-    one = [share({i: v}, pooled(i, v)) for i, v in enumerate(values)]
+    one = [pooled(i, v) for i, v in enumerate(values)]
     total = sum(map(math.log2, one))
     for child, parent in edges:
         v, w = values[child], values[parent]
-        pair = share({child: v, parent: w}, pooled_pair(child, v, parent, w))
+        pair = pooled_pair(child, v, parent, w)
         total += math.log2(pair / (one[child] * one[parent]))
     return total
 
@@ -336,29 +324,23 @@ def solve(matrix, vector):
     return x
 
 
-def ridge_predictions(queries, gates, rates, ridge, y=None, labels=None, label_ridge=math.inf):
+def ridge_predictions(queries, gates, rates, ridge):
     """Predictions less rates, one explicit ridge regression per gate on all before it.
 
-    ``rates`` are what gates are centred at, ``y`` the labels of ``gates``, coded 0, 1, ...;
-    ``labels`` those of the queries. Columns of labels precede the gates.
+    ``rates`` are what gates are centred at.
     """
     n, d = len(gates), len(gates[0])
     scale = sum((int(g) - a) ** 2 for row in gates for g, a in zip(row, rates, strict=True)) / n / d
-    classes = sorted(set(y)) if y is not None and math.isfinite(label_ridge) else []
-    priors = [sum(other == c for other in y) / n for c in classes] if classes else []
-
-    def columns(row, label):
-        indicators = [(label == c) - p for c, p in zip(classes, priors, strict=True)]
-        return indicators + [int(g) - a for g, a in zip(row, rates, strict=True)]
-
-    data = [columns(row, y[j] if classes else None) for j, row in enumerate(gates)]
-    rows = [columns(row, labels[j] if classes else None) for j, row in enumerate(queries)]
+    data, rows = (
+        [[int(g) - a for g, a in zip(row, rates, strict=True)] for row in of]
+        for of in (gates, queries)
+    )
     predictions = [[] for _ in rows]
-    for i in range(len(classes), len(classes) + d):
+    for i in range(d):
         before = range(i)
         gram = [[math.fsum(r[a] * r[b] for r in data) / n for b in before] for a in before]
         for a in before:
-            gram[a][a] += scale * (label_ridge if a < len(classes) else ridge)
+            gram[a][a] += scale * ridge
         target = [math.fsum(r[a] * r[i] for r in data) / n for a in before]
         weights = solve(gram, target)
         for row, found in zip(rows, predictions, strict=True):

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 from scipy.special import logit, logsumexp
 
-from skgate import GateLayer, GatingStates, gating_entropy, gating_mi
+from skgate import GateLayer, GatingStates, gating_entropy
 from skgate.densities import (
     Autoregressive,
     PerLayer,
@@ -78,22 +78,14 @@ def all_mixed_states():
 # Regressions --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("label_ridge", [None, 0.1])
-def test_regressions_agree_with_double_loops(rng, monkeypatch, label_ridge):
+def test_regressions_agree_with_double_loops(rng, monkeypatch):
     monkeypatch.setattr(_linear_autoregression, "_RIDGES", (0.3,))
-    monkeypatch.setattr(_linear_autoregression, "_LABEL_RIDGES", (label_ridge,))
-    latent, y = rng.normal(size=(80, 2)), rng.integers(0, 3, 80)
-    gates = latent @ rng.normal(size=(2, 9)) + rng.normal(size=(80, 9)) + 0.4 * y[:, None] > 0.5
-    new, labels = rng.random((15, 9)) < 0.5, rng.integers(0, 3, 15)
+    latent = rng.normal(size=(80, 2))
+    gates = latent @ rng.normal(size=(2, 9)) + rng.normal(size=(80, 9)) > 0.5
+    new = rng.random((15, 9)) < 0.5
     layers, queries = ({"a": g[:, :4], "b": g[:, 4:]} for g in (gates, new))
-    if label_ridge is None:
-        fitted = gating_entropy(layers, density="autoregressive").density
-        options, labels = {}, np.zeros(15, int)
-    else:
-        fitted = gating_mi(layers, y, density="autoregressive").density
-        options = {"y": y.tolist(), "labels": labels.tolist(), "label_ridge": label_ridge}
-    logs = fitted.log_likelihoods(GatingStates.from_arrays(queries))
-    logs = logs[:, np.arange(15), labels] / np.log(2)
+    fitted = gating_entropy(layers, density="autoregressive").density
+    logs = fitted.log_likelihoods(GatingStates.from_arrays(queries)) / np.log(2)
     all_rates = np.concatenate([rates_of(gates[:, :4]), rates_of(gates[:, 4:])])
     for position, model, own in [
         (0, fitted._models[0], slice(0, 4)),
@@ -101,7 +93,7 @@ def test_regressions_agree_with_double_loops(rng, monkeypatch, label_ridge):
         (fitted._ranges.joint, fitted._models[2], slice(0, 9)),
     ]:
         rates = all_rates[own].tolist()
-        found = reference.ridge_predictions(new[:, own], gates[:, own], rates, 0.3, **options)
+        found = reference.ridge_predictions(new[:, own], gates[:, own], rates, 0.3)
         curves = model.models[0].intercepts, model.models[0].slopes
         expected = [
             reference.logistic_log_likelihood(row, predictions, *curves)
@@ -110,22 +102,20 @@ def test_regressions_agree_with_double_loops(rng, monkeypatch, label_ridge):
         assert_allclose(logs[position], expected, rtol=1e-9)
 
 
-def test_curves_are_fitted_to_predictions_of_unseen_samples_of_their_class(rng, monkeypatch):
+def test_curves_are_fitted_to_predictions_of_unseen_samples(rng, monkeypatch):
     monkeypatch.setattr(_linear_autoregression, "_RIDGES", (0.3,))
-    monkeypatch.setattr(_linear_autoregression, "_LABEL_RIDGES", (0.1,))
     seen, original = [], _linear_autoregression.calibrate
     monkeypatch.setattr(
         _linear_autoregression, "calibrate", lambda *args: seen.append(args) or original(*args)
     )
-    gates, y = rng.random((50, 6)) < 0.4, rng.integers(0, 3, 50)
-    gates[:, 2:4] ^= y[:, None] == 1
-    _linear_autoregression.fit_linear(columns_of(gates), y, 3, None)
+    gates = rng.random((50, 6)) < 0.4
+    gates[:, 2:4] ^= gates[:, :1]
+    _linear_autoregression.fit_linear(columns_of(gates), None)
     expected = []
     for test in np.split(np.arange(50), 5):
         train = np.setdiff1d(np.arange(50), test)
         rates = (gates[train].sum(axis=0) + 0.5) / 41
-        labels = {"y": y[train].tolist(), "labels": y[test].tolist(), "label_ridge": 0.1}
-        expected += reference.ridge_predictions(gates[test], gates[train], rates, 0.3, **labels)
+        expected += reference.ridge_predictions(gates[test], gates[train], rates, 0.3)
     assert_allclose(seen[0][1], expected, rtol=1e-9, atol=1e-12)
 
 
@@ -158,24 +148,6 @@ def test_work_beyond_memory_is_refused_before_it_starts(monkeypatch):
     with pytest.raises(ValueError, match=r"10 rows of 20 gates.*'auto'.*select"):
         gating_entropy(gates, density="autoregressive")
     assert not started
-
-
-def test_labels_take_at_most_five_times_as_many_regressions(rng, monkeypatch):
-    """Two sets of labels, those given and shuffled ones."""
-    counts, original = [], _linear_autoregression.Moments.regression
-
-    def regression(self, *args):
-        counts.append(1)
-        return original(self, *args)
-
-    monkeypatch.setattr(_linear_autoregression.Moments, "regression", regression)
-    gates, y = rng.random((700, 8)) < 0.5, rng.integers(0, 4, 700)
-    gating_entropy(gates, density="autoregressive", random_state=0)
-    n_alone = len(counts)
-    counts.clear()
-    gating_mi(gates, y, density="autoregressive", random_state=0)
-    assert n_alone == 6 * 11
-    assert len(counts) <= 3 * n_alone
 
 
 # Rates and units ----------------------------------------------------------------------------------
@@ -227,11 +199,11 @@ def test_free_gates_are_those_that_no_earlier_one_of_their_unit_determines():
 @pytest.mark.parametrize("hidden", [None, 8])
 def test_probabilities_of_all_states_sum_to_one(rng, few_steps, hidden):
     states, every = mixed_states(400, rng), all_mixed_states()
-    density, y = Autoregressive(hidden), rng.integers(0, 2, 400)
-    fitted = gating_mi(states, y, density=density, cv=None, random_state=0).density
+    density = Autoregressive(hidden)
+    fitted = gating_entropy(states, density=density, cv=None, random_state=0).density
     logs = fitted.log_likelihoods(every)[fitted._ranges.joint]
     assert_allclose(np.exp(logs).sum(axis=0), 1, rtol=1e-5)
-    link = density._fit_link(states.select([0, 1]), y, 2, 0, None)
+    link = density._fit_link(states.select([0, 1]), 0, None)
     alone, given = link.log_likelihoods(every.select([0, 1]), None)
     before = np.unique(np.asarray(every.select([0])), axis=0, return_inverse=True)[1]
     for terms, groups in [(given, before), (alone, 0 * before)]:
@@ -316,12 +288,10 @@ def test_the_mixture_is_no_worse_than_regressions_on_the_samples_that_judge(
 
 def test_a_network_is_no_worse_than_where_it_began(rng, few_steps):
     gates = columns_of(rng.random((300, 9)) < 0.5)
-    moments = _linear_autoregression.Moments(gates[:250], np.zeros(250, int), 1)
+    moments = _linear_autoregression.Moments(gates[:250])
     regression = moments.regression(0.1, order=np.arange(9)[::-1])
     weights = logit(moments.rates[::-1]), 4.0 * regression.weights()
-    start = _masked_network.MaskedNetwork(
-        np.arange(9)[::-1], moments.rates, weights, np.zeros((1, 9))
-    )
+    start = _masked_network.MaskedNetwork(np.arange(9)[::-1], moments.rates, weights)
     plan = _masked_network.Schedule(16, 300, 50)
     judged = gates[250:]
     network, stop = _masked_network.train(gates[:250], start, 1.0, plan, 0, judged)
@@ -354,15 +324,6 @@ def test_a_seed_determines_networks_and_torch_keeps_its_state(rng, few_steps):
     with torch.inference_mode():
         scores.append(Autoregressive(16).fit(gates).score_samples(gates))
     assert_array_equal(*scores)
-
-
-def test_networks_know_the_class(rng, few_steps):
-    y = rng.integers(0, 2, 600)
-    gates = rng.random((600, 8)) < np.where(y, 0.7, 0.4)[:, None]
-    hidden, linear = (
-        gating_mi(gates, y, density=Autoregressive(h), random_state=0).mi_xy for h in (16, None)
-    )
-    assert hidden > 0.8 * linear > 0.05
 
 
 def test_torch_is_imported_for_networks_alone():

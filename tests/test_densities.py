@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from skgate import (
     GateLayer,
@@ -22,15 +23,12 @@ from skgate import (
     gating_mi,
     total_correlation,
 )
-from skgate.densities import ChowLiu, Kernel, Product
+from skgate.densities import Kernel
 from skgate.densities._rates import beta_prior, conditional_strength
-from skgate.densities.forests import _forest
 from skgate.densities.forests._chow_liu import forest_edges
 from skgate.densities.forests._columns import columns_of
 from skgate.densities.forests._forest_model import Forest, edge_groups
 from skgate.densities.forests._information import (
-    GateRows,
-    StoredRows,
     chance_information,
     information_rows,
 )
@@ -81,26 +79,20 @@ def numbers_of(result):
 
 
 @every_density
-@pytest.mark.parametrize("with_labels", [False, True])
-def test_every_range_sums_to_one_over_all_states(rng, density, with_labels):
+def test_every_range_sums_to_one_over_all_states(rng, density):
     latent = rng.normal(size=(60, 2))
     gates = latent @ rng.normal(size=(2, 8)) + rng.normal(size=(60, 8)) > 0.5
     gates[:, 5] = True
-    y = rng.integers(0, 3, 60)
-    y[0] = 3  # a class of one
     edges = np.cumsum([0, 3, 4, 1])
     spans = [slice(*pair) for pair in itertools.pairwise(edges)]
     states = GatingStates.from_arrays([gates[:, s] for s in spans])
     every = GatingStates.from_arrays([all_states(8)[:, s] for s in spans])
-    if with_labels:
-        fitted = gating_mi(states, y, density=density, random_state=0).density
-    else:
-        fitted = gating_entropy(states, density=density, random_state=0).density
+    fitted = gating_entropy(states, density=density, random_state=0).density
     p = np.exp(fitted.log_likelihoods(every))
-    assert p.shape == (len(fitted._ranges.bounds), 256, 4 if with_labels else 1)
+    assert p.shape == (len(fitted._ranges.bounds), 256)
     for position, (start, stop) in enumerate(fitted._ranges.bounds):
         repeats = 2 ** (8 - sum([3, 4, 1][start:stop]))
-        assert_allclose(p[position].sum(axis=0) / repeats, 1, rtol=1e-10)
+        assert_allclose(p[position].sum() / repeats, 1, rtol=1e-10)
 
 
 @every_density
@@ -122,7 +114,7 @@ def test_pairs_agree_with_their_gates(rng, density):
     layers = {"a": gates[:, :3], "b": gates[:, 3:]}
     fitted = gating_entropy(layers, density=density, random_state=0).density
     every = GatingStates.from_arrays({"a": all_states(6)[:, :3], "b": all_states(6)[:, 3:]})
-    joint = np.exp(fitted.log_likelihoods(every)[fitted._ranges.joint, :, 0]).reshape(8, 8)
+    joint = np.exp(fitted.log_likelihoods(every)[fitted._ranges.joint]).reshape(8, 8)
     for axis, layer in ((1, slice(0, 3)), (0, slice(3, 6))):
         n_open = gates[:, layer].sum(axis=0)
         a, b = beta_prior(n_open, 300)
@@ -134,7 +126,7 @@ def test_pairs_agree_with_their_gates(rng, density):
 # Double loops -------------------------------------------------------------------------------------
 
 
-def forest_logs(model, queries, gates, **classes):
+def forest_logs(model, queries, gates):
     """log2 p by loops, with the edges of a model; priors are tested on their own."""
     n = len(gates)
     prior = beta_prior(gates.sum(axis=0), n)
@@ -146,10 +138,7 @@ def forest_logs(model, queries, gates, **classes):
         tables.append(table)
     own = np.stack([1 - rates, rates], axis=1)[model.children]
     kappa = conditional_strength(np.array(tables), own) if edges else None
-    return [
-        reference.forest_log_likelihood(row, gates, edges, prior, kappa, **classes)
-        for row in queries
-    ]
+    return [reference.forest_log_likelihood(row, gates, edges, prior, kappa) for row in queries]
 
 
 @every_forest
@@ -187,46 +176,20 @@ def test_cross_fitting_agrees_with_double_loops(rng, density, cv):
     assert_allclose(result.entropy_se, logs.std(ddof=1) / np.sqrt(90), rtol=1e-2)
 
 
-@every_forest
-def test_classes_agree_with_double_loops(rng, density, monkeypatch):
-    monkeypatch.setattr(_forest, "_SHRINKAGES", (3.0,))
-    gates, _, _ = tree_gates(rng, 90, 6)
-    y = rng.integers(0, 3, 90)
-    gates[:, 1] ^= y == 1
-    result = gating_mi(gates, y, density=density, cv=None, random_state=0)
-    model, priors = result.density._models[0], np.bincount(y) / 90
-    by_class = [
-        forest_logs(model, gates, gates, y=y, label=label, shrinkage=3.0) for label in range(3)
-    ]
-    logs = np.transpose(by_class)
-    own, total = logs[np.arange(90), y], np.log2(2**logs @ priors)
-    assert len(model.children) == (5 if density == "chow-liu" else 0)
-    assert_allclose(result.mi_x, -total.mean(), rtol=1e-7)
-    assert_allclose(result.conditional_entropy, -own.mean(), rtol=1e-7)
-    assert_allclose(result.mi_xy, (own - total).mean(), rtol=1e-6)
-    assert_allclose(result.mi_xy_se, (own - total).std(ddof=1) / np.sqrt(90), rtol=1e-6)
-    fitted = GatingMI(density=density, random_state=0).fit(gates, y)
-    assert_allclose(fitted.score_samples(gates), total, rtol=1e-7)
-    assert_allclose(fitted.score(gates, y), (own - total).mean(), rtol=1e-6)
-
-
 @settings(deadline=None, max_examples=25)
-@given(st.integers(10, 60), st.integers(3, 9), st.integers(1, 3), st.integers(0, 999))
-def test_forests_are_as_informative_as_those_of_kruskal(n, d, n_classes, seed):
+@given(st.integers(10, 60), st.integers(3, 9), st.integers(0, 999))
+def test_forests_are_as_informative_as_those_of_kruskal(n, d, seed):
     """Ties may give other edges, but as many, and as much information; weak ones are left out."""
     rng = np.random.default_rng(seed)
-    gates, y = rng.random((n, d)) < rng.uniform(0.2, 0.8, d), rng.integers(0, n_classes, n)
+    gates = rng.random((n, d)) < rng.uniform(0.2, 0.8, d)
     gates[:, 1] ^= gates[:, 0] & (rng.random(n) < 0.5)
     states = GatingStates.from_arrays(gates)
-    columns = [columns_of(states, np.flatnonzero(y == c)) for c in range(n_classes)]
-    sizes = np.bincount(y, minlength=n_classes)
-    found = list(zip(*forest_edges(columns, sizes, states.layers), strict=True))
-    expected = reference.forest_edges(gates, y)
+    found = list(zip(*forest_edges(columns_of(states), states.layers), strict=True))
+    expected = reference.forest_edges(gates)
     assert len(found) == len(expected)
 
     def information(edges):
-        classes = [(gates[y == c], np.mean(y == c)) for c in np.unique(y)]
-        return sum(p * reference.mutual_information(g, *e) for e in edges for g, p in classes)
+        return sum(reference.mutual_information(gates, *edge) for edge in edges)
 
     assert_allclose(information(found), information(expected), rtol=1e-9)
 
@@ -263,7 +226,7 @@ def test_product_has_no_total_correlation(rng):
     result = total_correlation(gates, rng.integers(0, 2, 200), density="product", random_state=0)
     assert_allclose(result.total_correlation, 0, atol=1e-10)
     assert_allclose(result.total_correlation_se, 0, atol=1e-10)
-    assert_allclose(result.conditional_total_correlation, 0, atol=1e-10)
+    assert_allclose(result.conditional_total_correlation, 0, atol=0.05)
 
 
 @settings(deadline=None, max_examples=30)
@@ -342,15 +305,13 @@ def test_copies_of_a_label_tell_one_bit_and_shuffled_ones_none(density, seed):
 
 @pytest.mark.parametrize("density", FORESTS)
 def test_classes_that_tell_nothing_are_not_heeded(density):
-    """Edges that were chosen with the held-out samples would make the classes look useful."""
     values = []
     for seed in range(25):
         rng = np.random.default_rng(seed)
         gates = noisy_copies(rng, rng.integers(0, 2, 400), 60)  # of something else
         result = gating_mi(gates, rng.integers(0, 2, 400), density=density, random_state=seed)
         values.append(result.mi_xy)
-    assert np.mean(np.abs(values) < 1e-9) >= 0.65
-    assert np.mean(values) > -0.005
+    assert -0.02 < np.mean(values) < 0.001
 
 
 @every_density
@@ -372,17 +333,13 @@ def test_few_gates_tell_what_the_closed_form_says(density, seed):
     assert_allclose(result.mi_x - result.conditional_entropy, result.mi_xy, rtol=1e-9)
 
 
-def test_dependence_given_the_class_tells_the_class(rng):
-    y = rng.integers(0, 2, 2000)
-    first = rng.random((2000, 6)) < 0.5
-    second = first ^ y[:, None].astype(bool) ^ (rng.random((2000, 6)) < 0.1)
-    gates = np.hstack([first, second])
-    seen = gating_mi(gates, y, density="chow-liu", random_state=0)
-    blind = gating_mi(gates, y, density="product", random_state=0)
-    assert seen.mi_xy > 0.9
-    assert abs(blind.mi_xy) < 0.02
-    chosen = seen.density._models[0]
-    assert {(i, i + 6) for i in range(6)} <= edges_of(chosen)
+def test_dependence_given_the_class_takes_a_classifier_that_sees_it(rng):
+    y = rng.integers(0, 2, 600)
+    first = rng.random((600, 2)) < 0.5
+    gates = np.hstack([first, first ^ y[:, None].astype(bool)])
+    options = {"density": "product", "random_state": 0}
+    assert abs(gating_mi(gates, y, **options).mi_xy) < 0.02
+    assert gating_mi(gates, y, classifier=KNeighborsClassifier(15), **options).mi_xy > 0.9
 
 
 @settings(deadline=None, max_examples=15)
@@ -537,37 +494,32 @@ def dependent_values(rng, n):
 
 
 @every_forest
-@pytest.mark.parametrize("with_labels", [False, True])
-def test_units_of_all_kinds_sum_to_one_over_their_values(rng, density, with_labels):
-    values, y = dependent_values(rng, 200), rng.integers(0, 3, 200)
-    values[y == 1, 0] = 1
+def test_units_of_all_kinds_sum_to_one_over_their_values(rng, density):
+    values = dependent_values(rng, 200)
     states = states_of_units(values)
     every = np.array(list(itertools.product(*map(range, [2, 2, 3, 3, 3, 3]))))
-    if with_labels:
-        fitted = gating_mi(states, y, density=density, random_state=0).density
-    else:
-        fitted = gating_entropy(states, density=density, random_state=0).density
+    fitted = gating_entropy(states, density=density, random_state=0).density
     p = np.exp(fitted.log_likelihoods(states_of_units(every)))
     n_states = [4, 9, 9]
     if density == "chow-liu":  # some edges join layers of other kinds
         assert len(fitted._models[-1].groups) >= 3
     for position, (start, stop) in enumerate(fitted._ranges.bounds):
         repeats = 324 / np.prod(n_states[start:stop])
-        assert_allclose(p[position].sum(axis=0) / repeats, 1, rtol=1e-10)
+        assert_allclose(p[position].sum() / repeats, 1, rtol=1e-10)
 
 
 def test_likelihoods_of_units_are_sums_over_their_values(rng):
     """A forest with edges from gates to windows, and from windows to steps, against a loop."""
     layers, sizes = UNITS, [2, 3, 3]
     groups = edge_groups(layers, np.array([0, 1, 4, 5]), np.array([3, 2, 3, 2]))
-    nodes = [rng.normal(size=(2, k, 2)) for k in sizes]
+    nodes = [rng.normal(size=(2, k)) for k in sizes]
     ends = [group.layers for group in groups]
     assert ends == [(0, 1), (2, 1)]
-    tables = [rng.normal(size=(2, sizes[a], sizes[b], 2)) for a, b in ends]
+    tables = [rng.normal(size=(2, sizes[a], sizes[b])) for a, b in ends]
     forest = Forest(layers, groups, nodes, tables)
     values = np.array(list(itertools.product(*map(range, [2, 2, 3, 3, 3, 3]))))
     bounds = [(0, 1), (1, 2), (0, 2), (1, 3), (0, 3)]
-    expected = np.zeros((len(bounds), len(values), 2))
+    expected = np.zeros((len(bounds), len(values)))
     for place, (start, stop) in enumerate(bounds):
         for row, own in enumerate(values.reshape(-1, 3, 2)):
             for layer in range(start, stop):
@@ -583,20 +535,18 @@ def test_likelihoods_of_units_are_sums_over_their_values(rng):
 
 def test_information_of_units_is_that_of_their_values(rng):
     """Rows of the matrix against tables of values that a loop counts."""
-    values, y = dependent_values(rng, 150), rng.integers(0, 2, 150)
+    values = dependent_values(rng, 150)
     states = states_of_units(values)
-    columns = [columns_of(states, np.flatnonzero(y == c)) for c in (0, 1)]
-    rows, least = information_rows(columns, np.bincount(y), states.layers, None)
+    rows, least = information_rows(columns_of(states), states.layers, None)
     k = np.array([2, 2, 3, 3, 3, 3])
     for a, b in itertools.permutations(range(6), 2):
-        expected = -chance_information(6, (k[a] - 1) * (k[b] - 1))
-        for c in (0, 1):
-            table = np.zeros((k[a], k[b]))
-            for row in values[y == c]:
-                table[row[a], row[b]] += 1
-            independent = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-            seen = table > 0
-            expected += np.sum(table[seen] * np.log(table[seen] / independent[seen]))
+        table = np.zeros((k[a], k[b]))
+        for row in values:
+            table[row[a], row[b]] += 1
+        independent = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+        seen = table > 0
+        expected = np.sum(table[seen] * np.log(table[seen] / independent[seen]))
+        expected -= chance_information(6, (k[a] - 1) * (k[b] - 1))
         assert_allclose(rows(a)[b], expected, rtol=1e-9)
     assert least == 0
 
@@ -649,25 +599,6 @@ def test_constant_gates_cost_next_to_nothing(density, open_share):
     gates = np.hstack([gates, rng.random((200, 10)) < 0.5])[:, rng.permutation(constants + 10)]
     result = gating_entropy(gates, density=density, random_state=0)
     assert_allclose(result.entropy, 10, atol=0.5)
-
-
-@pytest.mark.parametrize("n_classes", [2, 7])
-def test_stored_rows_are_those_of_single_gates(rng, n_classes):
-    y = rng.integers(0, n_classes, 900)
-    gates = rng.normal(size=(900, 3)) @ rng.normal(size=(3, 300)) + rng.normal(size=(900, 300)) > 1
-    gates[:, 7] ^= y == 1
-    gates[:, 9] = y == 0
-    states = GatingStates.from_arrays(gates)
-    columns = [columns_of(states, np.flatnonzero(y == c)) for c in range(n_classes)]
-    classes = [(c.bits, n) for c, n in zip(columns, np.bincount(y).tolist(), strict=True)]
-    stored, single = StoredRows(classes, 15.0), GateRows(classes, None)
-    for gate in (0, 7, 9, 255, 256, 299):
-        expected, others = single(gate), np.arange(300) != gate
-        assert (expected > 15).sum() > 1 or gate == 9
-        found = stored(gate)
-        exceeding = others & (expected > 15)
-        assert_allclose(found[exceeding], expected[exceeding], rtol=1e-9)
-        assert (found[others & ~exceeding] <= 15).all()
 
 
 # Layers -------------------------------------------------------------------------------------------
@@ -841,7 +772,7 @@ def test_estimators_equal_their_twins(rng, density, measure):
             assert_array_equal(getattr(fitted, f"{name}_"), value)
     new = GatingStates.from_arrays({"a": rng.random((9, 5)) < 0.4, "b": rng.random((9, 3)) < 0.4})
     density_ = fitted.density_
-    logs = np.exp(density_.log_likelihoods(new)) @ density_._priors  # (n_ranges, n)
+    logs = np.exp(density_.log_likelihoods(new))  # (n_ranges, n)
     assert_allclose(2 ** -fitted.transform(new).T, logs[density_._ranges.layers], rtol=1e-9)
     assert_allclose(2 ** fitted.score_samples(new), logs[density_._ranges.joint], rtol=1e-9)
     if measure is not GatingMI:
@@ -1032,40 +963,14 @@ def test_cross_fitted_entropies_do_not_fall_short_of_the_truth(density):
 
 
 @every_forest
-def test_errors_cover_the_held_out_loss_of_the_folds(rng, density):
-    """The target is exact: the expectation, over all states, of what the folds fitted."""
-    made = []
-
-    kind = {"product": Product, "chow-liu": ChowLiu}[density]
-
-    class Recorder(kind):
-        def _fit_model(self, *args):
-            made.append(super()._fit_model(*args))
-            return made[-1]
-
-    flips, every, covered = rng.uniform(0.25, 0.4, 6), all_states(6), []
-    states = GatingStates.from_arrays(every)
-    given_y = [np.where(every != label, flips, 1 - flips).prod(axis=1) for label in (0, 1)]
-    shares = np.stack(given_y, axis=1) / 2
+def test_errors_are_the_spread_over_repetitions(rng, density):
+    found, flips = [], rng.uniform(0.25, 0.4, 6)
     for seed in range(60):
-        y = rng.integers(0, 2, 300)
-        made.clear()
-        result = gating_mi(noisy_copies(rng, y, 6, flips), y, density=Recorder(), random_state=seed)
-        priors, mi_x, mi_xy = np.bincount(y) / 300, [], []
-        # the first is that of all samples, the last six those of shuffled labels
-        for fold in made[1:6]:
-            logs = fold.log_likelihoods(states, [(0, 1)])[0] / np.log(2)
-            total = np.log2(2**logs @ priors)[:, None]
-            mi_x.append(-np.sum(shares * total))
-            mi_xy.append(np.sum(shares * (logs - total)))
-        covered.append(
-            [
-                abs(result.mi_x - np.mean(mi_x)) <= 1.96 * result.mi_x_se,
-                abs(result.mi_xy - np.mean(mi_xy)) <= 1.96 * result.mi_xy_se,
-            ]
-        )
-    shares_covered = np.mean(covered, axis=0)
-    assert (shares_covered >= 0.85).all()
+        gates = noisy_copies(rng, rng.integers(0, 2, 300), 6, flips)
+        result = gating_entropy(gates, density=density, random_state=seed)
+        found.append((result.entropy, result.entropy_se))
+    values, errors = np.transpose(found)
+    assert 0.75 < values.std() / errors.mean() < 1.35
 
 
 @pytest.mark.parametrize("density", ["product", "chow-liu", "autoregressive"])

@@ -366,60 +366,46 @@ def random_gates(rng):
     gates = rng.random((n, d)) < rng.random(d) ** rng.integers(1, 6)
     for a, b in rng.integers(0, d, (d // 3, 2)):
         gates[:, a] = gates[:, a] & ~gates[:, b] if a % 2 else gates[:, b] ^ (rng.random(n) < 0.02)
-    return gates, rng.integers(0, rng.integers(1, 4), n)
-
-
-def columns_by_class(gates, y):
-    rows = [gates[y == label] for label in range(y.max() + 1)]
-    sparse = [SparseColumns(scipy.sparse.csr_array(r)) for r in rows]
-    return sparse, [BitColumns(bits_of(r)) for r in rows], np.bincount(y)
+    return gates
 
 
 def bits_of(rows):
     return np.ascontiguousarray(np.packbits(rows.T, axis=1))
 
 
-def information(gates, y, a, b):
-    """n times the mutual information of two gates given the class."""
-    return sum(
-        (y == label).sum() * reference.mutual_information(gates[y == label], a, b)
-        for label in np.unique(y)
-    )
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_forest_of_positions_is_that_of_bits(seed):
-    gates, y = random_gates(np.random.default_rng(seed))
-    sparse, bits, sizes = columns_by_class(gates, y)
-    children, parents = sparse_edges(sparse, sizes)
-    expected = forest_edges(bits, sizes, GatingStates.from_arrays(gates).layers)
+    gates = random_gates(np.random.default_rng(seed))
+    sparse = SparseColumns(scipy.sparse.csr_array(gates))
+    children, parents = sparse_edges(sparse)
+    bits = BitColumns(bits_of(gates), len(gates))
+    expected = forest_edges(bits, GatingStates.from_arrays(gates).layers)
     assert len(set(children)) == len(children) == len(expected[0])
     # forests of equal information differ only in ties
-    found = sorted(information(gates, y, a, b) for a, b in zip(children, parents, strict=True))
-    known = sorted(information(gates, y, a, b) for a, b in zip(*expected, strict=True))
+    found, known = (
+        sorted(reference.mutual_information(gates, a, b) for a, b in zip(*edges, strict=True))
+        for edges in ((children, parents), expected)
+    )
     np.testing.assert_allclose(found, known, atol=1e-9)
-    for own, other in zip(sparse, bits, strict=True):
-        np.testing.assert_array_equal(own.open, other.open)
-        np.testing.assert_array_equal(own.both(*expected), other.both(*expected))
+    np.testing.assert_array_equal(sparse.open, bits.open)
+    np.testing.assert_array_equal(sparse.both(*expected), bits.both(*expected))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_bound_on_gates_that_exclude_each_other(seed):
-    gates, y = random_gates(np.random.default_rng(seed))
-    sparse, _, sizes = columns_by_class(gates, y)
-    bounds = _bounds([c.open for c in sparse], sizes)
+    gates = random_gates(np.random.default_rng(seed))
+    n, bounds = len(gates), _bounds(gates.sum(axis=0), len(gates))
     for a, b in itertools.combinations(range(gates.shape[1]), 2):
         if not (gates[:, a] & gates[:, b]).any():
-            assert information(gates, y, a, b) <= bounds[a] * bounds[b] + 1e-9
-    halves = SparseColumns(scipy.sparse.csr_array(np.repeat(np.eye(2, dtype=bool), 50, axis=0)))
-    product = np.prod(_bounds([halves.open], np.array([100])))
+            information = n * reference.mutual_information(gates, a, b)
+            assert information <= bounds[a] * bounds[b] + 1e-9
+    product = np.prod(_bounds(np.array([50, 50]), 100))
     assert math.isclose(product, 100 * math.log(2))  # attained where each excludes the other
 
 
 def test_gates_that_exclude_each_other_are_joined():
     gates = np.repeat(np.eye(2, dtype=bool), 50, axis=0)
-    columns = [SparseColumns(scipy.sparse.csr_array(gates))]
-    (children, parents) = sparse_edges(columns, np.array([100]))
+    (children, parents) = sparse_edges(SparseColumns(scipy.sparse.csr_array(gates)))
     assert {*children, *parents} == {0, 1}
 
 

@@ -9,7 +9,8 @@ A density is a scikit-learn estimator (``get_params``, ``clone``) with ``fit(X)`
 `Estimate` for each set of labels (None: without labels), with
 
 - ``marginal`` and ``given``: `Surprisals`, -log p(σ) and -log p(σ|y) of each row in each range. A
-  difference of two is that of the entropies, and has its own standard error;
+  difference of two is that of the entropies, and has its own standard error. A fitted density has
+  log p(σ|y) = log p(σ) + log q(y|σ) / p(y), with the classifier q of `labels`;
 - ``ceilings`` and ``saturable``: bounds of the estimator, and where reaching one means nothing;
 - ``density``: fitted to all rows; ``log_marginals`` and ``log_ratios`` score new rows.
 
@@ -19,13 +20,14 @@ A density is a scikit-learn estimator (``get_params``, ``clone``) with ``fit(X)`
 
 `Kernel` answers in-sample, as published. All others derive from `FittedDensity`, which cross-fits:
 rows are scored by a density that was not fitted to them. **A new density** is a file with a
-subclass that has ``_fit_model`` and ``independent``, and a name in `NAMED`. Any other
+subclass that has ``_fit_model``, and a name in `NAMED`. Any other
 estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
 
     _ranges  _surprisals          what the answers are made of
     _units  _rates                variables, and rates with a prior that a layer's have in common
     _base                         Density, Estimate
     kernel/                       the paper's, in-sample
+    labels/                       what gates tell about labels
     _cross_fitting                FittedDensity, of which all others are
     forests/  autoregression/  convolution/
     _foreign                      an estimator of somebody else's

@@ -113,10 +113,10 @@ class Auto(PerLayer):
         self._choices = {}
         return super()._cross_fit(*args)
 
-    def _cross_fit_link(self, states, label_sets, folds, seed, engine):
+    def _cross_fit_link(self, states, folds, seed, engine):
         choice = self._choose(states, len(folds), seed, engine)
         self._choices = {**self._choices, states.layer_names[-1]: choice}
-        return clone(choice.density)._cross_fit_link(states, label_sets, folds, seed, engine)
+        return clone(choice.density)._cross_fit_link(states, folds, seed, engine)
 
     def _choose(self, states, n_fits, seed, engine):
         """Return the `LayerChoice` of a link."""
@@ -134,9 +134,9 @@ class Auto(PerLayer):
         train, test, held_out = states[~judged], states[judged], {}
         rows = np.arange(len(train))
         for density in affordable:
-            options = train, [None], [(rows, rows[:0])], seed, engine
-            ((model, _),) = clone(density)._cross_fit_link(*options)
-            alone, *given = -model.log_likelihoods(test, None).mean(axis=(1, 2))
+            options = train, [(rows, rows[:0])], seed, engine
+            model, _ = clone(density)._cross_fit_link(*options)
+            alone, *given = -model.log_likelihoods(test, None).mean(axis=1)
             if given and density._links and given[0] > alone:
                 density, given = clone(density).set_params(given_previous=False), [alone]
             held_out[density] = np.mean([alone, *given]) / states.n_gates[-1] / np.log(2)

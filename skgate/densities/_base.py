@@ -109,7 +109,7 @@ class Density(DensityMixin, BaseEstimator):
         """
         self.require_single_values()
         states = check_states(self, X, threshold=0.0, layers=None)
-        self.fit_states(states, None, LayerRanges(len(states.layers)))
+        self.fit_states(states, LayerRanges(len(states.layers)))
         return self
 
     def layer_choices(self, layers):

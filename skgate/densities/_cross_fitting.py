@@ -4,7 +4,6 @@ from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 from tqdm import tqdm
 
 from ..exceptions import warn_user
@@ -13,7 +12,8 @@ from ..utils.memory import give_back, physical_memory
 from ..utils.parallel import run
 from ..utils.samples import Samples
 from ._base import Density, Estimate
-from ._surprisals import Surprisals, mean_and_error
+from ._surprisals import Surprisals
+from .labels import label_information, label_log_ratios
 
 #: Seconds from which on a user is told beforehand.
 _LONG = 3600
@@ -22,11 +22,11 @@ _BRIEF = 1.0
 
 
 class FittedDensity(Density):
-    """Base of the densities that are cross-fitted: of each layer and all together, by class.
+    """Base of the densities that are cross-fitted: of each layer and all together.
 
-    A subclass has ``_fit_model(states, y_encoded, n_classes, seed, gpu)``, which returns a model
-    with ``log_likelihoods(states, bounds)``, (n_terms, n_samples, n_classes), nats: log p of some
-    ranges of its layers. Its samples come in random order.
+    A subclass has ``_fit_model(states, seed, gpu)``, which returns a model with
+    ``log_likelihoods(states, bounds)``, (n_terms, n_samples), nats: log p of some ranges of its
+    layers. Its samples come in random order.
 
     In a chain, each layer is a link: states of the layer, or of the one before and the layer.
     ``_fit_link``, with the same arguments, returns a model with two terms, log p of the layer and
@@ -42,84 +42,87 @@ class FittedDensity(Density):
     #: Whether a model is fitted on the GPU where there is work enough.
     _uses_gpu = False
 
-    def fit_states(self, states, y_encoded, ranges):
+    def fit_states(self, states, ranges):
         """Fit a model to each part of the layers."""
         rows = np.arange(len(states))
-        folds = [(rows, rows[:0])]
-        ((models, _),) = self._cross_fit(states, [y_encoded], folds, ranges, 0, Engine())
-        return self._with_models(states, y_encoded, ranges, models)
+        models, _ = self._cross_fit(states, [(rows, rows[:0])], ranges, 0, Engine())
+        return self._with_models(states.layers, ranges, models)
 
-    def _with_models(self, states, y_encoded, ranges, models):
-        self.layers_, self._ranges, self._models = states.layers, ranges, models
-        y_encoded = np.zeros(len(states), int) if y_encoded is None else y_encoded
-        self._priors = np.bincount(y_encoded) / len(y_encoded)
+    def _with_models(self, layers, ranges, models, labelled=None):
+        self.layers_, self._ranges, self._models, self._labelled = layers, ranges, models, labelled
         return self
 
     def log_likelihoods(self, states):
-        """Return log p of each range given each class, (n_ranges, n_samples, n_classes), nats."""
-        logs = np.zeros((len(self._ranges), len(states), len(self._priors)))
+        """Return log p of each range, (n_ranges, n_samples), nats."""
+        logs = np.zeros((len(self._ranges), len(states)))
         for part, model in zip(_parts(self._ranges, self._covers), self._models, strict=True):
             part.add(model.log_likelihoods(states.select(part.layers), part.bounds), logs)
         return logs
 
     def log_marginals(self, states, engine):
         """Return log p of new states, (n_layers + 1, n_samples), that of all layers last."""
-        logs = self.log_likelihoods(states)[[*self._ranges.layers, self._ranges.joint]]
-        return log_p_marginal(logs, self._priors)
+        return self.log_likelihoods(states)[[*self._ranges.layers, self._ranges.joint]]
 
     def log_ratios(self, states, y_encoded, engine):
-        """Return log p(sigma|y) / p(sigma) of new states, all layers together."""
-        logs = self.log_likelihoods(states)[self._ranges.joint]
-        return pointwise_information(logs, y_encoded, self._priors)
+        """Return log p(y|sigma) / p(y) of new states, all layers together."""
+        fitted, labels, *options = self._labelled
+        return label_log_ratios(fitted, labels, states, y_encoded, *options)
 
-    def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
-        """Return a cross-fitted `Estimate` for each set of labels."""
+    def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine, classifier=None):
+        """Return an `Estimate` for each set of labels; the entropy is that of all of them."""
+        samples = Samples(states.groups, len(states))
+        models, logs = self._cross_fit(states, _folds(samples, cv, seed), ranges, seed, engine)
+        marginal, chosen = Surprisals(-logs, samples), self._chosen()
+        options = seed, classifier
+        labelled = [y for y in label_sets if y is not None]
+        gains = iter(self._label_gains(states, labelled, ranges, *options) if labelled else [])
         ceilings = ranges.mask @ np.array(states.n_gates) * np.log(2)
         unsaturable, estimates = np.zeros(len(ranges), bool), []
-        samples = Samples(states.groups, len(states))
-        folds = _folds(samples, cv, seed)
-        fitted = self._cross_fit(states, label_sets, folds, ranges, seed, engine)
-        for y, (models, logs) in zip(label_sets, fitted, strict=True):
-            density = self._chosen()._with_models(states, y, ranges, models)
-            marginal, given = Surprisals(-logs[..., 0], samples), None
-            if y is not None:
-                given = Surprisals(-log_p_given_y(logs, y), samples)
-                gains = pointwise_information(logs, y, density._priors)
-                marginal = Surprisals(given.rows + gains, samples)
+        for y in label_sets:
+            given = None if y is None else Surprisals(marginal.rows - next(gains), samples)
+            of_labels = None if y is None else (states, y, *options)
+            density = copy(chosen)._with_models(states.layers, ranges, models, of_labels)
             estimates.append(Estimate(marginal, given, ceilings, unsaturable, density))
         return estimates
+
+    def _label_gains(self, states, label_sets, ranges, seed, classifier):
+        """Return log p(y|sigma) / p(y) of all rows, (n_ranges, n_rows), for each set of labels."""
+        return label_information(states, label_sets, ranges, seed, classifier)
+
+    def independent(self):
+        """Return the reference of the total correlation: independent units."""
+        from ._per_layer import IndependentUnits  # which derives from this class
+
+        return IndependentUnits()
 
     def _chosen(self):
         """Return a new density of the kind that was fitted."""
         return copy(self)
 
-    def _cross_fit(self, states, label_sets, folds, ranges, seed, engine):
-        """Return for each set of labels the models of the first fold's rows, and log-likelihoods.
+    def _cross_fit(self, states, folds, ranges, seed, engine):
+        """Return the models of the first fold's rows, and log-likelihoods.
 
-        These are (n_ranges, n_rows, n_classes), nats, of each row under a density of the fold in
-        which it is to be scored.
+        These are (n_ranges, n_rows), nats, of each row under a density of the fold in which it is
+        to be scored.
         """
         parts = _parts(ranges, self._covers)
         seconds = self._require_means(parts, states, len(folds))
-        options = label_sets, folds, seed, engine
-        all_logs = [np.zeros((len(ranges), len(states), n_classes_of(y))) for y in label_sets]
-        all_models = [[] for _ in label_sets]
+        models, logs = [], np.zeros((len(ranges), len(states)))
         unit = "{l_bar}{bar}| about {n:.0f} of {total:.0f} s [{elapsed} gone, {remaining} left]"
         with tqdm(total=sum(seconds), bar_format=unit, disable=not engine.verbose) as bar:
             for part, cost in zip(parts, seconds, strict=True):
                 bar.set_description(part.name(states))
                 own = states.select(part.layers)
                 if part.bounds is None:
-                    results = self._cross_fit_link(own, *options)
+                    model, found = self._cross_fit_link(own, folds, seed, engine)
                 else:
-                    results = self._cross_fit_part(own, *options, part.bounds)
-                for models, logs, (model, found) in zip(all_models, all_logs, results, strict=True):
-                    models.append(model)
-                    part.add(found, logs)
+                    model, found = self._cross_fit_part(own, folds, seed, engine, part.bounds)
+                models.append(model)
+                part.add(found, logs)
                 if cost > _BRIEF:
                     give_back()
                 bar.update(cost)
-        return list(zip(all_models, all_logs, strict=True))
+        return models, logs
 
     def _require_means(self, parts, states, n_fits):
         """Return the seconds that each part takes; raise or warn, before any work, if too much."""
@@ -157,49 +160,34 @@ class FittedDensity(Density):
         """Return the same of a link, which may leave out the layer before."""
         return self._cost(layers if self._links else layers[-1:], n_rows, n_fits)
 
-    def _cross_fit_link(self, states, label_sets, folds, seed, engine):
-        """Return for each set of labels the model of the first fold, and terms of rows scored.
-
-        The terms are (n_terms, n_rows, n_classes), nats.
-        """
+    def _cross_fit_link(self, states, folds, seed, engine):
+        """Return the model of the first fold, and terms of rows scored, (n_terms, n_rows), nats."""
         if self._links:
-            return self._cross_fit_part(states, label_sets, folds, seed, engine, None)
+            return self._cross_fit_part(states, folds, seed, engine, None)
         n_terms, own = len(states.layers), states.select([-1])
-        found = self._cross_fit_part(own, label_sets, folds, seed, engine, np.array([(0, 1)]))
-        return [
-            (LayerAlone(model), np.broadcast_to(logs, (n_terms, *logs.shape[1:])))
-            for model, logs in found
-        ]
+        model, logs = self._cross_fit_part(own, folds, seed, engine, np.array([(0, 1)]))
+        return LayerAlone(model), np.broadcast_to(logs, (n_terms, logs.shape[1]))
 
-    def _cross_fit_part(self, states, label_sets, folds, seed, engine, bounds):
+    def _cross_fit_part(self, states, folds, seed, engine, bounds):
         """Return the same of ranges of some layers, or of a link if ``bounds`` is None."""
         seconds, _ = self._cost(states.layers, len(states), len(folds))
         gpu = engine.gpu(1e9 * seconds) if self._uses_gpu else None
-        tasks = [(*fold, y) for y in label_sets for fold in folds]
         shared = self, states, seed, gpu, bounds
-        results = run(_fold, shared, tasks, engine.n_jobs, 1e9 * seconds * len(label_sets))
-        found = []
-        for (train, test, y), (model, values) in zip(tasks, results, strict=True):
-            if train is folds[0][0]:  # the models of the other folds are not kept
-                logs = np.zeros((len(values), len(states), n_classes_of(y)))
-                found.append((model, logs))
-            found[-1][1][:, test] = values
-        return found
+        results = run(_fold, shared, folds, engine.n_jobs, 1e9 * seconds)
+        first = logs = None
+        for (_, test), (model, values) in zip(folds, results, strict=True):
+            if first is None:  # the models of the other folds are not kept
+                first, logs = model, np.zeros((len(values), len(states)))
+            logs[:, test] = values
+        return first, logs
 
 
-def _fold(density, states, seed, gpu, bounds, train, test, y):
-    n_classes = n_classes_of(y)
+def _fold(density, states, seed, gpu, bounds, train, test):
     groups = None if states.groups is None else states.groups[train]
     rows = train[Samples(groups, len(train)).shuffled_rows(seed)]
-    labels = np.zeros(len(rows), int) if y is None else y[rows]
     fit = density._fit_link if bounds is None else density._fit_model
-    model = fit(states[rows], labels, n_classes, seed, gpu)
+    model = fit(states[rows], seed, gpu)
     return model, model.log_likelihoods(states[test], bounds)
-
-
-def n_classes_of(y_encoded):
-    """Return the number of classes, 1 without labels."""
-    return 1 if y_encoded is None else int(y_encoded.max()) + 1
 
 
 @dataclass
@@ -290,34 +278,3 @@ def _folds(samples, cv, seed):
     if cv is None:
         return [(all_rows, all_rows)]
     return [(all_rows, all_rows[:0]), *samples.folds(cv, seed)]
-
-
-def largest_no_worse(strengths, gains, judged):
-    """Return the largest strength whose mean gain is within a standard error of the best.
-
-    ``gains`` are those of the rows of the samples ``judged``, (n_strengths, n_rows).
-    """
-    means, errors = mean_and_error(gains[gains.mean(axis=1).argmax()] - gains, judged)
-    return max(s for s, m, e in zip(strengths, means, errors, strict=True) if m <= e or m == 0)
-
-
-def pointwise_information(logs, y_encoded, priors):
-    """Return log p(sigma|y) / p(sigma) of each sample, from log p by class, (..., n, n_classes).
-
-    The density of all samples is the mixture of those of the classes, so that the mean cannot
-    exceed the entropy of the label.
-    """
-    gains = log_p_given_y(logs, y_encoded) - log_p_marginal(logs, priors)
-    gains[np.abs(gains) < 1e-12] = 0.0  # rounding: classes that share one density do not differ
-    return gains
-
-
-def log_p_given_y(logs, y_encoded):
-    """Return log p of each sample given its own class, (..., n)."""
-    return logs[..., np.arange(len(y_encoded)), y_encoded]
-
-
-def log_p_marginal(logs, priors):
-    """Return the marginal log p of each sample, (..., n)."""
-    with np.errstate(divide="ignore"):
-        return logsumexp(logs + np.log(priors), axis=-1)

@@ -7,6 +7,7 @@ from sklearn.base import clone
 from ._base import LayerChoice
 from ._cross_fitting import FittedDensity
 from .forests._product import Product
+from .labels import class_rate_gains
 
 
 class PerLayer(FittedDensity):
@@ -85,6 +86,12 @@ class PerLayer(FittedDensity):
     def _cross_fit_link(self, states, *options):
         return clone(self._of_layer(states.layers[-1]))._cross_fit_link(states, *options)
 
-    def independent(self):
-        """Return the reference of the total correlation: independent units, a layer at a time."""
-        return PerLayer({"*": Product()})
+
+class IndependentUnits(PerLayer):
+    """Independent units, a layer at a time, and given the label, for the total correlation."""
+
+    def __init__(self):
+        super().__init__({"*": Product()})
+
+    def _label_gains(self, states, label_sets, ranges, seed, classifier):
+        return [class_rate_gains(states, y, ranges, seed) for y in label_sets]

@@ -157,7 +157,8 @@ class GatingEstimator(Measure):
         self._engine()
         as_density(self.density, self.budget)
         classes, y_encoded = self._fit_states(X, None if self._role_of_y == "ignored" else y)
-        params = {name: getattr(self, name) for name in MEASURE_CONSTRAINTS.keys() - {"threshold"}}
+        shared = self.get_params(deep=False).keys() - {"model", "threshold", "max_samples"}
+        params = {name: getattr(self, name) for name in shared}
         labels = [] if self._role_of_y == "ignored" else [y_encoded]
         result = type(self)._function(self.states_, *labels, **params)
         vars(self).pop("classes_", None)

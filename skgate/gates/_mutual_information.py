@@ -3,19 +3,22 @@
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ..densities import LayerRanges, as_density, flag_saturated
+from ..densities import Kernel, LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels, encode_known
 from ..utils.samples import Samples
-from ..utils.sklearn import check_is_fitted, validate_params
+from ..utils.sklearn import HasMethods, check_is_fitted, validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 _RANGES = ("", "layer_", "suffix_")
 
 
+_CLASSIFIER = {"classifier": [None, HasMethods(["fit", "predict_proba"])]}
+
+
 @validate_params(
-    {"states": "no_validation", "y": "no_validation", **MEASURE_CONSTRAINTS},
+    {"states": "no_validation", "y": "no_validation", **_CLASSIFIER, **MEASURE_CONSTRAINTS},
     prefer_skip_nested_validation=True,
 )
 def gating_mi(
@@ -23,6 +26,7 @@ def gating_mi(
     y,
     *,
     density="auto",
+    classifier=None,
     cv=5,
     budget=60,
     threshold=0.0,
@@ -45,7 +49,8 @@ def gating_mi(
     Raises
     ------
     ValueError
-        If ``y`` is missing, continuous or of another length, or a parameter is not as described.
+        If ``y`` is missing, continuous or of another length, a parameter is not as described, or a
+        ``classifier`` is given to the kernel density.
 
     See Also
     --------
@@ -66,12 +71,15 @@ def gating_mi(
     """
     engine = Engine(device, n_jobs, verbose)
     density = as_density(density, budget)
+    _require_fitted(density, classifier)
     states = as_states(states, threshold)
     classes, y_encoded = check_labels(y, len(states), states.groups)
     samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)
     label_sets = [y_encoded, samples.permuted_labels(y_encoded, random_state)]
     ranges, unit = LayerRanges(len(states.layers), prefixes=True), np.log(base)
     options = {"cv": cv, "errors": True, "seed": draw_seed(random_state)}
+    if classifier is not None:
+        options["classifier"] = classifier
     real, shuffled = density.estimate(states, label_sets, ranges, engine=engine, **options)
     information = real.marginal - real.given
     found = {
@@ -92,6 +100,15 @@ def gating_mi(
     return result
 
 
+def _require_fitted(density, classifier):
+    """Raise for a classifier that would not be used."""
+    if classifier is not None and isinstance(density, Kernel):
+        raise ValueError(
+            f"The kernel density has an I(X;Σ;Y) of its own, so that classifier={classifier!r} "
+            "would not be used. Leave it out, or take density='auto'."
+        )
+
+
 class GatingMI(GatingEstimator):
     r"""Information of gating states about the input and the label.
 
@@ -103,12 +120,23 @@ class GatingMI(GatingEstimator):
         I(X;\Sigma;Y) = H(\Sigma) - H(\Sigma \mid Y)
             = \frac1n \sum_j \log \frac{\hat p(\sigma_j \mid y_j)}{\hat p(\sigma_j)}.
 
-    Beside each value stands the one that shuffled labels give: only the excess is information about
-    the label. In-sample, the kernel density has one bandwidth for both terms; they are bounds of
-    the same kind, so that their difference bounds nothing, but it cannot exceed H(Y). A fitted
-    density is one for each class, shrunk towards all samples by an amount chosen on held-out
-    samples, with :math:`\hat p = \sum_m p_m \hat p_m`. Its value is in expectation a lower bound,
-    and never more than H(Y).
+    With a fitted density it is found by a classifier, whose probabilities :math:`q` of a sample's
+    classes come from other samples,
+
+    .. math::
+
+        I(X;\Sigma;Y) = \hat H(Y) + \frac1n \sum_j \log q(y_j \mid \sigma_j),
+
+    for any :math:`q` a lower bound in expectation, and never more than H(Y); H(Σ|Y) is H(Σ) less
+    that. It is the same for all fitted densities. By default, :math:`q` mixes what the rates of
+    gates in each class tell with linear discriminants, both calibrated on held-out samples. Where
+    neither tells anything, it is 0.
+
+    The kernel density has one bandwidth for both terms, in-sample. They are bounds of the same
+    kind, so that their difference bounds nothing, but it cannot exceed H(Y).
+
+    Beside each value stands the one that shuffled labels give: the excess is evidence of
+    information about the label.
 
     Parameters
     ----------
@@ -117,7 +145,10 @@ class GatingMI(GatingEstimator):
         with ``sampling="off"``; an extractor must have it off. ``None``: ``X`` holds the gates,
         or pre-activations.
     density, cv, budget, threshold, base, max_samples, device, n_jobs, verbose
-        As in :class:`GatingEntropy`.
+        As in :class:`GatingEntropy`. The information about the label always has five folds.
+    classifier : estimator with ``fit`` and ``predict_proba``, default=None
+        Gives :math:`q` instead, from gates as float32 numbers 0 and 1; calibrated likewise. It is
+        fitted 15 times to each layer, suffix and set of labels.
     random_state : int, RandomState instance or None, default=None
         Seed of the drawn samples, of the shuffled labels and of folds.
 
@@ -147,7 +178,7 @@ class GatingMI(GatingEstimator):
         The same of the layers from each one on.
     classes_ : ndarray of shape (n_classes,)
     density_ : estimator
-        The density fitted to all samples, by class.
+        The density fitted to all samples.
     layer_densities_ : list of LayerChoice
         As in :class:`GatingEntropy`.
     layer_names_, states_, extractor_, n_features_in_, feature_names_in_
@@ -176,22 +207,48 @@ class GatingMI(GatingEstimator):
     (0.26, 0.0)
     """
 
+    _parameter_constraints = {**GatingEstimator._parameter_constraints, **_CLASSIFIER}
     _sampling = "off"
     _role_of_y = "needed"
     _function = staticmethod(gating_mi)
 
+    def __init__(
+        self,
+        model=None,
+        *,
+        density="auto",
+        classifier=None,
+        cv=5,
+        budget=60,
+        threshold=0.0,
+        base=2,
+        max_samples=None,
+        device="auto",
+        n_jobs=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.classifier = classifier
+        super().__init__(
+            model,
+            density=density,
+            cv=cv,
+            budget=budget,
+            threshold=threshold,
+            base=base,
+            max_samples=max_samples,
+            device=device,
+            n_jobs=n_jobs,
+            verbose=verbose,
+            random_state=random_state,
+        )
+
     def score(self, X, y=None):
         r"""Return the held-out information about the label, mean of ``log p(y|sigma) / p(y)``.
 
-        Under the densities that were fitted, :math:`\hat p(\sigma) = \sum_m p_m \hat p(\sigma|m)`,
-
-        .. math::
-
-            \log \frac{\hat p(y|\sigma)}{\hat p(y)}
-                = \log \frac{\hat p(\sigma|y)}{\hat p(\sigma)}.
-
-        Unlike ``mi_xy_`` on the same data, it does not reward a bandwidth that tells samples
-        apart: for shuffled labels its best value is near 0.
+        Under the kernel density, :math:`p(y|\sigma) \propto p(y) \hat p(\sigma|y)`: unlike
+        ``mi_xy_``, this does not reward a bandwidth that tells samples apart, and is about 0 at
+        best for shuffled labels. Of a fitted density, it is the classifier of all fitted samples.
 
         Parameters
         ----------

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import Bunch
 
-from ..densities import LayerRanges, as_density, flag_saturated
+from ..densities import Kernel, LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states
 from ..utils.labels import check_labels
@@ -84,6 +84,8 @@ def total_correlation(
     c_given = h_given = np.full(len(ranges), np.nan)
     if real_given:
         c_given, h_given = (e.given.mean() / unit for e in (*independent_given, *real_given))
+        if not isinstance(density, Kernel):
+            h_given = np.minimum(h_given, c_given)  # both are bounds on H(Σ|Y)
     found |= {
         "conditional_total_correlation": c_given - h_given,
         "conditional_independent_entropy": c_given,
@@ -115,7 +117,7 @@ class TotalCorrelation(GatingEstimator):
     paper [1]_ with :math:`\hat p_{\mathrm{independent}} \propto E_{\tilde\sigma} K(\sigma_j,
     \tilde\sigma)` in closed form, without sampling. With a fitted density, H is that of
     :class:`GatingEntropy`, C that of independent units fitted likewise, and TC is in expectation a
-    lower bound.
+    lower bound. H(Σ|Y) is H less the information of :class:`GatingMI`, and at most C(Σ|Y).
 
     Parameters
     ----------

@@ -5,7 +5,7 @@
 
 from ._checks import as_states, check_states
 from ._folder import GrowingFolder
-from ._gating_states import GateLayer, GatingStates, states_header
+from ._gating_states import GateLayer, GatingStates, stack_rows, states_header
 from ._layers_in_turn import LayersInTurn
 from ._storage import (
     count_open,
@@ -32,6 +32,7 @@ __all__ = [
     "n_stored_bytes",
     "packed_blocks",
     "smallest",
+    "stack_rows",
     "states_header",
     "sum_open",
     "to_packed",

@@ -1,9 +1,9 @@
 r"""`Autoregressive`: a density that predicts each gate from all before it.
 
 One Cholesky factor :math:`L` of the regularised covariance holds the ridge regressions of all gates
-on their predecessors, and on the label if there is one: :math:`\sigma_i - \hat\sigma_i = L_{ii}
-[L^{-1}(\sigma - \bar\sigma)]_i`. A logistic curve (Platt scaling), fitted to predictions of
-held-out samples, makes them probabilities.
+on their predecessors: :math:`\sigma_i - \hat\sigma_i = L_{ii} [L^{-1}(\sigma - \bar\sigma)]_i`.
+A logistic curve (Platt scaling), fitted to predictions of held-out samples, makes them
+probabilities.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ from scipy.special import logsumexp
 
 from ...utils.sklearn import Interval
 from .._cross_fitting import FittedDensity
-from ..forests._product import Product
 from ._gate_code import GateCode
 from ._linear_autoregression import fit_linear
 from ._network_mixture import fit_mixture, seconds_of_networks
@@ -105,19 +104,19 @@ class Autoregressive(FittedDensity):
     def _links(self):
         return self.given_previous
 
-    def _fit_model(self, states, y_encoded, n_classes, seed, gpu, n_given=0):
+    def _fit_model(self, states, seed, gpu, n_given=0):
         """Return an `Autoregression` of all layers but the first ``n_given``."""
         code = GateCode(states)
         columns, _ = code.read(states)
-        options = y_encoded, n_classes, states.groups
         first = code.ends[n_given]
         if first == len(code.columns):
             models, weights = [], np.zeros(0)
         elif self.hidden is None:
-            models, weights = [fit_linear(columns, *options, first)], np.ones(1)
+            models, weights = [fit_linear(columns, states.groups, first)], np.ones(1)
         else:
-            models, weights = fit_mixture(columns, *options, code, first, self.hidden, seed)
-        return Autoregression(code, n_given, models, weights, n_classes)
+            options = states.groups, code, first, self.hidden, seed
+            models, weights = fit_mixture(columns, *options)
+        return Autoregression(code, n_given, models, weights)
 
     def _fit_link(self, states, *options):
         alone = self._fit_model(states.select([-1]), *options)
@@ -137,10 +136,6 @@ class Autoregressive(FittedDensity):
             n_bytes = 8.0 * (4 * width**2 + 7 * n_rows * width)
         return float(seconds), n_bytes
 
-    def independent(self):
-        """Return the reference of the total correlation: independent units."""
-        return Product()
-
 
 @dataclass
 class Autoregression:
@@ -152,41 +147,37 @@ class Autoregression:
     n_given : int
         Layers that are not predicted, the first ones.
     models : list
-        With ``logits(columns)`` of the predicted columns, and ``class_logits`` to add to them.
+        With ``logits(columns)`` of the predicted columns.
     weights : ndarray of shape (n_models,)
-    n_classes : int
     """
 
     code: GateCode
     n_given: int
     models: list
     weights: np.ndarray
-    n_classes: int
 
     def log_likelihoods(self, states, bounds):
-        """Return log p of each range of layers, (n_ranges, n_rows, n_classes), nats.
+        """Return log p of each range of layers, (n_ranges, n_rows), nats.
 
         Ranges begin at the first predicted layer, since a gate depends on all before it.
         """
         n_layers = len(states.layers) - self.n_given
-        logs = np.zeros((n_layers, len(states), self.n_classes))
+        logs = np.zeros((n_layers, len(states)))
         for rows, columns, constant in self.code.blocks(states):
-            logs[:, rows] = constant[:, self.n_given :].cumsum(axis=1).T[..., None]
+            logs[:, rows] = constant[:, self.n_given :].cumsum(axis=1).T
             if self.models:
                 logs[:, rows] += self._of_columns(columns)
         return logs[[stop - 1 for _, stop in bounds]]
 
     def _of_columns(self, columns):
-        """Return log p of the columns of the first layers, (n_layers, n_rows, n_classes)."""
+        """Return log p of the columns of the first layers, (n_layers, n_rows)."""
         ends, n_models = self.code.ends[self.n_given :], len(self.models)
-        logs = np.empty((n_models, len(ends) - 1, len(columns), self.n_classes))
+        logs = np.empty((n_models, len(ends) - 1, len(columns)))
         for model, own in zip(self.models, logs, strict=True):
-            logits = model.logits(columns)
-            for label, offset in enumerate(model.class_logits):
-                values = columns.log_bernoulli(logits + offset, ends[0])
-                layers = [values[:, s - ends[0] : t - ends[0]] for s, t in pairwise(ends)]
-                own[..., label] = np.cumsum([x.sum(axis=1) for x in layers], axis=0)
-        return logsumexp(logs + np.log(self.weights)[:, None, None, None], axis=0)
+            values = columns.log_bernoulli(model.logits(columns), ends[0])
+            layers = [values[:, s - ends[0] : t - ends[0]] for s, t in pairwise(ends)]
+            own[:] = np.cumsum([x.sum(axis=1) for x in layers], axis=0)
+        return logsumexp(logs + np.log(self.weights)[:, None, None], axis=0)
 
 
 @dataclass
@@ -197,7 +188,7 @@ class Link:
     given: Autoregression | None
 
     def log_likelihoods(self, states, bounds):
-        """Return log p of the layer, and given the one before, (n_terms, n_rows, n_classes)."""
+        """Return log p of the layer, and given the one before, (n_terms, n_rows)."""
         only = np.array([(0, 1)])
         logs = [self.alone.log_likelihoods(states.select([-1]), only)]
         if self.given is not None:

@@ -34,16 +34,14 @@ class MaskedNetwork:
         What columns are centred at.
     weights : tuple of ndarray, float32
         a, c, A, W, V, as above; of a linear one a and A alone.
-    class_logits : ndarray of shape (n_classes, n_predicted)
     """
 
     order: np.ndarray
     rates: np.ndarray
     weights: tuple
-    class_logits: np.ndarray
 
     def logits(self, columns):
-        """Return the logits without the class, (n_rows, n_predicted), by number of the column."""
+        """Return the logits, (n_rows, n_predicted), by number of the column."""
         a, c, direct, inward, outward = self.weights
         x = columns.centred(self.rates)[:, self.order].astype(np.float32)
         z = a + x @ direct.T + np.maximum(c + x @ inward.T, 0) @ outward.T
@@ -80,7 +78,7 @@ def train(columns, start, penalty, schedule, seed, judged=None, stop=None):
 
     def network():
         kept = tuple(w.numpy().copy() for w in weights)
-        return MaskedNetwork(start.order, start.rates, kept, start.class_logits)
+        return MaskedNetwork(start.order, start.rates, kept)
 
     if judged is not None:
         best, found, stop, failures = network(), held_out(network(), judged), 0, 0

@@ -7,17 +7,14 @@ import numpy as np
 
 from ...utils.samples import Samples
 from ...utils.sklearn import Interval
-from .._cross_fitting import FittedDensity, n_classes_of, pointwise_information
-from ..forests._product import Product
+from .._cross_fitting import FittedDensity
 from ._grids import Grid
-from ._layer_scores import derivatives, log_likelihoods
+from ._layer_scores import log_likelihoods
 from ._link_costs import link_cost
 from ._link_fits import LinkFitter
 
 #: Parts of the rows at least, of which one judges the choices.
 _N_PARTS = 5
-#: Weights of the rates of a class, 0 if they are not used.
-_GAINS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0])
 
 
 class Convolutional(FittedDensity):
@@ -62,11 +59,6 @@ class Convolutional(FittedDensity):
     Autoregressive : For narrow layers without positions.
     ChowLiu : For those of up to 20,000 gates.
 
-    Notes
-    -----
-    A class has rates of its own, drawn to those of all samples, by a weight that is chosen on held-
-    out samples.
-
     References
     ----------
     .. [1] H. Larochelle, I. Murray, "The Neural Autoregressive Distribution Estimator", AISTATS
@@ -104,32 +96,23 @@ class Convolutional(FittedDensity):
     def _links(self):
         return self.given_previous
 
-    def _cross_fit_part(self, states, label_sets, folds, seed, engine, bounds):
-        """Return the `LinkModel` of the first fold, and log p of test rows, for all label sets."""
+    def _cross_fit_part(self, states, folds, seed, engine, bounds):
+        """Return the `LinkModel` of the first fold, and log p of test rows."""
         parts, of_folds = _parts(states, folds, seed)
         n_parts = max(parts.max() + 1, _N_PARTS)
         fitter = LinkFitter(states, parts, n_parts, self.window // 2, self.max_iter, seed)
-        labels = [_Labels(fitter, y, n_parts) for y in label_sets]
-        logs = [np.empty((fitter.n_terms, len(states), of.n_classes)) for of in labels]
-        first = None
+        logs, first = np.empty((fitter.n_terms, len(states))), None
         # a fold is judged by the next one, and the other way round: they share a fit
         judges = _judges(of_folds)
         for (_, test), excluded, judging in zip(folds, of_folds, judges, strict=True):
-            models, judged = fitter.fit(excluded, judging)
-            offsets = [of.offsets(models, judged, excluded, judging) for of in labels]
-            first = first or [LinkModel(models, of_set) for of_set in offsets]
+            models = fitter.fit(excluded, judging)
+            first = first or LinkModel(models)
             if len(test):
-                found = log_likelihoods(models, fitter.grids, test, offsets)
-                for values, of_fold in zip(logs, found, strict=True):
-                    values[:, test] = of_fold
-        return list(zip(first, logs, strict=True))
+                logs[:, test] = log_likelihoods(models, fitter.grids, test)
+        return first, logs
 
     def _cost(self, layers, n_rows, n_fits):
         return link_cost(layers, n_rows, n_fits, self.window // 2, self.max_iter)
-
-    def independent(self):
-        """Return the reference of the total correlation: independent units."""
-        return Product()
 
 
 def _parts(states, folds, seed):
@@ -157,47 +140,6 @@ def _judges(of_folds):
     return [of_folds[1][:1], *(of_folds[partner] for partner in partners)]
 
 
-class _Labels:
-    """Rates of the gates in each class."""
-
-    def __init__(self, fitter, y_encoded, n_parts):
-        self.fitter, self.y_encoded = fitter, y_encoded
-        self.n_classes = n_classes_of(y_encoded)
-        if self.n_classes > 1:
-            codes = fitter.parts * self.n_classes + y_encoded
-            n_codes = n_parts * self.n_classes
-            shape = n_parts, self.n_classes
-            counts = fitter.grids[0].counts(codes, n_codes)
-            self.counts = counts.reshape(*shape, *counts.shape[1:])
-            self.sizes = np.bincount(codes, minlength=n_codes).reshape(shape)
-
-    def offsets(self, models, judged, excluded, judging):
-        """Return what classes add to the logits of each term, times the gain that tells them."""
-        if self.n_classes == 1:
-            return [None] * len(models)
-        inner = self.fitter.training_set(sorted({*excluded, *judging}))
-        gains = self._gains(judged, self._of_classes(inner), judging)
-        offsets = self._of_classes(self.fitter.training_set(sorted(excluded)))
-        return [np.float32(gain) * offsets for gain in gains]
-
-    def _of_classes(self, training):
-        counts, sizes = (v[training.parts].sum(axis=0) for v in (self.counts, self.sizes))
-        grid, rates = self.fitter.grids[0], training.rates[0]
-        return np.stack(
-            [grid.class_offset(c, n, rates) for c, n in zip(counts, sizes, strict=True)]
-        )
-
-    def _gains(self, models, offsets, judging):
-        """Return the weight of the rates of classes, for each term, that tells labels best."""
-        rows = np.flatnonzero(np.isin(self.fitter.parts, judging))
-        first, second = derivatives(models, self.fitter.grids, rows, offsets)
-        # to second order, and without what classes have in common
-        logs = np.stack([gain * first + gain**2 / 2 * second for gain in _GAINS])
-        priors = self.sizes.sum(axis=0) / self.sizes.sum()
-        information = pointwise_information(logs, self.y_encoded[rows], priors)
-        return _GAINS[information.mean(axis=-1).argmax(axis=0)]
-
-
 @dataclass
 class LinkModel:
     """A layer, and perhaps the layer given the one before.
@@ -205,14 +147,11 @@ class LinkModel:
     Attributes
     ----------
     models : list of LayerModel
-    offsets : list of ndarray of shape (n_classes, channels, height, width), or of None
-        What a class adds to the logits of each.
     """
 
     models: list
-    offsets: list
 
     def log_likelihoods(self, states, bounds):
-        """Return log p of the layer and of it given the one before, (n_terms, n, n_classes)."""
+        """Return log p of the layer and of it given the one before, (n_terms, n)."""
         grids = [Grid(states, index) for index in range(len(states.layers))][::-1]
-        return log_likelihoods(self.models, grids, np.arange(len(states)), [self.offsets])[0]
+        return log_likelihoods(self.models, grids, np.arange(len(states)))

@@ -9,8 +9,6 @@ from scipy.special import betaln, logit
 from .._rates import beta_prior
 from .._units import free_gates
 
-#: Samples by which the rate of a gate in a class is drawn to its rate in all samples.
-_CLASS_SAMPLES = 20.0
 #: Gates that the strength of the channels is fitted to.
 _N_STRENGTH_GATES = 10_000
 _BLOCK_BYTES = 1 << 27
@@ -79,12 +77,6 @@ class Grid:
             rates = _smoothed(counts, n)
             return GateRates(rates, rates)
         return GateRates(_smoothed(counts, n), _smoothed(counts, self._n_undetermined(counts, n)))
-
-    def class_offset(self, counts, n, rates):
-        """Return what a class of n rows adds to the logits of all rows, (channels, ...)."""
-        n = self._n_undetermined(counts, n)
-        of_class = (counts + _CLASS_SAMPLES * rates.undetermined) / (n + _CLASS_SAMPLES)
-        return (logit(of_class) - logit(rates.undetermined)).astype(np.float32)
 
 
 def grid_shape(layer):

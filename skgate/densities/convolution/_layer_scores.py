@@ -161,50 +161,19 @@ def _scored(models, grids, rows):
         start += len(block)
 
 
-def log_likelihoods(models, grids, rows, offset_sets):
-    """Return log p of some rows of a layer, (n_terms, n_rows, n_classes) for each set of offsets.
+def log_likelihoods(models, grids, rows):
+    """Return log p of some rows of a layer, alone and perhaps given the one before.
 
-    ``models`` are those of the layer alone and perhaps given the one before. ``offset_sets`` have,
-    for each of them, what classes add to logits, (n_classes, channels, ...), or None.
+    The result is (n_terms, n_rows), nats; ``models`` are those of the terms.
     """
-    sizes = [1 if offsets[0] is None else len(offsets[0]) for offsets in offset_sets]
-    logs = [np.empty((len(models), len(rows), size)) for size in sizes]
-    for inside, opened, free, logits in _scored(models, grids, rows):
-        for term, z in enumerate(logits):
-            for values, offsets in zip(logs, offset_sets, strict=True):
-                of_classes = [None] if offsets[term] is None else offsets[term]
-                for label, offset in enumerate(of_classes):
-                    values[term, inside, label] = _log_likelihood(z, opened, free, offset)
-    return logs
-
-
-def _log_likelihood(z, opened, free, offset):
     import torch
     from torch.nn.functional import softplus
 
-    if offset is not None:
-        z = z + torch.from_numpy(offset).flatten()
-    terms = softplus(z).addcmul_(opened, z, value=-1)
-    if free is not None:
-        terms *= free
-    return -terms.sum(dim=1, dtype=torch.float64).numpy()
-
-
-def derivatives(models, grids, rows, offsets):
-    """Return how log p changes with a multiple of what classes add to the logits.
-
-    The first and the second derivative at 0, (2, n_terms, n_rows, n_classes).
-    """
-    import torch
-
-    offsets = torch.from_numpy(offsets).flatten(1).T.contiguous()
-    found = np.empty((2, len(models), len(rows), offsets.shape[1]))
+    logs = np.empty((len(models), len(rows)))
     for inside, opened, free, logits in _scored(models, grids, rows):
-        for term, z in enumerate(logits):
-            p = torch.sigmoid(z)
-            slopes, curvatures = opened - p, p * (p - 1)
+        for values, z in zip(logs, logits, strict=True):
+            terms = softplus(z).addcmul_(opened, z, value=-1)
             if free is not None:
-                slopes, curvatures = slopes * free, curvatures * free
-            found[0, term, inside] = (slopes @ offsets).numpy()
-            found[1, term, inside] = (curvatures @ offsets**2).numpy()
-    return found
+                terms *= free
+            values[inside] = -terms.sum(dim=1, dtype=torch.float64).numpy()
+    return logs

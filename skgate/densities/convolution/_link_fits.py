@@ -127,21 +127,20 @@ class LinkFitter:
         return np.concatenate([near, own])
 
     def fit(self, excluded, judging):
-        """Return models of the terms, fitted to all parts but some, and those that were judged.
+        """Return models of the terms, fitted to all parts but some.
 
         The judging parts choose the settings, for a fit to the rest.
         """
         inner = self.training_set(sorted({*excluded, *judging}))
         full = self.training_set(sorted(excluded))
         full.inner = inner
-        models, judged, start = [], [], None
+        models, start = [], None
         for given in range(self.n_terms):
             choice = self._choose(inner, judging, given, start)
             start = choice.settings
-            judged.append(self._model(inner, choice.settings, choice.regression, given))
             regression = full.regression(choice, given)
             models.append(self._model(full, choice.settings, regression, given))
-        return models, judged
+        return models
 
     def training_set(self, excluded):
         """Return the `TrainingSet` of all parts but some; the last few are kept."""

@@ -6,7 +6,6 @@ from .._units import n_units
 from ._columns import SparseColumns
 from ._forest import ForestDensity
 from ._information import information_rows
-from ._product import Product
 from ._sparse_edges import sparse_edges
 
 
@@ -55,34 +54,28 @@ class ChowLiu(ForestDensity):
     4.0
     """
 
-    # edges are chosen without the fold that is judged, and kept
-    _judged_folds = 1
     _uses_gpu = True
 
-    def _edges(self, states, columns, sizes, gpu):
-        if isinstance(columns[0], SparseColumns):
-            return sparse_edges(columns, sizes)
-        return forest_edges(columns, sizes, states.layers, gpu)
+    def _edges(self, layers, columns, gpu):
+        if isinstance(columns, SparseColumns):
+            return sparse_edges(columns)
+        return forest_edges(columns, layers, gpu)
 
     def _cost(self, layers, n_rows, n_fits):
         n_gates = sum(layer.n_gates for layer in layers)
         of_pairs = n_gates**2 * (6.5e-9 + 2.7e-12 * n_rows)
         return n_fits * (2e-3 + 7e-6 * n_gates + of_pairs), n_gates * (n_rows + 500)
 
-    def independent(self):
-        """Return the reference of the total correlation: independent units."""
-        return Product()
 
+def forest_edges(columns, layers, gpu=None):
+    """Return ``(children, parents)``, the most informative forest of `BitColumns`.
 
-def forest_edges(columns, sizes, layers, gpu=None):
-    """Return ``(children, parents)``, the most informative forest of `BitColumns` of each class.
-
-    The information of a pair of units is that given the class; edges that may be chance are none.
-    It is found by Prim's algorithm, with a row of the matrix when its unit joins the forest.
+    Edges that may be chance are none. It is found by Prim's algorithm, with a row of the matrix
+    when its unit joins the forest.
     """
     if sum(map(n_units, layers)) == 1:
         return np.zeros((2, 0), np.int64)
-    rows, least = information_rows(columns, sizes, layers, gpu)
+    rows, least = information_rows(columns, layers, gpu)
     best, parent = np.full(rows.n_units, least), np.full(rows.n_units, -1)
     outside, children, unit = np.ones(rows.n_units, bool), [], 0
     for _ in range(rows.n_units - 1):

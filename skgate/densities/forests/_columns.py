@@ -1,8 +1,8 @@
-"""The gates of some samples, gate by gate: which are open, and which two of them together.
+"""The gates of all samples, gate by gate: which are open, and which two of them together.
 
 `BitColumns` hold bits, and `SparseColumns` the positions of open gates; both have the same
-interface. ``open`` counts the samples in which each gate is open, and ``both`` those in which two
-are. `OpenCounts` have only the former.
+interface. ``open`` counts the samples, of ``n``, in which each gate is open, and ``both`` those in
+which two are. `OpenCounts` have only the former.
 """
 
 import numpy as np
@@ -19,14 +19,14 @@ def has_sparse(states):
     return any(map(is_sparse, states.packed))
 
 
-def columns_of(states, rows):
-    """Return the gates of some samples, of the kind that suits how the layers are stored.
+def columns_of(states):
+    """Return the gates of all samples, of the kind that suits how the layers are stored.
 
     Units of several gates take bits.
     """
     if has_sparse(states) and are_gates(states.layers):
-        return SparseColumns(open_gates(states[rows]))
-    return BitColumns(_transposed(states, rows))
+        return SparseColumns(open_gates(states))
+    return BitColumns(_transposed(states), len(states))
 
 
 def open_gates(states):
@@ -35,13 +35,13 @@ def open_gates(states):
     return layers[0] if len(layers) == 1 else hstack(layers, format="csr")
 
 
-def _transposed(states, rows):
-    """Return the bits of all gates over some samples, (n_gates, ceil(n_rows / 8)), uint8."""
-    bits = np.empty((states.shape[1], -(-len(rows) // 8)), np.uint8)
-    step = max(8, _BLOCK_BYTES // max(len(rows), 1) // 8 * 8)
+def _transposed(states):
+    """Return the bits of all gates over all samples, (n_gates, ceil(n_rows / 8)), uint8."""
+    bits = np.empty((states.shape[1], -(-len(states) // 8)), np.uint8)
+    step = max(8, _BLOCK_BYTES // max(len(states), 1) // 8 * 8)
     first = 0
     for layer, d in zip(states.packed, states.n_gates, strict=True):
-        packed = to_packed(layer[rows])
+        packed = to_packed(layer)
         for start in range(0, d, step):
             width = min(step, d - start)
             columns = packed[:, start // 8 : -(-(start + width) // 8)]
@@ -54,16 +54,16 @@ def _transposed(states, rows):
 class OpenCounts:
     """How often each gate is open, no more."""
 
-    def __init__(self, states, rows):
-        layers = zip(states.packed, states.n_gates, strict=True)
-        self.open = np.concatenate([count_open(gates[rows], d) for gates, d in layers])
+    def __init__(self, states):
+        layers, self.n = zip(states.packed, states.n_gates, strict=True), len(states)
+        self.open = np.concatenate([count_open(gates, d) for gates, d in layers])
 
 
 class BitColumns:
     """Bits, (n_gates, n_bytes)."""
 
-    def __init__(self, bits):
-        self.bits = bits
+    def __init__(self, bits, n):
+        self.bits, self.n = bits, n
         self.open = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
 
     def both(self, children, parents):
@@ -80,7 +80,7 @@ class SparseColumns:
     """Positions of open gates, ``by_row`` a csr_array of shape (n_samples, n_gates)."""
 
     def __init__(self, by_row):
-        self.by_row, self.by_gate = by_row, by_row.T.tocsr()
+        self.by_row, self.by_gate, self.n = by_row, by_row.T.tocsr(), by_row.shape[0]
         self.open = np.diff(self.by_gate.indptr).astype(np.int64)
 
     def both(self, children, parents):

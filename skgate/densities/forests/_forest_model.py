@@ -1,4 +1,4 @@
-"""`Forest`: a fitted density of units that depend on one other at most, by class."""
+"""`Forest`: a fitted density of units that depend on one other at most."""
 
 from dataclasses import dataclass
 
@@ -48,15 +48,15 @@ def edge_groups(layers, children, parents):
 
 @dataclass
 class Forest:
-    """A density, by class, of units that depend on one other at most.
+    """A density of units that depend on one other at most.
 
     Attributes
     ----------
     layers : tuple of GateLayer
     groups : list of EdgeGroup
-    nodes : list of ndarray of shape (n_units, n_values, n_classes)
+    nodes : list of ndarray of shape (n_units, n_values)
         log p of the values of each unit, by layer.
-    tables : list of ndarray of shape (n_edges, n_values, n_values_of_parent, n_classes)
+    tables : list of ndarray of shape (n_edges, n_values, n_values_of_parent)
         log p(child | parent) / p(child), by group.
     """
 
@@ -80,26 +80,26 @@ class Forest:
         return np.concatenate([[], *(starts[at] + units for at, units in found)]).astype(int)
 
     def log_likelihoods(self, states, bounds):
-        """Return log p of the layers of each range, (n_ranges, n_samples, n_classes), nats.
+        """Return log p of the layers of each range, (n_ranges, n_samples), nats.
 
         The units inside a range count, and the edges between two of them.
         """
         starts, stops = np.asarray(bounds).T[:, :, None]  # each (n_ranges, 1)
         layers = np.arange(len(self.layers))
         inside = (starts <= layers) & (layers < stops)
-        node_sums = np.stack(list(map(_node_sums, states.packed, self.nodes, self.layers)), axis=1)
-        total = np.einsum("nlc,sl->snc", node_sums, inside.astype(float))
+        node_sums = np.stack(list(map(_node_sums, states.packed, self.nodes, self.layers)))
+        total = inside.astype(float) @ node_sums
         if self.groups:
             first, last = np.sort([group.layers for group in self.groups], axis=1).T
             inside = (starts <= first) & (last < stops)
             sparse = has_sparse(states) and are_gates(self.layers)
             edge_sums = self._sparse_edge_sums if sparse else self._edge_sums
-            total += np.einsum("nec,se->snc", edge_sums(states), inside.astype(float))
+            total += inside.astype(float) @ edge_sums(states)
         return total
 
     def _edge_sums(self, states):
-        """Return the sums of the tables over edges, (n_samples, n_groups, n_classes)."""
-        sums = np.empty((len(states), len(self.groups), self.nodes[0].shape[-1]))
+        """Return the sums of the tables over edges, (n_groups, n_samples)."""
+        sums = np.empty((len(self.groups), len(states)))
         used = sorted({layer for group in self.groups for layer in group.layers})
         n_gates = sum(self.layers[index].n_gates for index in used)
         for rows in slices(0, len(states), max(1, _BLOCK_BYTES // (8 * n_gates))):
@@ -110,60 +110,58 @@ class Forest:
             for place, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):
                 child, parent = (values[index] for index in group.layers)
                 add = _sums_of_gates if table.shape[1:3] == (2, 2) else _sums_of_units
-                sums[rows, place] = add(child[:, group.children], parent[:, group.parents], table)
+                sums[place, rows] = add(child[:, group.children], parent[:, group.parents], table)
         return sums
 
     def _sparse_edge_sums(self, states):
         """Return the same of single gates, from those that are open."""
         starts = np.cumsum([0, *states.n_gates])
-        sums = np.empty((len(states), len(self.groups), self.nodes[0].shape[-1]))
+        sums = np.empty((len(self.groups), len(states)))
         gates, partners = open_gates(states), np.full(starts[-1], -1)
         partners[self.children] = self.parents
         pairs = with_open_partners(gates, partners)
         for place, (group, table) in enumerate(zip(self.groups, self.tables, strict=True)):
             child, parent = (starts[at] + units for at, units in group.ends)
             base, of_child, of_parent, of_both = _interaction(table)
-            of_one, of_pair = np.zeros((2, starts[-1], table.shape[-1]))
+            of_one, of_pair = np.zeros((2, starts[-1]))
             of_one[child] = of_child
             np.add.at(of_one, parent, of_parent)
             of_pair[child] = of_both
-            sums[:, place] = base + gates @ of_one + pairs @ of_pair
+            sums[place] = base + gates @ of_one + pairs @ of_pair
         return sums
 
 
 def _node_sums(gates, nodes, layer):
-    """Return the log p of all units of a layer, (n_samples, n_classes)."""
+    """Return the log p of all units of a layer, (n_samples,)."""
     if layer.one_hot:
         base, slopes = 0, nodes
     else:
-        base, slopes = nodes[:, 0].sum(axis=0), np.diff(nodes, axis=1)
-    slopes = slopes.reshape(layer.n_gates, -1)
+        base, slopes = nodes[:, 0].sum(), np.diff(nodes, axis=1)
+    slopes = slopes.ravel()
     if is_sparse(gates):
         return base + gates @ slopes
-    sums = np.zeros((len(gates), slopes.shape[1]), slopes.dtype)
+    sums = np.zeros(len(gates))
     for own in slices(0, layer.n_gates, _BLOCK_GATES):
         width = own.stop - own.start
         for rows in slices(0, len(gates), _BLOCK_BYTES // _BLOCK_GATES):
             bits = gates[rows, own.start // 8 : -(-own.stop // 8)]
-            sums[rows] += (
-                np.unpackbits(bits, axis=1, count=width).astype(slopes.dtype) @ slopes[own]
-            )
+            sums[rows] += np.unpackbits(bits, axis=1, count=width).astype(float) @ slopes[own]
     return base + sums
 
 
 def _interaction(table):
     """Return the sum of tables with all gates closed, and what each gate adds, and each pair."""
     (none, parent), (child, both) = np.moveaxis(table, 0, 2)
-    return none.sum(axis=0), child - none, parent - none, both - child - parent + none
+    return none.sum(), child - none, parent - none, both - child - parent + none
 
 
 def _sums_of_gates(children, parents, table):
     base, of_child, of_parent, of_both = _interaction(table)
-    child, parent = children.astype(table.dtype), parents.astype(table.dtype)
+    child, parent = children.astype(float), parents.astype(float)
     return base + child @ of_child + parent @ of_parent + (child * parent) @ of_both
 
 
 def _sums_of_units(children, parents, table):
-    n_edges, k_child, k_parent, n_classes = table.shape
+    n_edges, k_child, k_parent = table.shape
     places = (np.arange(n_edges) * k_child + children) * k_parent + parents  # (n_rows, n_edges)
-    return table.reshape(-1, n_classes).take(places, axis=0).sum(axis=1)
+    return table.ravel().take(places).sum(axis=1)

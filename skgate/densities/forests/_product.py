@@ -47,14 +47,10 @@ class Product(ForestDensity):
 
     _columns = OpenCounts
 
-    def _edges(self, states, columns, sizes, gpu):
+    def _edges(self, layers, columns, gpu):
         return np.zeros((2, 0), np.int64)
 
     def _cost(self, layers, n_rows, n_fits):
         n_gates = sum(layer.n_gates for layer in layers)
         seconds = n_fits * (2e-3 + 1.8e-10 * n_rows * n_gates)
         return seconds, n_gates * (n_rows / 2 + 200)
-
-    def independent(self):
-        """Return the reference of the total correlation: the same density."""
-        return Product()

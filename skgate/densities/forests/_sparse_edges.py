@@ -10,9 +10,8 @@ that are never open together,
     f(p) = \begin{cases} \alpha p & p \le 1/2 \\
         H(1 - p) / (\alpha (1 - p)) & p > 1/2 \end{cases} \qquad \alpha^2 = 4 \log 2
 
-since :math:`I(p, q) / q` grows with :math:`q \le 1 - p`, where it is :math:`H(q) / q`. Summed over
-classes, the bound is at most a product of two norms (Cauchy and Schwarz), so that the pairs that
-may exceed any limit are found by sorting.
+since :math:`I(p, q) / q` grows with :math:`q \le 1 - p`, where it is :math:`H(q) / q`, so that the
+pairs that may exceed any limit are found by sorting.
 """
 
 import numpy as np
@@ -27,18 +26,18 @@ _ALPHA = np.sqrt(4 * np.log(2))
 _BLOCK_PAIRS = 1 << 19
 
 
-def sparse_edges(columns, sizes):
-    """Return ``(children, parents)`` of the forest of `SparseColumns`, given the class."""
-    n_gates, n = len(columns[0].open), sizes.sum()
+def sparse_edges(columns):
+    """Return ``(children, parents)`` of the forest of `SparseColumns`."""
+    n_gates, n = len(columns.open), columns.n
     if n_gates == 1:
         return np.zeros((2, 0), np.int64)
     least = chance_information(n_gates) / n
-    bounds = _bounds([c.open for c in columns], sizes)
+    bounds = _bounds(columns.open, n)
     order = np.argsort(-bounds, kind="stable")
-    classes = [_Counts(c, size, order) for c, size in zip(columns, sizes, strict=True) if size]
+    counts = _Counts(columns, order)
     edges = [np.empty((3, 0))]
-    for gates, n_before in _blocks(classes, bounds[order], n * least):
-        pairs, information = _block_information(classes, gates, n_before)
+    for gates, n_before in _blocks(counts, bounds[order], n * least):
+        pairs, information = _block_information(counts, gates, n_before)
         kept = information / n > least
         edges.append(np.array([*pairs[:, kept], information[kept]]))
     first, second, information = np.concatenate(edges, axis=1)
@@ -46,28 +45,25 @@ def sparse_edges(columns, sizes):
     return _rooted(minimum_spanning_tree(csr_array((-information, ends), shape=(n_gates,) * 2)))
 
 
-def _bounds(n_open, sizes):
+def _bounds(n_open, n):
     """Return a number for each gate: two that are never open together have at most its product.
 
-    That is, n times their information given the class.
+    That is, n times their information.
     """
-    squares = 0.0
-    for count, size in zip(n_open, sizes, strict=True):
-        rates = count / max(size, 1)
-        closed = np.maximum(1 - rates, 1 / max(size, 1))
-        often = (entr(closed) + entr(rates)) / (_ALPHA * closed)
-        squares = squares + size * np.where(rates <= 0.5, _ALPHA * rates, often) ** 2
-    return np.sqrt(squares)
+    rates = n_open / n
+    closed = np.maximum(1 - rates, 1 / n)
+    often = (entr(closed) + entr(rates)) / (_ALPHA * closed)
+    return np.sqrt(n) * np.where(rates <= 0.5, _ALPHA * rates, often)
 
 
 class _Counts:
-    """Open gates of a class, in a new order of the gates."""
+    """Open gates, in a new order of the gates."""
 
-    def __init__(self, columns, size, order):
-        self.n, self.open = size, columns.open[order]
+    def __init__(self, columns, order):
+        self.n, self.open = columns.n, columns.open[order]
         self.by_gate = columns.by_gate[order].astype(np.int32)
         self.by_row = self.by_gate.T.tocsr()
-        counts = np.arange(1, size + 1)
+        counts = np.arange(1, self.n + 1)
         self.terms = np.concatenate([[0.0], counts * np.log(counts)])
         self.own = (self.terms + self.terms[::-1])[self.open]  # c log c of both states
 
@@ -92,13 +88,13 @@ class _Counts:
         return found + (terms[self.n] - self.own[first] - self.own[second])
 
 
-def _blocks(classes, bounds, least):
+def _blocks(counts, bounds, least):
     """Yield ranges of gates, and for each gate of one how many before it may exclude it."""
     n_gates = len(bounds)
     needed = np.divide(least, bounds, out=np.full(n_gates, np.inf), where=bounds > 0)
     n_before = np.searchsorted(-bounds, -needed)  # gates whose bound is larger
     n_before = np.minimum(n_before, np.arange(n_gates))
-    work = np.cumsum(n_before + sum(c.products() for c in classes))
+    work = np.cumsum(n_before + counts.products())
     start = 0
     while start < n_gates:
         limit = _BLOCK_PAIRS + (work[start - 1] if start else 0)
@@ -107,23 +103,20 @@ def _blocks(classes, bounds, least):
         start = stop
 
 
-def _block_information(classes, gates, n_before):
-    """Return pairs of gates, (2, n_pairs), and n times their information given the class."""
-    n_gates = len(classes[0].open)
-    found = [c.together(gates) for c in classes]
+def _block_information(counts, gates, n_before):
+    """Return pairs of gates, (2, n_pairs), and n times their information."""
+    n_gates = len(counts.open)
+    together, n_both = counts.together(gates)
     starts = np.repeat(np.cumsum(n_before) - n_before, n_before)
     excluded = np.repeat(np.arange(gates.start, gates.stop), n_before) * n_gates
     excluded += np.arange(n_before.sum()) - starts
     # a stable sort merges what is sorted already, many times as fast as np.unique
-    keys = np.sort(np.concatenate([excluded, *(keys for keys, _ in found)]), kind="stable")
+    keys = np.sort(np.concatenate([excluded, together]), kind="stable")
     keys = keys[np.diff(keys, prepend=-1) > 0]
     first, second = np.divmod(keys, n_gates)
-    information = np.zeros(len(keys))
-    for own, (together, counts) in zip(classes, found, strict=True):
-        both = np.zeros(len(keys), np.int64)
-        both[np.searchsorted(keys, together)] = counts
-        information += own.information(first, second, both)
-    return np.stack([first, second]), information
+    both = np.zeros(len(keys), np.int64)
+    both[np.searchsorted(keys, together)] = n_both
+    return np.stack([first, second]), counts.information(first, second, both)
 
 
 def _rooted(forest):

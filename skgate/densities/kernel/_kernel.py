@@ -108,9 +108,9 @@ class Kernel(Density):
     def lead(self):
         return tuple(len(v) for v in (self.alpha, self.bound) if _is_sequence(v))
 
-    def fit_states(self, states, y_encoded, ranges):
+    def fit_states(self, states, ranges):
         """Keep the states, whose kernels are the density."""
-        self._keep(states, y_encoded, ranges, _RangeKernels(self, states, ranges))
+        self._keep(states, None, ranges, _RangeKernels(self, states, ranges))
 
     def _keep(self, states, y_encoded, ranges, kernels):
         bandwidths = kernels.bandwidths if _is_sequence(self.alpha) else kernels.bandwidths[0]
