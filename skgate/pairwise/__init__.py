@@ -27,10 +27,20 @@ from ..states import GatingStates
 from ..utils.parallel import in_this_process
 from ..utils.samples import Samples
 from . import _cpu, _cuda, _cupy
+from ._by_class import class_sums, gate_information, work_of_class_sums
 from ._distances import HammingDistances, SquaredEuclideanDistances
 from ._tiles import N_BLOCKS, block_slices, column_blocks
 
-__all__ = ["N_BLOCKS", "Engine", "block_masses", "block_slices", "kernel_masses"]
+__all__ = [
+    "N_BLOCKS",
+    "Engine",
+    "block_masses",
+    "block_slices",
+    "class_sums",
+    "gate_information",
+    "kernel_masses",
+    "work_of_class_sums",
+]
 
 # Nanoseconds of one core above which "auto" uses a GPU. Starting it and compiling the kernel take
 # about a second, once per process.
