@@ -68,8 +68,8 @@ def permutation_test(
 
         T_1 = \sum_i 2n \, \hat I(\sigma_i; Y), \qquad
         T_2 = \max_i \, 2n \, \hat I(\sigma_i; Y), \qquad
-        T_{3, 4} = \sum_c \frac{1}{n_c} \sum_{j \ne k \in c}
-            \exp\Big(s \, \frac{\bar D - D_{jk}}{\mathrm{sd}(D)}\Big), \quad s = 1, 2
+        T_{3, 4} = \sum_c \frac{1}{n_c} \sum_{j \ne k \in c} (k_s(j, k) - \bar k_s), \qquad
+        k_s(j, k) = \exp\Big(s \, \frac{\bar D - D_{jk}}{\mathrm{sd}(D)}\Big), \quad s = 1, 2
 
     The plug-in information of single gates, summed, shows weak shifts of many rates, and its
     maximum strong shifts of a few. The kernels, of the Hamming distances :math:`D_{jk}` of rows,
