@@ -99,12 +99,17 @@ def permutation_test(
     density : None, str or estimator with ``fit`` and ``score_samples``, default=None
         None: the statistics above. Otherwise that of :class:`GatingMI`: the kernel density takes
         all permutations in one pass over the pairs; any other is fitted anew for each.
-    cv, budget, base
+    cv, budget
         As in :class:`GatingEntropy`; used only with a ``density``.
-    threshold, n_jobs, verbose
+    threshold : float, default=0.0
         As in :class:`GatingEntropy`.
+    base : float, default=2
+        Unit of the information; used only with a ``density``.
     device : {"auto", "cpu", "cuda"}, default="auto"
-        As in :class:`GatingEntropy`. The statistics above are computed on the CPU.
+        As in :class:`GatingEntropy`, for a ``density``. The statistics above are computed on the
+        CPU.
+    n_jobs, verbose
+        As in :class:`GatingEntropy`.
     random_state : int, RandomState instance or None, default=None
         Seed of the permutations and of folds.
 
