@@ -1,7 +1,7 @@
-r"""Dependence of gates on many sets of labels: kernel sums over classes, information of gates.
+r"""Many sets of labels at once: kernel sums over the rows of a class, information of single gates.
 
-Distances are computed once for all sets of labels, a block of columns at a time, so that no n x n
-matrix is in memory; each set then is some rows of a matrix product with the block.
+Distances are computed once for all sets, a block of columns at a time, so that no n x n matrix is
+in memory; each set then is some rows of a matrix product with the block.
 """
 
 import numpy as np
@@ -64,8 +64,7 @@ def class_sums(states, mask, label_sets, engine):
     moments = _moments(states, points, mask, samples)
     n_classes = int(label_sets.max()) + 1
     sizes = np.stack([np.bincount(y, minlength=n_classes) for y in label_sets])
-    width = _BLOCK_BYTES // (8 * n * mask.shape[1])
-    tasks = [(block,) for block in slices(0, n, int(np.clip(width, 64, _MAX_COLUMNS)))]
+    tasks = _blocks_of_columns(n, mask.shape[1])
     shared = points, mask, moments, samples, label_sets, sizes
     work = work_of_class_sums(n, len(mask), len(label_sets), n_classes)
     sums = np.zeros((len(SCALES), len(mask), len(label_sets)))
@@ -76,6 +75,43 @@ def class_sums(states, mask, label_sets, engine):
             sums += found
             bar.update(done)
     return sums
+
+
+def own_class_masses(points, weights, label_sets, engine):
+    """Return the sums of `kernel_masses` over the rows of the same class, for many sets of labels.
+
+    They are (n_terms, n_sets, n_rows), and not logarithms.
+    """
+    n, label_sets = len(points), np.asarray(label_sets)
+    n_classes = int(label_sets.max()) + 1
+    tasks = _blocks_of_columns(n, weights.shape[1])
+    shared = points, weights, label_sets, n_classes
+    work = n**2 * len(weights) * len(label_sets) * min(n_classes, _MANY_CLASSES) * _PRODUCT_COST
+    masses = np.empty((len(weights), *label_sets.shape))
+    results = run(_own_class_masses_task, shared, tasks, engine.n_jobs, work)
+    with pair_bar(n**2, engine.verbose) as bar:
+        for (columns,), found in zip(tasks, results, strict=True):
+            masses[..., columns] = found
+            bar.update(n * length(columns))
+    return masses
+
+
+def _blocks_of_columns(n_rows, n_layers):
+    width = int(np.clip(_BLOCK_BYTES // (8 * n_rows * n_layers), 64, _MAX_COLUMNS))
+    return [(block,) for block in slices(0, n_rows, width)]
+
+
+def _own_class_masses_task(points, weights, label_sets, n_classes, columns):
+    """Return the masses of a block of columns."""
+    rows = slice(0, len(points))
+    distances = _distances(points, points, rows, columns)
+    masses = np.empty((len(weights), len(label_sets), length(columns)))
+    for term, found in zip(weights, masses, strict=True):
+        layers = np.flatnonzero(term)
+        kernel = np.exp(-np.tensordot(term[layers], distances[layers].astype(np.float64), 1))
+        for some, own in _own_classes(kernel, label_sets, n_classes, rows, columns):
+            found[some] = own
+    return masses
 
 
 def _distances(rows, points, some, columns):
@@ -133,29 +169,33 @@ def _class_sums_task(points, mask, moments, samples, label_sets, sizes, columns)
 
 def _own_class_sums(kernel, label_sets, sizes, rows, columns):
     """Return the sums of a kernel over the pairs of a class, divided by its size, for each set."""
-    n_classes, sums = sizes.shape[1], np.empty(len(label_sets))
-    step = max(1, _BLOCK_BYTES // (4 * n_classes * sum(kernel.shape)))
-    for some in slices(0, len(label_sets), step):
-        labels = label_sets[some]
-        products = (
-            _indicators(labels[:, rows], n_classes) @ kernel
-        )  # (n_sets * n_classes, n_columns)
-        products = products.reshape(len(labels), n_classes, -1)
-        own = labels[:, columns].astype(np.intp)
-        values = np.take_along_axis(products, own[:, None], axis=1)[:, 0]  # (n_sets, n_columns)
-        sums[some] = np.sum(values / np.take_along_axis(sizes[some], own, axis=1), axis=1)
+    sums = np.empty(len(label_sets))
+    for some, own in _own_classes(kernel, label_sets, sizes.shape[1], rows, columns):
+        labels = label_sets[some, columns].astype(np.intp)
+        sums[some] = np.sum(own / np.take_along_axis(sizes[some], labels, axis=1), axis=1)
     return sums
 
 
-def _indicators(labels, n_classes):
-    """Return which rows are of each class of each set, (n_sets * n_classes, n_rows), float32."""
+def _own_classes(kernel, label_sets, n_classes, rows, columns):
+    """Yield ``(sets, sums)``, the sums of a kernel over the rows of each column's class."""
+    step = max(1, _BLOCK_BYTES // (kernel.itemsize * n_classes * sum(kernel.shape)))
+    for some in slices(0, len(label_sets), step):
+        labels = label_sets[some]
+        products = _indicators(labels[:, rows], n_classes, kernel.dtype) @ kernel
+        products = products.reshape(len(labels), n_classes, -1)  # (n_sets, n_classes, n_columns)
+        own = labels[:, None, columns].astype(np.intp)
+        yield some, np.take_along_axis(products, own, axis=1)[:, 0]
+
+
+def _indicators(labels, n_classes, dtype):
+    """Return which rows are of each class of each set, (n_sets * n_classes, n_rows)."""
     if n_classes <= _MANY_CLASSES:
         members = labels[:, None] == np.arange(n_classes, dtype=labels.dtype)[:, None]
-        return members.reshape(-1, labels.shape[1]).astype(np.float32)
+        return members.reshape(-1, labels.shape[1]).astype(dtype)
     n_sets, n_rows = labels.shape
     places = labels + n_classes * np.arange(n_sets)[:, None]
     places = places.ravel(), np.tile(np.arange(n_rows), n_sets)
-    ones = np.ones(labels.size, np.float32)
+    ones = np.ones(labels.size, dtype)
     return csr_array((ones, places), shape=(n_sets * n_classes, n_rows))
 
 
