@@ -218,6 +218,24 @@ def test_ties_count_against_dependence():
     assert_agree(result, plain_test([gates], label_sets), 1)
 
 
+@pytest.mark.parametrize("members", [(0, 1), (0, 4)])
+def test_rounding_does_not_tell_equal_labels_apart(rng, members):
+    """Statistics depend only on the states of the two samples of the second class."""
+    state = np.r_[np.arange(4), 0, rng.permutation(np.arange(395) % 4)]
+    y = np.zeros(400, int)
+    y[list(members)] = 1
+    gates = (rng.random((4, 100)) < 0.3)[state]
+    result = permutation_test(gates, y, n_permutations=300, random_state=0)
+    pairs = [tuple(sorted(state[labels == 1])) for labels in permuted(y, 300, 0)]
+    values, found = np.r_[result.statistic, result.null_statistic], {}
+    for pair, value in zip(pairs, values, strict=True):
+        found.setdefault(pair, []).append(value)
+    assert len(found) == 10  # pairs of four states
+    assert max(map(np.ptp, found.values())) < 1e-3
+    typical = np.array([np.median(found[pair]) for pair in pairs])
+    assert result.p_value == np.mean(typical >= typical[0])
+
+
 def test_names_of_classes_and_order_of_gates_do_not_matter(rng):
     gates, y = rng.random((60, 30)) < 0.5, rng.integers(0, 3, 60)
     options = {"n_permutations": 30, "random_state": 0}

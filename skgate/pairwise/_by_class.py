@@ -26,7 +26,7 @@ _GATES = 2048
 # Measured: with more classes, sums over the rows of each take less time than a product with zeros.
 _MANY_CLASSES = 16
 # Nanoseconds of one core for the product of a pair with a class, and for a gate of a class.
-_PRODUCT_COST, _COUNT_COST = 0.02, 5.0
+_PRODUCT_COST, _COUNT_COST = 0.03, 5.0
 
 
 def work_of_class_sums(n_rows, n_ranges, n_sets, n_classes):
