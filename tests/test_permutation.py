@@ -245,6 +245,11 @@ def test_names_of_classes_and_order_of_gates_do_not_matter(rng):
     assert one.p_value == two.p_value
 
 
+def test_shows_the_pairs(rng, capsys):
+    permutation_test(rng.random((30, 3)) < 0.5, np.arange(30) % 2, n_permutations=5, verbose=1)
+    assert "100%" in capsys.readouterr().err
+
+
 def test_what_takes_long_is_announced(rng, monkeypatch):
     monkeypatch.setattr(_permutation, "_LONG", 1e-9)
     with pytest.warns(UserWarning, match=r"takes about .* hours.*30 rows and 5 permutations"):
