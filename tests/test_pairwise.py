@@ -47,6 +47,14 @@ def test_symmetric_masses_are_those_of_all_pairs(rng, device, n, n_jobs):
     np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("n_classes", [1, 3, 40])
+def test_many_label_sets_are_those_of_all_pairs(rng, device, n_classes):
+    states, label_sets = random_states(rng, 600), rng.integers(0, n_classes, (12, 600))
+    masses = kernel_masses(states, WEIGHTS, label_sets=label_sets, engine=Engine(device, 2))
+    expected = expected_masses(states, states, WEIGHTS, label_sets, label_sets)
+    np.testing.assert_allclose(masses, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("n_queries", [1, 64, 200])
 def test_cross_masses_are_those_of_all_pairs(rng, device, n_queries):
     states, queries = random_states(rng, 150), random_states(rng, n_queries)

@@ -14,7 +14,9 @@ and returns their logarithms:
 One pass over the pairs serves every row of ``W``, so that layers, prefixes, suffixes, bounds
 and bandwidths share the distances. Group 0 has all samples; each set of labels adds a group of the
 samples that share the label of ``j``. Since a row needs only its own class, the result has O(n)
-numbers per set of labels for any number of classes, and the rows need no sorting.
+numbers per set of labels for any number of classes, and the rows need no sorting. The permutation
+test has hundreds of sets, for which ``_by_class`` multiplies blocks of kernel values with
+indicators of the classes.
 
 The packages above this one only handle arrays of size O(n), in NumPy.
 """
@@ -27,14 +29,26 @@ from ..states import GatingStates
 from ..utils.parallel import in_this_process
 from ..utils.samples import Samples
 from . import _cpu, _cuda, _cupy
+from ._by_class import class_sums, gate_information, own_class_masses, work_of_class_sums
 from ._distances import HammingDistances, SquaredEuclideanDistances
 from ._tiles import N_BLOCKS, block_slices, column_blocks
 
-__all__ = ["N_BLOCKS", "Engine", "block_masses", "block_slices", "kernel_masses"]
+__all__ = [
+    "N_BLOCKS",
+    "Engine",
+    "block_masses",
+    "block_slices",
+    "class_sums",
+    "gate_information",
+    "kernel_masses",
+    "work_of_class_sums",
+]
 
 # Nanoseconds of one core above which "auto" uses a GPU. Starting it and compiling the kernel take
 # about a second, once per process.
 _MIN_GPU_WORK = 2e9
+# With more sets of labels, the rows of a class are summed by matrix products of blocks.
+_FEW_SETS = 8
 
 
 @dataclass(frozen=True)
@@ -114,7 +128,12 @@ def kernel_masses(
     else:
         points = SquaredEuclideanDistances(states, weights)
     if queries is None:
-        masses = _symmetric(points, weights, label_sets, np.zeros(len(points), int), engine)
+        blocks, many = np.zeros(len(points), int), has_bits and len(label_sets) > _FEW_SETS
+        if many and engine.choose(len(points) ** 2 / 2, points, weights)[0] is _cpu:
+            masses = _symmetric(points, weights, (), blocks, engine)[:, :, 0]
+            own = own_class_masses(points, weights, label_sets, engine)
+            return np.log(np.concatenate([masses, own], axis=1))
+        masses = _symmetric(points, weights, label_sets, blocks, engine)
         return np.log(masses[:, :, 0])  # a row is at distance 0 from itself: no sum underflows
     rows = points.with_layers(queries.packed if has_bits else queries)
     module, options = engine.choose(len(rows) * len(points), points, weights)
