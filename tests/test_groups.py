@@ -524,7 +524,7 @@ def test_one_sample_has_no_error(rng):
 def test_folds_need_as_many_samples(rng):
     gates, groups = grouped(rng, 4, 5, 9)
     states = GatingStates.from_arrays(gates, groups=groups)
-    with pytest.raises(ValueError, match=r"cv=5 folds.*n_samples=4"):
+    with pytest.raises(ValueError, match=r"cv=5 folds.*groups.*n_groups=4"):
         gating_entropy(states, density="product")
 
 

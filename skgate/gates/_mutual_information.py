@@ -5,7 +5,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from ..densities import LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
-from ..states import as_states
+from ..states import as_states, in_groups
 from ..utils.labels import check_labels, encode_known
 from ..utils.samples import Samples
 from ..utils.sklearn import check_is_fitted, validate_params
@@ -15,13 +15,19 @@ _RANGES = ("", "layer_", "suffix_")
 
 
 @validate_params(
-    {"states": "no_validation", "y": "no_validation", **MEASURE_CONSTRAINTS},
+    {
+        "states": "no_validation",
+        "groups": "no_validation",
+        "y": "no_validation",
+        **MEASURE_CONSTRAINTS,
+    },
     prefer_skip_nested_validation=True,
 )
 def gating_mi(
     states,
     y,
     *,
+    groups=None,
     density="auto",
     cv=5,
     budget=60,
@@ -34,8 +40,9 @@ def gating_mi(
 ):
     """Return I(X;Σ) and I(X;Σ;Y) of states at hand.
 
-    The functional form of :class:`GatingMI`, which describes the parameters. ``states`` were read
-    with sampling off, and may be a list or dict of arrays, one a layer.
+    The functional form of :class:`GatingMI`, which describes the parameters; its ``fit`` describes
+    ``groups``. ``states`` were read with sampling off, and may be a list or dict of arrays, one a
+    layer.
 
     Returns
     -------
@@ -68,6 +75,7 @@ def gating_mi(
     density = as_density(density, budget)
     states = as_states(states, threshold)
     classes, y_encoded = check_labels(y, len(states), states.groups)
+    states = in_groups(states, groups)
     samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)
     label_sets = [y_encoded, samples.permuted_labels(y_encoded, random_state)]
     ranges, unit = LayerRanges(len(states.layers), prefixes=True), np.log(base)
@@ -108,7 +116,8 @@ class GatingMI(GatingEstimator):
     the same kind, so that their difference bounds nothing, but it cannot exceed H(Y). A fitted
     density is one for each class, shrunk towards all samples by an amount chosen on held-out
     samples, with :math:`\hat p = \sum_m p_m \hat p_m`. Its value is in expectation a lower bound,
-    and never more than H(Y).
+    and never more than H(Y). Samples must be independent; ``groups`` of :meth:`fit` say which are
+    not.
 
     Parameters
     ----------
@@ -126,7 +135,7 @@ class GatingMI(GatingEstimator):
     mi_x_, mi_xy_ : float
         I(X;Σ) and I(X;Σ;Y) of all layers, in bits unless ``base`` says else.
     shuffled_mi_xy_ : float
-        I(X;Σ;Y) with the labels shuffled once: whole samples exchange theirs, as in
+        I(X;Σ;Y) with the labels shuffled once: whole samples, or groups, exchange theirs, as in
         :func:`permutation_test`.
     conditional_entropy_ : float
         H(Σ|Y) of all layers.

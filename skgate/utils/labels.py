@@ -68,11 +68,12 @@ def _in_own_type(y):
 def refuse_missing(y):
     """Raise if a label is missing, among objects or dates."""
     y = np.asarray(y)
-    if y.ndim == 1 and y.dtype.kind in "OmM" and any(map(_is_missing, y)):
+    if y.ndim == 1 and y.dtype.kind in "OmM" and any(map(is_missing, y)):
         raise ValueError("Input y misses labels (None, NA, NaN or NaT). Leave these samples out.")
 
 
-def _is_missing(label):
+def is_missing(label):
+    """Return whether a label is None, NA, NaN or NaT."""
     # NA is neither equal to itself nor different
     return label is None or type(label).__name__ == "NAType" or bool(label != label)
 
