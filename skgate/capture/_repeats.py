@@ -36,7 +36,7 @@ class Repeats:
 
         ``samples`` are those that are measured; all if None.
         """
-        hashes = np.array(self._hashes)
+        hashes, of_another = np.array(self._hashes), "" if groups is None else " of another group"
         groups = np.arange(len(hashes)) if groups is None else groups
         if samples is not None:
             hashes, groups = hashes[samples], groups[samples]
@@ -45,11 +45,11 @@ class Repeats:
         if n_repeated < _FEW or n_repeated <= _SHARE * len(hashes):
             return
         warn_user(
-            f"{n_repeated} of {len(hashes)} inputs equal an earlier one, of another group if there "
-            "are groups. Measures take samples as independent: where these are copies, an upper "
-            "bound on an entropy is too low, information about labels too high, and standard "
-            "errors are too small. Pass groups=..., one label a sample that its copies share, or "
-            "leave the copies out. (Few possible inputs, drawn independently, may be equal.)"
+            f"{n_repeated} of {len(hashes)} inputs equal an earlier one{of_another}. Measures take "
+            "samples as independent: where these are copies, an upper bound on an entropy is too "
+            "low, information about labels too high, and standard errors are too small. Pass "
+            "groups=..., one label a sample that its copies share, or leave the copies out. (Few "
+            "possible inputs, drawn independently, may be equal.)"
         )
 
 
