@@ -103,7 +103,7 @@ def test_numbers_of_any_type(dtype):
     assert found(net, X) == [(n - len(rows), n)]
 
 
-@pytest.mark.parametrize("form", ["tuple", "dict", "list of dicts", "dataset", "loader", "frames"])
+@pytest.mark.parametrize("form", ["tuple", "dict", "list of dicts", "dataset", "loader", "mixed"])
 def test_inputs_in_any_container(net, form):
     one, two = copies(50, 20), copies(50, 10)  # 20 and 10 repeat in one of them, 10 in both
     one[40:], two[40:] = one[:10], two[:10]
@@ -115,7 +115,7 @@ def test_inputs_in_any_container(net, form):
         "list of dicts": [{"x": a, "other": b, "label": int(c)} for a, b, c in rows],
         "dataset": Samples(one + two, y),
         "loader": DataLoader(Samples(one + two, y[::-1].copy()), batch_size=9),
-        "frames": (torch.tensor(one), two.astype(np.float64)),
+        "mixed": (torch.tensor(one), two.astype(np.float64)),
     }[form]
     assert found(net, X) == [(10, 50)]
 

@@ -138,9 +138,9 @@ class GatingEstimator(Measure):
         groups : array-like of shape (n_samples,) or (n_rows,), default=None
             Samples of one group depend on each other: augmented copies, frames of a video, images
             of a patient. Folds, parts of the jackknife, permutations and standard errors keep them
-            together, and ``states_.groups`` has them as integers. Where rows are positions, one for
-            each row, or for each sample in the order of ``np.unique(X.groups)``; with a model, one
-            for each sample, and not with a ``DataLoader``. ``None``: samples are independent.
+            together, and ``states_.groups`` has them, as integers. One label a sample; where rows
+            are positions, one a row, or a sample in the order of ``np.unique(X.groups)``; not with
+            a ``DataLoader``. ``None``: samples are independent.
 
         Returns
         -------

@@ -3,11 +3,11 @@
 import numpy as np
 
 from .arrays import to_numpy
-from .labels import is_missing
+from .labels import in_own_type, is_missing
 
 
 def _encoded(groups):
-    """Return groups as integers; raise unless they are labels of one type, none missing."""
+    """Return groups as integers, which stay; raise for labels of several types, or missing ones."""
     # a list of None, numbers and text would become an array of text
     dtype = object if isinstance(groups, list | tuple) else None
     groups = np.asarray(to_numpy(groups), dtype)
@@ -22,6 +22,9 @@ def _encoded(groups):
             "groups misses labels (None, NA, NaN or NaT). A sample that depends on no other one "
             "needs a group of its own; leave out samples whose group is not known."
         )
+    groups = in_own_type(groups)
+    if groups.dtype.kind in "iu":
+        return groups
     try:
         return np.unique(groups, return_inverse=True)[1].astype(np.int64)
     except TypeError:

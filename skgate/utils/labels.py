@@ -41,7 +41,7 @@ def check_labels(y, n_rows, groups=None):
             f"y should be a 1d array, got an array of shape {y.shape} instead. Convert one-hot "
             "labels with y.argmax(axis=1)."
         )
-    y = _in_own_type(column_or_1d(y, warn=True))
+    y = in_own_type(column_or_1d(y, warn=True))
     if groups is not None and len(y) != n_rows:
         y = _given_to_rows(y, groups)
     check_consistent_length(range(n_rows), y)
@@ -57,7 +57,7 @@ def check_labels(y, n_rows, groups=None):
     return classes, y_encoded.astype(np.int64)
 
 
-def _in_own_type(y):
+def in_own_type(y):
     """Return objects as numbers if they are all numbers."""
     if y.dtype != object:
         return y
