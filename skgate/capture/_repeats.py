@@ -61,5 +61,4 @@ def _without_padding(values, mask):
 
 def _hashes(array):
     """Return the hash of each row; zeros at its end are padding that other batches may lack."""
-    array = np.ascontiguousarray(to_numpy(array))
-    return [hash(row.tobytes().rstrip(b"\0")) for row in array.reshape(len(array), -1)]
+    return [hash(row.tobytes().rstrip(b"\0")) for row in to_numpy(array)]
