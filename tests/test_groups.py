@@ -676,12 +676,19 @@ def same_values(one, other):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_groups_are_as_those_of_states(rng, form):
+def test_labels_of_any_type_are_groups(rng, form):
+    gates, groups = grouped(rng)
+    states, density = GatingStates.from_arrays(gates, groups=groups), Kernel(alpha=0.3)
+    found = gating_entropy(gates, groups=FORMS[form](groups), density=density)
+    same_values(found, gating_entropy(states, density=density))
+
+
+def test_groups_are_as_those_of_states(rng):
     gates, groups = grouped(rng)
     states, y = GatingStates.from_arrays(gates, groups=groups), rng.integers(0, 2, 32)[groups]
     for density in (Kernel(alpha=0.3), "autoregressive"):
         options = {"density": density, "random_state": 0}
-        given = options | {"groups": FORMS[form](groups)}
+        given = options | {"groups": as_text(groups)}
         same_values(gating_entropy(gates, **given), gating_entropy(states, **options))
         for function, measure in (
             (gating_mi, GatingMI(**options)),
