@@ -699,7 +699,7 @@ def test_groups_are_as_those_of_states(rng):
             fitted = measure.fit(gates, y, groups=given["groups"])
             same_values({name: getattr(fitted, f"{name}_") for name in expected}, expected)
     tested = {"density": Kernel(alpha=0.3), "n_permutations": 9, "random_state": 0}
-    given = tested | {"groups": FORMS[form](groups)}
+    given = tested | {"groups": as_text(groups)}
     same_values(permutation_test(gates, y, **given), permutation_test(states, y, **tested))
     same_values(entropy_curve(gates, groups=given["groups"]), entropy_curve(states))
 
@@ -857,6 +857,17 @@ def test_p_values_are_uniform_where_a_group_has_one_label():
     distance = max(abs(np.mean(np.array(p) <= step + 1e-9) - step) for step in steps)
     assert distance < 1.36 / np.sqrt(120)
     assert np.mean(np.array(naive) <= 0.05) > 0.5
+
+
+def test_labels_of_copies_that_are_random_have_no_information(rng):
+    """A hundred states, ten times each, and a label each: folds that split copies know it."""
+    gates = rng.normal(size=(100, 6)) @ rng.normal(size=(6, 12)) > 0
+    groups, y = np.tile(np.arange(100), 10), rng.integers(0, 2, 100)
+    for density in ("product", "auto"):
+        options = {"density": density, "random_state": 0}
+        result = gating_mi(gates[groups], y[groups], groups=groups, **options)
+        assert abs(result.mi_xy) < 2 * result.mi_xy_se + 0.02
+        assert gating_mi(gates[groups], y[groups], **options).mi_xy > 0.05
 
 
 # Groups of raw inputs -----------------------------------------------------------------------------
