@@ -867,7 +867,7 @@ def test_labels_of_copies_that_are_random_have_no_information(rng):
         options = {"density": density, "random_state": 0}
         result = gating_mi(gates[groups], y[groups], groups=groups, **options)
         assert abs(result.mi_xy) < 2 * result.mi_xy_se + 0.02
-        assert gating_mi(gates[groups], y[groups], **options).mi_xy > 0.2
+        assert gating_mi(gates[groups], y[groups], **options).mi_xy > 0.05
 
 
 # Groups of raw inputs -----------------------------------------------------------------------------
