@@ -89,7 +89,8 @@ def check_parameters(name, function, documented):
     if name in TWINS:
         _, _, *own = inspect.signature(function).parameters.values()  # after the data and labels
         parameters = inspect.signature(PUBLIC[TWINS[name]]).parameters
-        alone = {"standard_errors"}  # in the function, whose docstring describes it
+        # described in the function, and in fit of the class
+        alone = {"standard_errors", "groups"}
         own = [parameter for parameter in own if parameter.name not in alone]
         assert own == [parameters[parameter.name] for parameter in own]
         assert f":class:`{TWINS[name]}`, which describes the parameters" in function.__doc__

@@ -1,4 +1,4 @@
-"""Rows that are positions of samples: nothing splits a sample, and errors count samples."""
+"""Rows that are positions, and groups: nothing splits these, and errors count them."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,18 @@ import reference
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import t
+from sklearn import config_context
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    cross_val_score,
+    cross_validate,
+)
+from sklearn.pipeline import make_pipeline
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from skgate import (
     ComplexityMonitor,
@@ -16,6 +25,7 @@ from skgate import (
     GatingEntropy,
     GatingMI,
     GatingStates,
+    GibbsLayerMI,
     TotalCorrelation,
     entropy_curve,
     gating_entropy,
@@ -23,9 +33,13 @@ from skgate import (
     permutation_test,
     total_correlation,
 )
+from skgate.capture import _passes
 from skgate.densities import (
+    Autoregressive,
     ChowLiu,
+    Convolutional,
     Kernel,
+    PerLayer,
     Product,
     _cross_fitting,
 )
@@ -524,7 +538,7 @@ def test_one_sample_has_no_error(rng):
 def test_folds_need_as_many_samples(rng):
     gates, groups = grouped(rng, 4, 5, 9)
     states = GatingStates.from_arrays(gates, groups=groups)
-    with pytest.raises(ValueError, match=r"cv=5 folds.*n_samples=4"):
+    with pytest.raises(ValueError, match=r"cv=5 folds.*groups.*n_groups=4"):
         gating_entropy(states, density="product")
 
 
@@ -636,3 +650,362 @@ def test_a_monitor_takes_labels_of_samples(pixels, rng):
     expected = gating_mi(states, y, density=Kernel(alpha=1.0), random_state=0)
     assert_allclose(record["mi_xy"], expected.mi_xy, rtol=1e-10)
     assert_allclose(record["shuffled_mi_xy"], expected.shuffled_mi_xy, rtol=1e-10)
+
+
+# Groups that are passed ---------------------------------------------------------------------------
+
+
+def as_text(groups):
+    return np.array([f"patient {g + 200}" for g in groups])
+
+
+FORMS = {
+    "integers": lambda g: 5 - 3 * g,
+    "text": as_text,
+    "list of text": lambda g: as_text(g).tolist(),
+    "floats": lambda g: g / 4,
+    "objects": lambda g: as_text(g).astype(object),
+    "tensor": torch.tensor,
+    "dates": lambda g: np.datetime64("2020-01-01") + g,
+}
+
+
+def same_values(one, other):
+    for name in one.keys() - {"density"}:
+        assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_of_any_type_are_groups(rng, form):
+    gates, groups = grouped(rng)
+    states, density = GatingStates.from_arrays(gates, groups=groups), Kernel(alpha=0.3)
+    found = gating_entropy(gates, groups=FORMS[form](groups), density=density)
+    same_values(found, gating_entropy(states, density=density))
+
+
+def test_groups_are_as_those_of_states(rng):
+    gates, groups = grouped(rng)
+    states, y = GatingStates.from_arrays(gates, groups=groups), rng.integers(0, 2, 32)[groups]
+    for density in (Kernel(alpha=0.3), "autoregressive"):
+        options = {"density": density, "random_state": 0}
+        given = options | {"groups": as_text(groups)}
+        same_values(gating_entropy(gates, **given), gating_entropy(states, **options))
+        for function, measure in (
+            (gating_mi, GatingMI(**options)),
+            (total_correlation, TotalCorrelation(**options)),
+        ):
+            expected = function(states, y, **options)
+            same_values(function(gates, y, **given), expected)
+            fitted = measure.fit(gates, y, groups=given["groups"])
+            same_values({name: getattr(fitted, f"{name}_") for name in expected}, expected)
+    tested = {"density": Kernel(alpha=0.3), "n_permutations": 9, "random_state": 0}
+    given = tested | {"groups": as_text(groups)}
+    same_values(permutation_test(gates, y, **given), permutation_test(states, y, **tested))
+    same_values(entropy_curve(gates, groups=given["groups"]), entropy_curve(states))
+
+
+def test_fitted_states_have_the_groups(rng):
+    gates, groups = grouped(rng)
+    fitted = GatingEntropy(density="product").fit(gates, groups=as_text(groups))
+    assert_array_equal(fitted.states_.groups, groups)  # in the order of their names
+    fitted.fit(gates, groups=(5 - 3 * groups).tolist())
+    assert_array_equal(fitted.states_.groups, 5 - 3 * groups)  # integers stay
+    assert GatingEntropy(density="product").fit(gates).states_.groups is None
+    assert fitted.transform(gates).shape == (len(gates), 1)
+    assert np.isfinite(fitted.score(gates))
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_groups_of_samples_that_have_several_rows(rng, by_row):
+    """Rows are positions of 32 images of 8 patients; labels and groups are those of images."""
+    gates, images = grouped(rng, high=5)
+    patients, y = rng.permutation(np.arange(32) % 8), rng.integers(0, 2, 32)
+    names = 1000 - 3 * images  # the order of np.unique is the opposite one
+    states = GatingStates.from_arrays(gates, groups=names)
+    coarse = GatingStates.from_arrays(gates, groups=patients[images])
+    given = patients[images] if by_row else patients[::-1]
+    options = {"density": Kernel(alpha=0.3), "random_state": 0}
+    expected = gating_mi(coarse, y[images], **options)
+    same_values(gating_mi(states, y[::-1], groups=given, **options), expected)
+    fitted = GatingMI(**options).fit(states, y[::-1], groups=given)
+    same_values({name: getattr(fitted, f"{name}_") for name in expected}, expected)
+    assert states.groups is not fitted.states_.groups
+    assert_array_equal(states.groups, names)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda g: g[:-1], r"groups has \d+ labels for \d+ samples"),
+        (lambda g: g[:, None], "got an array of shape"),
+        (lambda g: "patient", "got an array of shape"),
+        (lambda g: [*g[:-1], None], "misses labels"),
+        (lambda g: [*as_text(g)[:-1], float("nan")], "misses labels"),
+        (lambda g: np.where(g == 3, np.nan, g), "misses labels"),
+        (lambda g: np.where(g == 3, "NaT", "2020-01-01").astype("M8[D]"), "misses labels"),
+        (lambda g: [*g[:-1].tolist(), "a"], r"several types, \['int', 'str'\]"),
+    ],
+)
+@pytest.mark.parametrize("call", ["fit", "function", "curve", "test", "model"])
+def test_groups_that_are_none_are_refused(rng, change, match, call):
+    gates, groups = grouped(rng)
+    y, wrong = groups % 2, change(groups)
+    calls = {
+        "fit": lambda: GatingEntropy().fit(gates, groups=wrong),
+        "function": lambda: gating_mi(gates, y, groups=wrong),
+        "curve": lambda: entropy_curve(gates, groups=wrong),
+        "test": lambda: permutation_test(gates, y, groups=wrong),
+        "model": lambda: GatingEntropy(nn.ReLU()).fit(gates * 1.0, groups=wrong),
+    }
+    with pytest.raises(ValueError, match=f"groups.*{match}|{match}"):
+        calls[call]()
+
+
+def test_groups_do_not_split_samples(rng):
+    gates, samples = grouped(rng, low=2)
+    states = GatingStates.from_arrays(gates, groups=samples)
+    groups = samples // 4
+    for sample in (5, 9):  # the first rows of two samples
+        groups[np.flatnonzero(samples == sample)[0]] = 77
+    with pytest.raises(ValueError, match="splits 2 of the 32 samples"):
+        GatingEntropy().fit(states, groups=groups)
+    with pytest.raises(ValueError, match=f"33 labels for 32 samples of {len(gates)} rows"):
+        total_correlation(states, groups=np.arange(33))
+
+
+def test_one_group_has_no_error_and_no_folds(rng):
+    gates, one = rng.random((40, 4)) < 0.5, np.zeros(40)
+    for density, cv in ((Kernel(alpha=0.3), 5), ("product", None)):
+        fitted = GatingEntropy(density=density, cv=cv).fit(gates, groups=one)
+        assert np.isnan(fitted.entropy_se_)
+        assert np.isfinite(fitted.entropy_)
+    with pytest.raises(ValueError, match=r"cv=5 folds.*groups.*n_groups=1"):
+        gating_entropy(gates, groups=one)
+    with pytest.raises(ValueError, match=r"cv=5 folds.*n_groups=4"):
+        gating_mi(gates, np.arange(40) % 2, groups=np.arange(40) % 4)
+
+
+def test_drawn_samples_keep_their_groups(rng):
+    gates, groups = grouped(rng, low=5)
+    gates = with_numbers(gates, groups)
+    options = {"density": "product", "max_samples": 60, "random_state": 0}
+    fitted = GatingEntropy(**options).fit(gates, groups=groups)
+    plain = GatingEntropy(**options).fit(gates)
+    assert_array_equal(np.asarray(fitted.states_), np.asarray(plain.states_))
+    written = (np.asarray(fitted.states_)[:, -N_ID:] > 0) @ (1 << np.arange(N_ID))
+    assert_array_equal(fitted.states_.groups, written)
+    assert len(fitted.states_) == 60
+
+
+@pytest.mark.parametrize(
+    "density", ["product", "chow-liu", "autoregressive", "auto", PerLayer({"*": Autoregressive()})]
+)
+def test_no_choice_sees_copies_of_what_it_was_fitted_to(rng, density):
+    """Coins, each sample ten times: what a density learns of them, but their rates, is wrong."""
+    coins, groups = rng.random((60, 10)) < 0.5, np.tile(np.arange(60), 10)
+    options = {"density": density, "random_state": 0}
+    result = gating_entropy(coins[groups], groups=groups, **options)
+    once = gating_entropy(coins, **options)
+    assert result.entropy > max(9.9, once.entropy - 2 * once.entropy_se)
+    if density != "chow-liu":  # counts decide on its edges, those of rows
+        assert result.entropy < 10.8
+    naive = gating_entropy(coins[groups], **options)
+    assert naive.entropy_se < 0.7 * result.entropy_se
+    if density != "product":
+        assert naive.entropy < 9.5
+
+
+def test_no_choice_of_a_convolution_sees_copies(rng):
+    coins = rng.random((80, 2, 4, 4)) < 0.5
+    groups = np.tile(np.arange(80), 10)
+    options = {"density": Convolutional(), "random_state": 0}
+    result = gating_entropy({"a": coins[groups]}, groups=groups, **options)
+    assert 31.9 < result.entropy < 33.5
+    assert gating_entropy({"a": coins[groups]}, **options).entropy < 31.5
+
+
+def test_copies_of_images_have_the_entropy_of_one_of_each(rng):
+    """A hundred images, ten times each, through a network."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 6), nn.ReLU())
+    X, groups = rng.normal(size=(100, 8)).astype(np.float32), np.tile(np.arange(100), 10)
+    for density in ("auto", Kernel(alpha=0.1)):
+        measure = GatingEntropy(net, density=density, random_state=0)
+        once, one_se = measure.fit(X).entropy_, measure.entropy_se_
+        fitted = measure.fit(X[groups], groups=groups)
+        found, error = fitted.entropy_, fitted.entropy_se_
+        assert abs(found - once) < 0.05 * once
+        assert_allclose(error, one_se, rtol=0.35)
+        with pytest.warns(UserWarning, match="900 of 1000 inputs equal an earlier one"):
+            naive = measure.fit(X[groups])
+        assert naive.entropy_se_ < 0.5 * error
+        if density == "auto":
+            assert naive.entropy_ < found - 1
+
+
+def test_p_values_are_uniform_where_a_group_has_one_label():
+    """Clusters of unequal size; Kolmogorov and Smirnov's distance from the uniform, by hand."""
+    rng, p, naive = np.random.default_rng(5), [], []
+    for seed in range(120):
+        groups = np.repeat(np.arange(20), rng.integers(2, 12, 20))
+        gates = 1.5 * rng.normal(size=(20, 3))[groups] + rng.normal(size=(len(groups), 3)) > 0
+        y = rng.permutation(20)[groups] % 2
+        options = {"density": Kernel(bandwidth=0.5), "n_permutations": 19, "random_state": seed}
+        p.append(permutation_test(gates, y, groups=groups, **options).p_value)
+        naive.append(permutation_test(gates, y, **options).p_value)
+    steps = np.arange(1, 21) / 20  # what p can be
+    distance = max(abs(np.mean(np.array(p) <= step + 1e-9) - step) for step in steps)
+    assert distance < 1.36 / np.sqrt(120)
+    assert np.mean(np.array(naive) <= 0.05) > 0.5
+
+
+def test_labels_of_copies_that_are_random_have_no_information(rng):
+    """A hundred states, ten times each, and a label each: folds that split copies know it."""
+    gates = rng.normal(size=(100, 20)) @ rng.normal(size=(20, 40)) > 0
+    groups, y = np.tile(np.arange(100), 10), rng.integers(0, 2, 100)
+    for density in ("product", "auto"):
+        options = {"density": density, "random_state": 0}
+        result = gating_mi(gates[groups], y[groups], groups=groups, **options)
+        assert abs(result.mi_xy) < 2 * result.mi_xy_se + 0.02
+        assert gating_mi(gates[groups], y[groups], **options).mi_xy > 0.05
+
+
+# Groups of raw inputs -----------------------------------------------------------------------------
+
+
+class Stream(IterableDataset):
+    def __init__(self, X):
+        self.X = X
+
+    def __iter__(self):
+        return iter(self.X)
+
+
+@pytest.fixture
+def written(rng):
+    """Inputs that hold their group in bits, which are the gates; the groups; a network."""
+    groups = rng.permutation(np.repeat(np.arange(50), 3))
+    bits = 2.0 * (groups[:, None] >> np.arange(N_ID) & 1) - 1
+    X = np.hstack([bits, rng.normal(size=(150, 3))]).astype(np.float32)
+    net = nn.Sequential(nn.Linear(10, N_ID, bias=False), nn.ReLU())
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(N_ID, 10))
+    return X, groups, GateExtractor(net, batch_size=16)
+
+
+@pytest.mark.parametrize("max_samples", [None, 40])
+@pytest.mark.parametrize("form", ["array", "dict", "dataset"])
+def test_groups_of_raw_inputs(written, form, max_samples):
+    X, groups, net = written
+    data = {"array": X, "dict": {"input": X}, "dataset": TensorDataset(torch.tensor(X))}[form]
+    measure = GatingEntropy(net, density=Kernel(alpha=1.0), max_samples=max_samples, random_state=0)
+    states = measure.fit(data, groups=as_text(groups)).states_
+    assert len(states) == (max_samples or 150)
+    assert_array_equal((np.asarray(states) > 0) @ (1 << np.arange(N_ID)), states.groups)
+    expected = gating_entropy(np.asarray(states), groups=states.groups, density=Kernel(alpha=1.0))
+    assert_allclose(measure.entropy_se_, expected.entropy_se, rtol=1e-12)
+
+
+def test_groups_of_data_in_another_order_are_refused(written, monkeypatch):
+    X, groups, net = written
+    monkeypatch.setattr(net.module, "forward", lambda x: pytest.fail("the model ran"))
+    for data in (DataLoader(TensorDataset(torch.tensor(X))), Stream(X)):
+        with pytest.raises(ValueError, match=f"groups came together with a {type(data).__name__}"):
+            GatingEntropy(net).fit(data, groups=groups)
+    with pytest.raises(ValueError, match="groups has 149 labels for 150 samples"):
+        GatingEntropy(net).fit(X, groups=groups[1:])
+    with pytest.raises(ValueError, match="groups misses labels"):
+        GatingEntropy(net).fit(X, groups=[None, *groups[1:]])
+
+
+def test_groups_of_images_whose_pixels_are_rows(pixels, rng):
+    extractor, X, states = pixels
+    groups = rng.permutation(np.arange(24) % 6)
+    options = {"density": Kernel(alpha=1.0), "random_state": 0}
+    fitted = GatingEntropy(extractor, **options).fit(X, groups=groups)
+    assert_array_equal(fitted.states_.groups, np.repeat(groups, 25))
+    expected = gating_entropy(np.asarray(states), groups=np.repeat(groups, 25), **options)
+    assert_allclose(fitted.entropy_se_, expected.entropy_se, rtol=1e-9)
+
+
+def test_layers_that_are_read_in_turn_have_the_groups(rng, monkeypatch):
+    torch.manual_seed(0)
+    layers = [part for _ in range(4) for part in (nn.Linear(8, 8), nn.ReLU())]
+    net, X = nn.Sequential(*layers), rng.normal(size=(90, 8)).astype(np.float32)
+    groups = np.arange(90) % 30
+    options = {"density": PerLayer({"*": Product()}), "random_state": 0}
+    whole = GatingEntropy(net, **options).fit(X, groups=groups)
+    monkeypatch.setattr(_passes, "LIMIT", 2 * 90)
+    with pytest.warns(UserWarning, match="read in turn"):
+        fitted = GatingEntropy(net, **options).fit(X, groups=groups)
+    assert_array_equal(fitted.states_.groups, groups)
+    assert_array_equal(fitted.states_.select([1, 2]).groups, groups)
+    rows = rng.permutation(90)[:40]
+    assert_array_equal(fitted.states_[rows].select([3]).groups, groups[rows])
+    assert_array_equal(fitted.layer_entropy_se_, whole.layer_entropy_se_)
+    plain = GatingEntropy(net, **options)
+    with pytest.warns(UserWarning, match="read in turn"):
+        plain.fit(X)
+    assert plain.states_.select([1]).groups is None
+    assert (plain.layer_entropy_se_ != whole.layer_entropy_se_).all()
+
+
+# scikit-learn and the monitor ---------------------------------------------------------------------
+
+
+class Seen(GatingEntropy):
+    """Notes the groups of what it is fitted to."""
+
+    fits = []
+
+    def fit(self, X, y=None, groups=None):
+        super().fit(X, y, groups)
+        Seen.fits.append(self.states_)
+        return self
+
+
+def of_last_step(pipeline, X, y=None):
+    return pipeline[-1].score(pipeline[:-1].transform(X))
+
+
+def test_groups_are_routed_through_cross_validation(written):
+    X, groups, net = written
+    Seen.fits = []
+    cv = GroupKFold(3)
+    with config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(net, Seen(density="product").set_fit_request(groups=True))
+        # the score of a pipeline needs one with sample_weight, also of scikit-learn's own density
+        options = {"params": {"groups": groups}, "cv": cv, "error_score": "raise"}
+        scores = [cross_validate(pipeline, X, scoring=of_last_step, **options)["test_score"]]
+        with_model = Seen(net, density="product").set_fit_request(groups=True)
+        scores.append(cross_validate(with_model, X, **options)["test_score"])
+        fitted = pipeline.fit(X, groups=groups)[-1]
+    assert_allclose(*scores, rtol=1e-12)
+    assert len(Seen.fits) == 7
+    for fold, (train, _) in enumerate(cv.split(X, groups=groups)):
+        for states in Seen.fits[fold:6:3]:
+            assert_array_equal(states.groups, groups[train])
+            assert numbers_in(states) == set(groups[train])
+    assert_array_equal(fitted.states_.groups, groups)
+
+
+def test_groups_are_not_routed_unasked(written):
+    X, groups, net = written
+    with config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(net, GatingEntropy(density="product"))
+        with pytest.raises(ValueError, match=r"groups.* are passed but are not explicitly set"):
+            pipeline.fit(X, groups=groups)
+
+
+def test_a_monitor_has_groups(written):
+    X, groups, net = written
+    measures = {"kernel": GatingEntropy(density=Kernel(alpha=1.0)), "tc": TotalCorrelation()}
+    monitor = ComplexityMonitor(measures, X, groups=groups)
+    records = monitor.record(net.module, 0)
+    expected = GatingEntropy(net, density=Kernel(alpha=1.0), random_state=0)
+    expected.fit(X, groups=groups)
+    assert records[0]["entropy_se"] == expected.layer_entropy_se_[0]
+    plain = ComplexityMonitor(measures, X).record(net.module, 0)
+    assert records[0]["entropy_se"] > 1.2 * plain[0]["entropy_se"]
+    with pytest.raises(ValueError, match="'GibbsLayerMI' takes no groups"):
+        ComplexityMonitor(GibbsLayerMI(), X, groups % 2, groups=groups)

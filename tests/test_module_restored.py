@@ -504,9 +504,9 @@ def test_shuffling_loader_gives_labels_of_its_own_pass(net, wanted):
 
 def test_batch_sampler_that_repeats_samples(net, wanted):
     rows = [[0, 1, 2], [3, 3, 3, 3], list(range(20))]
-    states, y = GateExtractor(net).extract(
-        DataLoader(Rows(ROWS, np.arange(20)), batch_sampler=rows)
-    )
+    loader = DataLoader(Rows(ROWS, np.arange(20)), batch_sampler=rows)
+    with pytest.warns(UserWarning, match="7 of 27 inputs equal an earlier one"):
+        states, y = GateExtractor(net).extract(loader)
     np.testing.assert_array_equal(y, np.concatenate(rows))
     np.testing.assert_array_equal(np.asarray(states), wanted[y])
 

@@ -185,9 +185,8 @@ class ActivationReader:
         ``estimator`` is that whose input this is, for scikit-learn's checks. ``reset`` finds the
         layers, in the first batch.
         """
-        batches, y, self.sampled = sampled_batches(
-            check_inputs(estimator, X, reset=reset), y, self.batch_size, max_samples, random_state
-        )
+        X, sample = check_inputs(estimator, X, reset=reset), (max_samples, random_state)
+        batches, y, _, self.sampled = sampled_batches(X, y, None, self.batch_size, *sample)
         start, padding = 0, 0.0
         for inputs, labels in each_batch(batches, seed=0):
             if reset and start == 0:

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state
 from tqdm import tqdm
 
-from ..states import GatingStates, GrowingFolder, LayersInTurn, states_header
+from ..states import GatingStates, GrowingFolder, LayersInTurn, in_groups, states_header
 from ..utils.labels import require_classes
 from ..utils.samples import Samples
 from ..utils.sklearn import (
@@ -30,6 +30,7 @@ from ._models import prepare_module
 from ._passes import Passes, first_pass, require_room
 from ._positions import PositionRows, SampleRows, without_positions
 from ._recorder import GateRecorder
+from ._repeats import Repeats
 from ._rows import MIN_COMPARED, compare_padding, compare_rows
 from ._runner import ModuleRunner, each_batch, with_shapes_in_errors
 from ._store import Store
@@ -285,7 +286,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         reader.warn()
         return GatingStates.load(path, mmap=True)
 
-    def extract(self, X, y=None, *, max_samples=None, random_state=None):
+    def extract(self, X, y=None, *, groups=None, max_samples=None, random_state=None):
         """Return gating states and labels of one data set, fitting first if need be.
 
         States that would take more than half of the memory of this machine are not kept: the result
@@ -299,6 +300,9 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         y : array-like of shape (n_samples,), default=None
             Labels; not needed for a dataset or loader that yields ``(inputs, label)``. If rows are
             positions, there may be one label a position, (n_samples, n_positions).
+        groups : array-like of shape (n_samples,), default=None
+            Samples of one group depend on each other: ``states.groups`` holds their groups, as
+            integers. Not with a loader, nor with data whose length is not known.
         max_samples : int, float or None, default=None
             Number or share of samples to draw at random; a loader is read to its end first.
         random_state : int, RandomState instance or None, default=None
@@ -314,28 +318,36 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         Raises
         ------
         ValueError
-            If ``y`` comes with a loader, or has another length than ``X``; if states that do not
-            fit in memory come from a shuffling loader, or from data whose length is not known; by
-            ``select``, if the gates of a layer are not those of the first pass.
+            If ``y`` or ``groups`` comes with a loader, or has another length than ``X``; if states
+            that do not fit in memory come from a shuffling loader, or from data whose length is not
+            known; by ``select``, if the gates of a layer are not those of the first pass.
 
         Warns
         -----
         UserWarning
-            If there will be several passes.
+            If there will be several passes; when it fits, if more than 1% of the samples, and at
+            least 5, equal an earlier one that is not of their group.
         """
-        if self.__sklearn_is_fitted__():
+        repeats = None if self.__sklearn_is_fitted__() else Repeats()
+        if repeats is None:
             X = check_inputs(self, X, reset=False)
         else:
             self._validate_params()
             X = self._start(X)
         sample = max_samples, random_state
-        batches, y, sampled = sampled_batches(X, y, self._batch_size, *sample)
+        batches, y, groups, sampled = sampled_batches(X, y, groups, self._batch_size, *sample)
         self._check_mask(batches)
-        states, labels = self._run(batches, y, in_turn=True)
+        states, labels = self._run(batches, y, in_turn=True, repeats=repeats)
         y = labels if y is None or states.groups is not None else y
         check_consistent_length(states, y)
         rows = None if sampled else Samples(states.groups, len(states)).drawn_rows(*sample)
-        return (states, y) if rows is None else (states[rows], None if y is None else y[rows])
+        if rows is not None:
+            states, y = states[rows], None if y is None else y[rows]
+        if repeats is not None:
+            repeats.warn(groups, rows if states.groups is None else np.unique(states.groups))
+        if groups is not None:
+            states = in_groups(states, groups if states.groups is None else groups[states.groups])
+        return states, y
 
     def get_feature_names_out(self, input_features=None):
         """Return a name for each gate, ``layer_position``.
@@ -489,16 +501,21 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                     bar.update(stop - start)
                     start, position = stop, position + 1
 
-    def _read(self, reader, part):
-        """Return the packed rows of a part by layer, the sample of each, and their labels."""
+    def _read(self, reader, part, repeats=None):
+        """Return the packed rows of a part by layer, the sample of each, and their labels.
+
+        Its samples are added to the `Repeats`, if these are counted.
+        """
         options = {"checked": part.checked, "constant_is_first": self._constant_is_first}
         masks = self._masks.of(part.inputs, part.stop - part.start, part.rows)
+        if repeats is not None:
+            repeats.add(part.inputs, self._masks, masks)
         convert = reader.converters(part.inputs, masks)
         arrays = self._runner.read(part.inputs, part.position, convert, **options)
         packed, samples, labels = reader.collect(arrays, part.labels)
         return packed, None if samples is None else part.start + samples, labels
 
-    def _run(self, batches, y, *, in_turn):
+    def _run(self, batches, y, *, in_turn, repeats=None):
         """Return the states and labels of all batches; fits on the first if need be.
 
         States that do not fit in memory are `LayersInTurn`, or all of them if not ``in_turn``.
@@ -510,7 +527,7 @@ class GateExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
                 n_bytes = reader.n_bytes(batches.n_samples)
                 kept = first_pass(self.layer_names_, n_bytes, batches) if in_turn else None
                 store = Store(self._layers, reader.n_rows(batches.n_samples), kept)
-            store.add(*self._read(reader, part))
+            store.add(*self._read(reader, part, repeats))
             if in_turn and batches.n_samples is None:
                 require_room(store.n_bytes, part.stop)
         check_consistent_length(range(part.stop), y)

@@ -19,6 +19,7 @@ from ..utils.arrays import (
     sample_rows,
     to_numpy,
 )
+from ..utils.groups import check_groups
 from ..utils.labels import LABEL_KEYS, labels_in
 from ..utils.sklearn import validate_data
 from ._samples import as_tensor, holds_numbers, stack
@@ -129,18 +130,19 @@ class Batches:
             yield _labelled(inputs) if isinstance(inputs, Mapping) else (inputs, None)
 
 
-def sampled_batches(X, y, batch_size, max_samples, random_state):
-    """Return batches of ``max_samples`` drawn at random, or of all samples, and their labels.
+def sampled_batches(X, y, groups, batch_size, max_samples, random_state):
+    """Return batches of ``max_samples`` drawn at random, or of all samples.
 
-    The third value is whether samples could be drawn: they are not from a loader, nor if their
-    number is not known before the end.
+    With them come their labels, their groups, and whether samples could be drawn: they are not
+    from a loader, nor if their number is not known before the end.
     """
     n_samples = Batches(X, 1).n_samples
-    y = _check_targets(X, y, n_samples)
+    y, groups = _check_targets(X, y, n_samples), _check_groups(X, groups, n_samples)
     can_sample = n_samples is not None and not isinstance(X, DataLoader)
     rows = sample_rows(n_samples, max_samples, random_state) if can_sample else None
-    y = y if y is None or rows is None else y[rows]
-    return Batches(X, batch_size, rows), y, can_sample
+    if rows is not None:
+        y, groups = (None if values is None else values[rows] for values in (y, groups))
+    return Batches(X, batch_size, rows), y, groups, can_sample
 
 
 def _split(batch):
@@ -290,6 +292,18 @@ def _check_targets(X, y, n_samples):
             f"y has {len(y)}."
         )
     return y
+
+
+def _check_groups(X, groups, n_samples):
+    """Return groups that were passed with ``X`` as integers, checked against its length."""
+    if groups is None:
+        return None
+    if isinstance(X, DataLoader) or n_samples is None:
+        raise ValueError(
+            f"groups came together with a {type(X).__name__}, whose order may be another, or whose "
+            "number of samples is not known. Pass arrays, or a Dataset with a length."
+        )
+    return check_groups(groups, n_samples)
 
 
 def first_samples(inputs, n):

@@ -270,9 +270,11 @@ def _link(layer, bounds):
 def _folds(samples, cv, seed):
     """Return the rows to fit and to score of each fold; the first is fitted to all rows."""
     if cv is not None and len(samples) < cv:
+        of = "samples" if samples.are_rows else "groups of rows that depend on each other"
+        name = "n_samples" if samples.are_rows else "n_groups"
         raise ValueError(
-            f"cv={cv} folds need at least as many samples; got n_samples={len(samples)}. "
-            "Pass more samples, or cv=None for the in-sample value, which is too low."
+            f"cv={cv} folds need at least as many {of}; got {name}={len(samples)}. "
+            "Pass more of them, or cv=None for the in-sample value, which is too low."
         )
     all_rows = np.arange(len(samples.of_rows))
     if cv is None:

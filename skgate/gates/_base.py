@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import type_of_target
 from ..densities import NAMED, as_density
 from ..exceptions import warn_user
 from ..pairwise import Engine
-from ..states import check_states
+from ..states import check_states, in_groups
 from ..utils.arrays import holds_inputs, to_numpy
 from ..utils.labels import check_labels, labels_in, require_classes
 from ..utils.measures import Measure
@@ -119,8 +119,10 @@ class GatingEstimator(Measure):
         return Engine(self.device, self.n_jobs, self.verbose)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, groups=None):
         """Measure the gating states.
+
+        Samples must be independent; ``groups`` say which are not.
 
         Parameters
         ----------
@@ -133,6 +135,12 @@ class GatingEstimator(Measure):
             :class:`GatingEntropy` ignores them. Where rows are positions, labels of rows, or of
             samples in the order of ``np.unique(X.groups)``, which are given to all their rows; with
             a model, one for each sample, or for each position, (n_samples, height, width).
+        groups : array-like of shape (n_samples,) or (n_rows,), default=None
+            Samples of one group depend on each other: augmented copies, frames of a video, images
+            of a patient. Folds, parts of the jackknife, permutations and standard errors keep them
+            together, and ``states_.groups`` has them, as integers. One label a sample; where rows
+            are positions, one a row, or a sample in the order of ``np.unique(X.groups)``; not with
+            a ``DataLoader``. ``None``: samples are independent.
 
         Returns
         -------
@@ -141,8 +149,8 @@ class GatingEstimator(Measure):
         Raises
         ------
         ValueError
-            If a parameter, ``X`` or ``y`` is not as described, ``model`` has no gates, or a fitted
-            density needs more memory than there is.
+            If a parameter, ``X``, ``y`` or ``groups`` is not as described, ``model`` has no gates,
+            or a fitted density needs more memory than there is.
         RuntimeError
             If ``device="cuda"`` is not available.
 
@@ -152,11 +160,13 @@ class GatingEstimator(Measure):
             If an entropy is within 1% of the ceiling of the kernel density.
         UserWarning
             If the work takes more than an hour, or the states of all layers do not fit in memory
-            and ``model`` runs several times.
+            and ``model`` runs several times; if more than 1% of the inputs of ``model``, and at
+            least 5, equal an earlier one that is not of their group.
         """
         self._engine()
         as_density(self.density, self.budget)
-        classes, y_encoded = self._fit_states(X, None if self._role_of_y == "ignored" else y)
+        y = None if self._role_of_y == "ignored" else y
+        classes, y_encoded = self._fit_states(X, y, groups)
         shared = self.get_params(deep=False).keys() - {"model", "threshold", "max_samples"}
         params = {name: getattr(self, name) for name in shared}
         labels = [] if self._role_of_y == "ignored" else [y_encoded]
@@ -168,16 +178,17 @@ class GatingEstimator(Measure):
             setattr(self, f"{name}_", value)
         return self
 
-    def _fit_states(self, X, y):
+    def _fit_states(self, X, y, groups):
         """Set ``states_`` and return ``(classes, y_encoded)``, each None without labels."""
         random_state = check_random_state(self.random_state)
         if self.model is None:
             states = check_states(self, X, threshold=self.threshold, layers=None)
             classes, y_encoded = self._labels(y, len(states), states.groups)
             samples = Samples(states.groups, len(states))
+            states, y = in_groups(states, groups), None if classes is None else classes[y_encoded]
             rows = samples.drawn_rows(self.max_samples, random_state)
             if rows is not None:
-                states, y = states[rows], None if classes is None else classes[y_encoded[rows]]
+                states, y = states[rows], None if y is None else y[rows]
         else:
             if y is not None:
                 self._check_classes(y)
@@ -194,7 +205,7 @@ class GatingEstimator(Measure):
                 needs_labels=self._needs_labels,
             )
             states, labels = self.extractor_.extract(
-                X, y, max_samples=self.max_samples, random_state=random_state
+                X, y, groups=groups, max_samples=self.max_samples, random_state=random_state
             )
             unasked = y is None and self._role_of_y == "welcome"
             y = _classes_or_none(labels) if unasked else labels

@@ -5,7 +5,7 @@ from sklearn.utils import Bunch
 
 from ..densities import Kernel, LayerRanges, as_density
 from ..pairwise import Engine
-from ..states import as_states
+from ..states import as_states, in_groups
 from ..utils.sklearn import StrOptions, validate_params
 from ._base import MEASURE_CONSTRAINTS
 
@@ -15,6 +15,7 @@ _NAMES = ("threshold", "base", "device", "n_jobs", "verbose")
 @validate_params(
     {
         "states": "no_validation",
+        "groups": "no_validation",
         "density": [StrOptions({"kde"}), Kernel],
         **{name: MEASURE_CONSTRAINTS[name] for name in _NAMES},
     },
@@ -23,6 +24,7 @@ _NAMES = ("threshold", "base", "device", "n_jobs", "verbose")
 def entropy_curve(
     states,
     *,
+    groups=None,
     density="kde",
     threshold=0.0,
     base=2,
@@ -34,12 +36,14 @@ def entropy_curve(
 
     An entropy that still grows at the end of the curve measures the number of samples, not the
     network: take more samples, or a wider kernel. All sizes come from one pass over the pairs, with
-    the bandwidth of all samples.
+    the bandwidth of all samples. Samples must be independent; ``groups`` say which are not.
 
     Parameters
     ----------
     states : GatingStates, array-like of shape (n_samples, n_gates), or list or dict of these
         Gates, or pre-activations that are compared with ``threshold``.
+    groups : array-like of shape (n_samples,) or (n_rows,), default=None
+        As in the ``fit`` of :class:`GatingEntropy`.
     density : "kde" or Kernel, default="kde"
         Kernel density of the states; a fitted density has no such curve at the cost of one.
     threshold, base, device, n_jobs, verbose
@@ -48,8 +52,9 @@ def entropy_curve(
     Returns
     -------
     result : :class:`~sklearn.utils.Bunch`
-        - ``n_samples``: ndarray of shape (n_sizes,), sixteenths of the number of samples. Where
-          rows are positions, the entropies are those of all rows of so many samples.
+        - ``n_samples``: ndarray of shape (n_sizes,), sixteenths of the number of samples; with
+          ``groups``, of that of groups. Where rows are positions, or with ``groups``, the
+          entropies are those of all rows of so many.
         - ``entropy``: ndarray of shape (n_sizes,), of all layers, each the mean over 16
           sub-samples.
         - ``layer_entropy``: ndarray of shape (n_sizes, n_layers).
@@ -76,7 +81,7 @@ def entropy_curve(
     """
     engine = Engine(device, n_jobs, verbose)
     density = as_density(density)
-    states = as_states(states, threshold)
+    states = in_groups(as_states(states, threshold), groups)
     ranges = LayerRanges(len(states.layers))
     n_samples, nats = density.growth(states, ranges, engine)
     bits = nats.T / np.log(base)  # (n_sizes, n_ranges)

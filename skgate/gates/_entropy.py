@@ -5,7 +5,7 @@ from sklearn.utils import Bunch
 
 from ..densities import LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
-from ..states import as_states
+from ..states import as_states, in_groups
 from ..utils.sklearn import validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
@@ -13,12 +13,18 @@ _RANGES = ("", "layer_", "prefix_", "suffix_")
 
 
 @validate_params(
-    {"states": "no_validation", "standard_errors": ["boolean"], **MEASURE_CONSTRAINTS},
+    {
+        "states": "no_validation",
+        "groups": "no_validation",
+        "standard_errors": ["boolean"],
+        **MEASURE_CONSTRAINTS,
+    },
     prefer_skip_nested_validation=True,
 )
 def gating_entropy(
     states,
     *,
+    groups=None,
     density="auto",
     cv=5,
     budget=60,
@@ -32,10 +38,11 @@ def gating_entropy(
 ):
     """Return the entropy H(Σ) of states at hand.
 
-    The functional form of :class:`GatingEntropy`, which describes the parameters. ``states`` may be
-    a list or dict of arrays, one a layer. ``density`` may hold several values of ``alpha`` and of
-    ``bound``, ``Kernel(alpha=[0.1, 1])``, for the cost of one; each puts an axis in front of the
-    results. ``standard_errors=False`` leaves out those of the kernel density.
+    The functional form of :class:`GatingEntropy`, which describes the parameters; its ``fit``
+    describes ``groups``. ``states`` may be a list or dict of arrays, one a layer. ``density`` may
+    hold several values of ``alpha`` and of ``bound``, ``Kernel(alpha=[0.1, 1])``, for the cost of
+    one; each puts an axis in front of the results. ``standard_errors=False`` leaves out those of
+    the kernel density.
 
     Returns
     -------
@@ -64,7 +71,7 @@ def gating_entropy(
     """
     engine = Engine(device, n_jobs, verbose)
     density = as_density(density, budget, several=True)
-    states = as_states(states, threshold)
+    states = in_groups(as_states(states, threshold), groups)
     ranges, unit = LayerRanges(len(states.layers), prefixes=True), np.log(base)
     options = {"cv": cv, "errors": standard_errors, "seed": draw_seed(random_state)}
     (estimate,) = density.estimate(states, [None], ranges, engine=engine, **options)
@@ -92,10 +99,11 @@ class GatingEntropy(GatingEstimator):
         H(\Sigma) = -\frac1n \sum_j \log \hat p(\sigma_j)
 
     Densities are fitted, and score samples that they were not fitted to, so that the value is, up
-    to sampling, an upper bound on the entropy. By default, each layer has the density of several
-    that predicts its gates best, and all layers together are a chain, each given the one before.
-    The kernel density, ``"kde"``, is that of the paper [1]_: in-sample, unnormalised, and never
-    more than :math:`\log n`.
+    to sampling, an upper bound on the entropy. Samples must be independent; ``groups`` of
+    :meth:`fit` say which are not. By default, each layer has the density of several that predicts
+    its gates best, and all layers together are a chain, each given the one before. The kernel
+    density, ``"kde"``, is that of the paper [1]_: in-sample, unnormalised, and never more than
+    :math:`\log n`.
 
     Parameters
     ----------
@@ -110,9 +118,9 @@ class GatingEntropy(GatingEstimator):
         with its defaults; such a density with parameters of its own; or any estimator whose
         ``score_samples`` are log-probabilities of binary rows.
     cv : int or None, default=5
-        Number of folds of a fitted density, which split samples, not rows. ``None`` scores the
-        samples that it was fitted to, and gives too low an entropy. The kernel density has no
-        folds.
+        Number of folds of a fitted density, which split neither samples nor groups. ``None``
+        scores the samples that it was fitted to, and gives too low an entropy. The kernel density
+        has no folds.
     budget : float, default=60
         Seconds that ``"auto"`` may take for a layer on two cores.
     threshold : float, default=0.0
@@ -120,8 +128,8 @@ class GatingEntropy(GatingEstimator):
     base : float, default=2
         Base of the logarithm; 2 gives bits.
     max_samples : int, float or None, default=None
-        Number or share of samples drawn at random to be measured, each with all its rows. The
-        paper takes 2000.
+        Number or share of samples (not of groups) drawn at random to be measured, each with all
+        its rows. The paper takes 2000.
     device : {"auto", "cpu", "cuda"}, default="auto"
         Where the density is computed. ``"auto"`` takes a GPU for work of more than about two
         seconds where CuPy finds one, ``"cuda"`` raises where it does not.
@@ -145,8 +153,8 @@ class GatingEntropy(GatingEstimator):
     entropy_se_ : float
     layer_entropy_se_, prefix_entropy_se_, suffix_entropy_se_ : ndarray of shape (n_layers,)
         Standard errors: by the block jackknife over 16 parts of the samples for the kernel
-        density, over the samples for a fitted one, which is taken as given. The rows of a sample
-        count as dependent. NaN for one sample.
+        density, over the samples for a fitted one, which is taken as given. Samples must be
+        independent; rows of one sample or group count as dependent. NaN for one sample or group.
     ceiling_ : float
     layer_ceiling_, prefix_ceiling_, suffix_ceiling_ : ndarray of shape (n_layers,)
         What an entropy cannot exceed: the lower of the two ceilings of the kernel density, or the
@@ -180,9 +188,11 @@ class GatingEntropy(GatingEstimator):
     Notes
     -----
     Where the rows of ``X`` are positions (``X.groups`` is not None), an entropy is that of a row,
-    and rows of a sample are never split by folds, by parts of the jackknife or by permutations.
-    scikit-learn's splitters split rows: rows of samples that were fitted then score too well. Pass
-    ``cv=GroupKFold(...)`` and ``groups=X.groups``, as below.
+    and rows of a sample are never split by folds, by parts of the jackknife or by permutations; no
+    more are the samples of a group. scikit-learn's splitters split rows: rows of samples that were
+    fitted then score too well. Pass ``cv=GroupKFold(...)`` and ``groups=X.groups``, as below. To
+    have ``groups`` reach ``fit`` too, enable scikit-learn's metadata routing and call
+    ``set_fit_request(groups=True)``.
 
     References
     ----------

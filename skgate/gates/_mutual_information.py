@@ -5,7 +5,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from ..densities import Kernel, LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
-from ..states import as_states
+from ..states import as_states, in_groups
 from ..utils.labels import check_labels, encode_known
 from ..utils.samples import Samples
 from ..utils.sklearn import HasMethods, check_is_fitted, validate_params
@@ -18,13 +18,20 @@ _CLASSIFIER = {"classifier": [None, HasMethods(["fit", "predict_proba"])]}
 
 
 @validate_params(
-    {"states": "no_validation", "y": "no_validation", **_CLASSIFIER, **MEASURE_CONSTRAINTS},
+    {
+        "states": "no_validation",
+        "y": "no_validation",
+        "groups": "no_validation",
+        **_CLASSIFIER,
+        **MEASURE_CONSTRAINTS,
+    },
     prefer_skip_nested_validation=True,
 )
 def gating_mi(
     states,
     y,
     *,
+    groups=None,
     density="auto",
     classifier=None,
     cv=5,
@@ -38,8 +45,9 @@ def gating_mi(
 ):
     """Return I(X;Σ) and I(X;Σ;Y) of states at hand.
 
-    The functional form of :class:`GatingMI`, which describes the parameters. ``states`` were read
-    with sampling off, and may be a list or dict of arrays, one a layer.
+    The functional form of :class:`GatingMI`, which describes the parameters; its ``fit`` describes
+    ``groups``. ``states`` were read with sampling off, and may be a list or dict of arrays, one a
+    layer.
 
     Returns
     -------
@@ -74,6 +82,7 @@ def gating_mi(
     _require_fitted(density, classifier)
     states = as_states(states, threshold)
     classes, y_encoded = check_labels(y, len(states), states.groups)
+    states = in_groups(states, groups)
     samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)
     label_sets = [y_encoded, samples.permuted_labels(y_encoded, random_state)]
     ranges, unit = LayerRanges(len(states.layers), prefixes=True), np.log(base)
@@ -130,7 +139,8 @@ class GatingMI(GatingEstimator):
     for any :math:`q` a lower bound in expectation, and never more than H(Y); H(Σ|Y) is H(Σ) less
     that. It is the same for all fitted densities. By default, :math:`q` mixes what the rates of
     gates in each class tell with linear discriminants, both calibrated on held-out samples. Where
-    neither tells anything, it is 0.
+    neither tells anything, it is 0. Samples must be independent; ``groups`` of :meth:`fit` say
+    which are not.
 
     The kernel density has one bandwidth for both terms, in-sample. They are bounds of the same
     kind, so that their difference bounds nothing, but it cannot exceed H(Y).
@@ -157,7 +167,7 @@ class GatingMI(GatingEstimator):
     mi_x_, mi_xy_ : float
         I(X;Σ) and I(X;Σ;Y) of all layers, in bits unless ``base`` says else.
     shuffled_mi_xy_ : float
-        I(X;Σ;Y) with the labels shuffled once: whole samples exchange theirs, as in
+        I(X;Σ;Y) with the labels shuffled once: whole samples, or groups, exchange theirs, as in
         :func:`permutation_test`.
     conditional_entropy_ : float
         H(Σ|Y) of all layers.

@@ -8,7 +8,7 @@ from sklearn.utils import Bunch, check_random_state
 from ..densities import SATURATED, LayerRanges, as_density
 from ..exceptions import SaturationWarning, warn_user
 from ..pairwise import Engine, class_sums, gate_information, work_of_class_sums
-from ..states import as_states
+from ..states import as_states, in_groups
 from ..utils.labels import check_labels
 from ..utils.samples import Samples
 from ..utils.sklearn import Interval, validate_params
@@ -26,6 +26,7 @@ _LONG = 3600
 @validate_params(
     {
         "states": "no_validation",
+        "groups": "no_validation",
         "y": "no_validation",
         "n_permutations": [Interval(Integral, 1, None, closed="left")],
         **MEASURE_CONSTRAINTS,
@@ -37,6 +38,7 @@ def permutation_test(
     states,
     y,
     *,
+    groups=None,
     n_permutations=999,
     density=None,
     cv=5,
@@ -82,11 +84,11 @@ def permutation_test(
     With a ``density``, the statistic is I(X;Σ;Y) as in :class:`GatingMI` with that density. Where
     it is saturated, any labels give nearly the same value and the test has no power.
 
-    Where rows are positions, samples are permuted, not rows: each sample has all labels of another
-    one. That is exact for a label a sample (if the number of rows does not depend on it), and for
-    labels of rows if all samples have as many. If these differ, labels are cut off or repeated, and
-    the p-value is approximate: simulated, it was too large rather than too small. Samples must be
-    independent.
+    Samples must be independent; ``groups`` say which are not. With them, groups are permuted, and
+    where rows are positions, samples: each has all labels of another one. That is exact for one
+    label a group (if the number of rows does not depend on it), and for labels of rows if all
+    groups have as many. If these differ, labels are cut off or repeated, and the p-value is
+    approximate: simulated, it was too large rather than too small.
 
     Parameters
     ----------
@@ -94,6 +96,8 @@ def permutation_test(
         Gates read with sampling removed; a list or dict holds one array a layer.
     y : array-like of shape (n_samples,) or (n_rows,)
         Class labels.
+    groups : array-like of shape (n_samples,) or (n_rows,), default=None
+        As in the ``fit`` of :class:`GatingMI`.
     n_permutations : int, default=999
         B. No p-value is less than 1 / (1 + B).
     density : None, str or estimator with ``fit`` and ``score_samples``, default=None
@@ -184,6 +188,7 @@ def permutation_test(
         density = as_density(density, budget)
     states = as_states(states, threshold)
     _, y_encoded = check_labels(y, len(states), states.groups)
+    states = in_groups(states, groups)
     samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)
     label_sets = [y_encoded]
     label_sets += [samples.permuted_labels(y_encoded, random_state) for _ in range(n_permutations)]

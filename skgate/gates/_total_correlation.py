@@ -5,20 +5,26 @@ from sklearn.utils import Bunch
 
 from ..densities import Kernel, LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
-from ..states import as_states
+from ..states import as_states, in_groups
 from ..utils.labels import check_labels
 from ..utils.sklearn import validate_params
 from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 
 @validate_params(
-    {"states": "no_validation", "y": "no_validation", **MEASURE_CONSTRAINTS},
+    {
+        "states": "no_validation",
+        "groups": "no_validation",
+        "y": "no_validation",
+        **MEASURE_CONSTRAINTS,
+    },
     prefer_skip_nested_validation=True,
 )
 def total_correlation(
     states,
     y=None,
     *,
+    groups=None,
     density="auto",
     cv=5,
     budget=60,
@@ -31,8 +37,9 @@ def total_correlation(
 ):
     """Return the total correlation TC(Σ) of states at hand.
 
-    The functional form of :class:`TotalCorrelation`, which describes the parameters. ``states`` may
-    be a list or dict of arrays, one a layer; labels ``y`` add the terms given the label.
+    The functional form of :class:`TotalCorrelation`, which describes the parameters; its ``fit``
+    describes ``groups``. ``states`` may be a list or dict of arrays, one a layer; labels ``y`` add
+    the terms given the label.
 
     Returns
     -------
@@ -66,6 +73,7 @@ def total_correlation(
     label_sets = [None]
     if y is not None:
         label_sets.append(check_labels(y, len(states), states.groups)[1])
+    states = in_groups(states, groups)
     options = {"cv": cv, "errors": False, "seed": draw_seed(random_state), "engine": engine}
     real, *real_given = density.estimate(states, label_sets, ranges, **options)
     independent, *independent_given = density.independent().estimate(
@@ -117,7 +125,8 @@ class TotalCorrelation(GatingEstimator):
     paper [1]_ with :math:`\hat p_{\mathrm{independent}} \propto E_{\tilde\sigma} K(\sigma_j,
     \tilde\sigma)` in closed form, without sampling. With a fitted density, H is that of
     :class:`GatingEntropy`, C that of independent units fitted likewise, and TC is in expectation a
-    lower bound. H(Σ|Y) is H less the information of :class:`GatingMI`, and at most C(Σ|Y).
+    lower bound. H(Σ|Y) is H less the information of :class:`GatingMI`, and at most C(Σ|Y). Samples
+    must be independent; ``groups`` of :meth:`fit` say which are not.
 
     Parameters
     ----------

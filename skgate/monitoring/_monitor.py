@@ -44,6 +44,9 @@ class ComplexityMonitor(Callback):
         Samples to measure: an array, a tensor, a dict of these, a ``Dataset`` or ``DataLoader``.
     y : array-like of shape (n_samples,), default=None
         Class labels, for measures that need them and data that have none.
+    groups : array-like of shape (n_samples,), default=None
+        Samples of one group depend on each other, as in the ``fit`` of :class:`GatingEntropy`;
+        measures of layers have no groups.
     every : int, default=20
         Number of epochs between measurements. A default record of the network in
         ``examples/quickstart.py`` takes 0.2 s on the digits, as long as twenty epochs do there.
@@ -106,10 +109,11 @@ class ComplexityMonitor(Callback):
     [(0, '1', 5.3), (0, None, 5.3), (1, '1', 5.0), (1, None, 5.0), (2, '1', 4.5), (2, None, 4.5)]
     """
 
-    def __init__(self, measures=None, X=None, y=None, *, every=20, path=None):
+    def __init__(self, measures=None, X=None, y=None, *, groups=None, every=20, path=None):
         self.measures = measures
         self.X = X
         self.y = y
+        self.groups = groups
         self.every = every
         self.path = path
         self.initialize()
@@ -136,6 +140,11 @@ class ComplexityMonitor(Callback):
                 raise ValueError(
                     f"The measure {name!r} has a model of its own. Leave model=None (the network "
                     "being trained), or choose layers with model=GateExtractor(net, layers=...)."
+                )
+            if self.groups is not None and isinstance(measure, LayerEstimator):
+                raise ValueError(
+                    f"The measure {name!r} takes no groups. Use a monitor without groups for it, "
+                    "and one with groups for measures of gates."
                 )
             if get_tags(measure).target_tags.required and self.y is None and not has_labels:
                 raise ValueError(
@@ -237,7 +246,8 @@ class ComplexityMonitor(Callback):
             measure.set_params(random_state=0)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SaturationWarning)
-            measure.fit(self.X, self.y)
+            groups = {} if self.groups is None else {"groups": self.groups}
+            measure.fit(self.X, self.y, **groups)
         if "density" in others and isinstance(measure.density_, PerLayer):
             self._densities_[name] = measure.density_.densities
         return measure, caught

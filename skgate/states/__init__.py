@@ -3,7 +3,7 @@
 ``_storage`` has the two forms of a layer, packed bits and positions of the open gates.
 """
 
-from ._checks import as_states, check_states
+from ._checks import as_states, check_states, in_groups
 from ._folder import GrowingFolder
 from ._gating_states import GateLayer, GatingStates, stack_rows, states_header
 from ._layers_in_turn import LayersInTurn
@@ -27,6 +27,7 @@ __all__ = [
     "as_states",
     "check_states",
     "count_open",
+    "in_groups",
     "is_sparse",
     "n_packed_bytes",
     "n_stored_bytes",

@@ -1,5 +1,7 @@
 """Input checks that convert gates in any container to `GatingStates`."""
 
+from copy import copy
+
 import numpy as np
 
 from ..exceptions import warn_user
@@ -10,6 +12,7 @@ from ..utils.arrays import (
     plain_tensor,
     real_array,
 )
+from ..utils.groups import check_groups
 from ..utils.sklearn import validate_data
 from ._gating_states import GatingStates
 from ._layered import Layered
@@ -79,6 +82,18 @@ def as_states(states, threshold=0.0):
         states = GatingStates.from_arrays(states, threshold=threshold)
     _require_samples(states)
     return states
+
+
+def in_groups(states, groups):
+    """Return states whose rows depend on each other where they are of one group.
+
+    Without ``groups``, these are the samples of the states. Raises if a group ends in a sample.
+    """
+    if groups is None:
+        return states
+    grouped = copy(states)
+    grouped.groups = check_groups(groups, len(states), states.groups)
+    return grouped
 
 
 def _require_samples(states):

@@ -112,7 +112,8 @@ class GatingStates(Layered):
         Metadata of each layer, in the order of the network.
     groups : array-like of int of shape (n_rows,), default=None
         Sample that each row belongs to, if rows are positions, such as the tokens of a text or the
-        pixels of an image; rows of a sample depend on each other. ``None``: each row is a sample.
+        pixels of an image, or group of samples, as in the ``fit`` of :class:`GatingEntropy`; rows
+        of one depend on each other. ``None``: each row is an independent sample.
 
     Attributes
     ----------

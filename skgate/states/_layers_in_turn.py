@@ -52,4 +52,6 @@ class LayersInTurn(Layered):
             If these are more than two layers, and do not fit in memory.
         """
         states = self._read(self._chosen(layers))
-        return states if self._rows is None else states[self._rows]
+        states = states if self._rows is None else states[self._rows]
+        states.groups = self.groups  # which may hold more rows than those that were read
+        return states

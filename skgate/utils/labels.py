@@ -41,7 +41,7 @@ def check_labels(y, n_rows, groups=None):
             f"y should be a 1d array, got an array of shape {y.shape} instead. Convert one-hot "
             "labels with y.argmax(axis=1)."
         )
-    y = _in_own_type(column_or_1d(y, warn=True))
+    y = in_own_type(column_or_1d(y, warn=True))
     if groups is not None and len(y) != n_rows:
         y = _given_to_rows(y, groups)
     check_consistent_length(range(n_rows), y)
@@ -57,7 +57,7 @@ def check_labels(y, n_rows, groups=None):
     return classes, y_encoded.astype(np.int64)
 
 
-def _in_own_type(y):
+def in_own_type(y):
     """Return objects as numbers if they are all numbers."""
     if y.dtype != object:
         return y
@@ -68,11 +68,12 @@ def _in_own_type(y):
 def refuse_missing(y):
     """Raise if a label is missing, among objects or dates."""
     y = np.asarray(y)
-    if y.ndim == 1 and y.dtype.kind in "OmM" and any(map(_is_missing, y)):
+    if y.ndim == 1 and y.dtype.kind in "OmM" and any(map(is_missing, y)):
         raise ValueError("Input y misses labels (None, NA, NaN or NaT). Leave these samples out.")
 
 
-def _is_missing(label):
+def is_missing(label):
+    """Return whether a label is None, NA, NaN or NaT."""
     # NA is neither equal to itself nor different
     return label is None or type(label).__name__ == "NAType" or bool(label != label)
 
