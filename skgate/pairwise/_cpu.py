@@ -1,9 +1,11 @@
 """The CPU engine: distances, exponentials and sums in NumPy, one tile at a time."""
 
+from bisect import bisect_left, bisect_right
+
 import numpy as np
 
 from ..utils.parallel import run, slices
-from ._tiles import block_slices, length, pair_bar, symmetric_tasks, tile_rows
+from ._tiles import length, pair_bar, symmetric_tasks, tile_rows
 
 # A lookup is faster than an exponential while its table fits in the first cache levels.
 _MAX_TABLE = 1 << 14
@@ -28,14 +30,14 @@ class _Kernel:
             if max_distances[layer] < _MAX_TABLE:
                 self.table[term] = np.exp(-row[layer] * np.arange(max_distances[layer] + 1))
         # a fresh array of this size costs more in page faults than the arithmetic on it
-        self.buffer = np.empty(shape)
+        self.buffer = np.empty(shape[0] * shape[1])
 
     def __call__(self, distances):
         """Yield ``(term, kernel values)`` for the terms whose values are not negligible."""
         smallest = [d.min() for d in distances]
         terms = np.flatnonzero(self.weights @ smallest <= self.cutoff)
         n_rows, n_columns = distances[0].shape
-        values = self.buffer[:n_rows, :n_columns]
+        values = self.buffer[: n_rows * n_columns].reshape(n_rows, n_columns)
         for term in filter(self.layer.__contains__, terms):
             distance = distances[self.layer[term]]
             if term in self.table:
@@ -69,12 +71,13 @@ def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
     shape = len(weights), 1 + len(label_sets)
     to_rows = np.zeros((*shape, length(rows)))
     to_columns = np.zeros((*shape, blocks[-1] + 1, length(columns)))
+    starts = np.searchsorted(blocks, np.arange(blocks[-1] + 2)).tolist()
     scratch = {}
     for c in slices(columns.start, columns.stop, points.tile_columns):
         prepared = points.prepare(c)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
             # the full square on the diagonal is computed, and added to its rows only
-            above = blocks[r.start : min(r.stop, c.start)]
+            above = _parts(starts, r.start, min(r.stop, c.start))
             masks = [labels[r, None] == labels[None, c] for labels in label_sets]
             into_rows = to_rows[..., r.start - rows.start : r.stop - rows.start]
             into_columns = to_columns[..., c.start - columns.start : c.stop - columns.start]
@@ -83,17 +86,29 @@ def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
     return to_rows, to_columns
 
 
+def _parts(starts, start, stop):
+    """Return ``(block, slice)`` of each block among the rows from ``start`` to ``stop``."""
+    if start >= stop:
+        return []
+    first, last = bisect_right(starts, start) - 1, bisect_left(starts, stop)
+    return [
+        (block, slice(max(starts[block] - start, 0), min(starts[block + 1], stop) - start))
+        for block in range(first, last)
+    ]
+
+
 def _add(values, masks, above, into_rows, into_columns):
-    """Add the sums of a tile over its columns and over its rows ``above`` the diagonal."""
+    """Add the sums of a tile over its columns and over its rows ``above`` the diagonal.
+
+    ``above`` has the number of each block among these rows, and its slice of them.
+    """
     # on narrow tiles a product with a vector of ones is twice as fast as sum()
     ones = np.ones(max(values.shape))
-    one_block = len(above) > 0 and above[0] == above[-1]  # the usual case
-    block_rows = [slice(0, len(above))] if one_block else block_slices(above)
     for group, mask in enumerate([None, *masks]):
         in_group = values if mask is None else values * mask
         into_rows[group] += in_group @ ones[: in_group.shape[1]]
-        for rows in block_rows:
-            into_columns[group, above[rows.start]] += ones[: length(rows)] @ in_group[rows]
+        for block, rows in above:
+            into_columns[group, block] += ones[: length(rows)] @ in_group[rows]
 
 
 def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):

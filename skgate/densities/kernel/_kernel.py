@@ -11,6 +11,7 @@ All ranges of layers go through one pass over the pairs, as rows of a matrix of 
 import copy
 
 import numpy as np
+from scipy.special import entr
 
 from ...pairwise import kernel_masses
 from ...utils.samples import Samples
@@ -118,7 +119,17 @@ class Kernel(Density):
         self.bandwidth_ = joint.item() if joint.ndim == 0 else joint
         self.layer_bandwidth_ = bandwidths[..., ranges.layers]
         self.layers_, self._states, self._y_encoded = states.layers, states, y_encoded
+        self._rates = kernels.rates
         return self
+
+    def _sum_of_gates(self, ranges):
+        """Return the sum of the gates' entropies, which bounds that of their states, nats."""
+        of_layers = [
+            # a rate of n samples has too low an entropy, by 1/2n
+            (entr(a) + entr(1 - a)).sum() + np.count_nonzero(a * (1 - a)) / (2 * len(self._states))
+            for a in self._rates
+        ]
+        return ranges.mask @ of_layers
 
     def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
         """Return an `Estimate` for each set of labels, all of them from one pass over the pairs."""
