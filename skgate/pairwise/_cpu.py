@@ -87,28 +87,37 @@ def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
 
 
 def _parts(starts, start, stop):
-    """Return ``(block, slice)`` of each block among the rows from ``start`` to ``stop``."""
-    if start >= stop:
-        return []
-    first, last = bisect_right(starts, start) - 1, bisect_left(starts, stop)
+    """Return ``(blocks, rows)`` of neighbouring blocks with equally many of the rows of a tile.
+
+    The tile has the rows from ``start`` on; of these, only the ones up to ``stop`` count.
+    """
+    parts, first = [], bisect_right(starts, start) - 1
+    for block in range(first, bisect_left(starts, stop)):
+        begin = max(starts[block], start) - start
+        size = min(starts[block + 1], stop) - start - begin
+        if parts and parts[-1][2] == size:
+            parts[-1][1] += 1
+        else:
+            parts.append([block, 1, size, begin])
     return [
-        (block, slice(max(starts[block] - start, 0), min(starts[block + 1], stop) - start))
-        for block in range(first, last)
+        (slice(block, block + n), slice(begin, begin + n * size)) for block, n, size, begin in parts
     ]
 
 
 def _add(values, masks, above, into_rows, into_columns):
     """Add the sums of a tile over its columns and over its rows ``above`` the diagonal.
 
-    ``above`` has the number of each block among these rows, and its slice of them.
+    ``above`` has slices of blocks, and of the rows in them, equally many in each.
     """
     # on narrow tiles a product with a vector of ones is twice as fast as sum()
     ones = np.ones(max(values.shape))
     for group, mask in enumerate([None, *masks]):
         in_group = values if mask is None else values * mask
         into_rows[group] += in_group @ ones[: in_group.shape[1]]
-        for block, rows in above:
-            into_columns[group, block] += ones[: length(rows)] @ in_group[rows]
+        for blocks, rows in above:
+            # (n_blocks, n_rows, n_columns)
+            parts = in_group[rows].reshape(length(blocks), -1, in_group.shape[1])
+            into_columns[group, blocks] += ones[: parts.shape[1]] @ parts
 
 
 def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):

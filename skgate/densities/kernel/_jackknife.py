@@ -6,12 +6,12 @@ bootstrap would not do: duplicates enlarge the self term.)
 """
 
 import numpy as np
+from scipy.special import xlogy
 
 from ...pairwise import N_BLOCKS, block_masses, block_slices, kernel_masses
 from ...utils.samples import Samples
-from .._surprisals import conditional_entropy
 
-_SLOPE_SAMPLES = 512
+_SLOPE_SAMPLES = 256
 _STEP = 1e-4
 
 
@@ -55,12 +55,23 @@ def _n_left_out(blocks):
 def _without_blocks(masses, totals, blocks, y_encoded):
     """Return H(.|Y) without each block, (n_ranges, n_blocks)."""
     left_out = np.full((len(masses), _n_left_out(blocks)), np.nan)
-    for block in range(left_out.shape[1]):
-        rows = blocks != block
-        if rows.any():
-            rest = np.log(totals[:, rows] - masses[:, block, rows])
-            left_out[:, block] = conditional_entropy(rest, y_encoded[rows])
+    for block, own in enumerate(block_slices(blocks)[: left_out.shape[1]]):
+        rest = totals - masses[:, block]
+        rest[:, own] = 1.0
+        counts = np.bincount(np.delete(y_encoded, own))
+        if n := counts.sum():
+            left_out[:, block] = (xlogy(counts, counts).sum() - _sums_of_logs(rest)) / n
     return left_out
+
+
+def _sums_of_logs(values):
+    """Return sums of logarithms along the last axis, of values from 1 to the number of rows.
+
+    Products of 16 do not overflow, and take a sixteenth of the logarithms.
+    """
+    n = values.shape[-1] // 16 * 16
+    products = values[:, :n].reshape(len(values), 16, -1).prod(axis=1)
+    return np.log(products).sum(axis=1) + np.log(values[:, n:]).sum(axis=1)
 
 
 def _slopes(states, weights, layers, totals, groups, engine):
@@ -95,23 +106,20 @@ def _log_changes(states, blocks, bandwidth_scales):
         Layers whose weights change alike, (n_layers,), and by how much, (n_ranges, n_blocks).
     vanished : ndarray of shape (n_ranges, n_blocks), dtype bool
     """
-    n, n_blocks = len(states), _n_left_out(blocks)
-    slices = block_slices(blocks)
+    slices, n_blocks = block_slices(blocks), _n_left_out(blocks)
+    sizes = np.array([rows.stop - rows.start for rows in slices])
     # number of samples in which each gate is open, by block
-    counts = [
-        [rate * (rows.stop - rows.start) for rate in states.activation_rates(rows)]
-        for rows in slices
-    ]
-    totals = [np.sum(layer, axis=0) for layer in zip(*counts, strict=True)]
-    at_all = bandwidth_scales([total / n for total in totals])  # (n_directions, n_ranges)
-    ratios = np.ones((*at_all.shape, n_blocks))
-    for block, (rows, own) in enumerate(zip(slices[:n_blocks], counts, strict=False)):
-        size = max(n - (rows.stop - rows.start), 1)
-        rest = [(total - count) / size for total, count in zip(totals, own, strict=True)]
-        # rounding of rates leaves a variance of 1e-16 where there is none
-        at_rest = bandwidth_scales(rest)
-        at_rest[at_rest <= 1e-12 * at_all] = 0.0
-        ratios[..., block] = np.divide(at_rest, at_all, out=np.ones_like(at_all), where=at_all > 0)
+    rates = zip(*(states.activation_rates(rows) for rows in slices), strict=True)
+    counts = [sizes[:, None] * np.stack(layer) for layer in rates]  # (n_slices, n_gates)
+    totals = [layer.sum(axis=0) for layer in counts]
+    at_all = bandwidth_scales([total / len(states) for total in totals])  # (n_directions, n_ranges)
+    rest = np.maximum(len(states) - sizes[:n_blocks], 1)[:, None]
+    pairs = zip(totals, counts, strict=True)
+    at_rest = bandwidth_scales([(total - own[:n_blocks]) / rest for total, own in pairs])
+    # rounding of rates leaves a variance of 1e-16 where there is none
+    at_rest[at_rest <= 1e-12 * at_all] = 0.0
+    ratios = np.divide(at_rest, at_all, out=np.ones_like(at_rest), where=at_all > 0)
+    ratios = np.moveaxis(ratios, 0, -1)  # (n_directions, n_ranges, n_blocks)
     vanished = (ratios == 0).all(axis=0)
     # a straight line holds for small changes
     logs = np.log(np.clip(ratios, 0.5, 2.0))

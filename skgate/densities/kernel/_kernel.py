@@ -18,6 +18,7 @@ from ...utils.samples import Samples
 from ...utils.sklearn import POSITIVE, StrOptions
 from .._base import Density, Estimate
 from .._surprisals import Surprisals, given_label, marginal
+from .._units import value_counts
 from ._independent_kernel import independent_log_masses
 from ._jackknife import jackknife, subsample_entropies
 
@@ -122,14 +123,16 @@ class Kernel(Density):
         self._rates = kernels.rates
         return self
 
-    def _sum_of_gates(self, ranges):
-        """Return the sum of the gates' entropies, which bounds that of their states, nats."""
-        of_layers = [
-            # a rate of n samples has too low an entropy, by 1/2n
-            (entr(a) + entr(1 - a)).sum() + np.count_nonzero(a * (1 - a)) / (2 * len(self._states))
-            for a in self._rates
-        ]
-        return ranges.mask @ of_layers
+    def _sum_of_units(self, ranges):
+        """Return the sum of the entropies of units, which bounds that of their states, nats."""
+        sums = np.zeros(len(self.layers_))
+        for index, (layer, rates) in enumerate(zip(self.layers_, self._rates, strict=True)):
+            shares = value_counts(rates.reshape(-1, layer.unit_size), 1.0, layer)
+            shares = np.where(shares > 1e-12, shares, 0.0)  # of rounding
+            # the entropy of n samples is too low by half a sample for each value but one
+            n_more = np.count_nonzero(shares) - len(shares)
+            sums[index] = entr(shares).sum() + n_more / (2 * len(self._states))
+        return ranges.mask @ sums
 
     def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
         """Return an `Estimate` for each set of labels, all of them from one pass over the pairs."""
@@ -270,16 +273,19 @@ class _RangeKernels:
     def scales(self, rates):
         """Return the quantities that bandwidths are proportional to, at some activation rates.
 
-        They are (n_directions, n_weights): one of all layers, or for a product kernel one of each.
+        They are (..., n_directions, n_weights), of rates (..., n_gates): one of all layers, or for
+        a product kernel one of each.
         """
+        variances = _variances(rates)  # (..., n_layers)
         if self.bandwidth != "variance":
-            return np.ones((1, len(self.weights)))
-        variances = _variances(rates)
+            return np.ones((*variances.shape[:-1], 1, len(self.weights)))
         if self.joint == "product":
             # a layer that is not in a range has weight 0 there for any scale
-            return np.repeat(variances[:, None], len(self.weights), axis=1)
-        summed = np.stack([self.mask @ (alphas * variances) for alphas in self.layer_alphas])
-        return np.repeat(summed[:, None], self.n_bounds, axis=1).reshape(1, -1)
+            return np.repeat(variances[..., None], len(self.weights), axis=-1)
+        summed = np.stack([variances * alphas @ self.mask.T for alphas in self.layer_alphas], -2)
+        # (..., n_alphas, n_ranges), one for each bound
+        summed = np.repeat(summed[..., None, :], self.n_bounds, axis=-2)
+        return summed.reshape(*variances.shape[:-1], 1, -1)
 
     def shaped(self, values):
         """Split the first axis, (n_combinations * n_ranges, ...), into (*lead, n_ranges, ...)."""
@@ -287,7 +293,7 @@ class _RangeKernels:
 
 
 def _variances(rates):
-    return np.array([np.sum(a * (1 - a)) for a in rates])
+    return np.stack([np.sum(a * (1 - a), axis=-1) for a in rates], axis=-1)
 
 
 def _layer_alphas(states, alpha):

@@ -7,7 +7,7 @@ different states as one. Equal rows show both, by the entropy E of their counts 
     too wide a kernel  H is below 94% of E
     copies of rows     each state occurs a multiple of k times
 
-None of it counts against a value that reaches the sum of the gates' own entropies, which no entropy
+None of it counts against a value that reaches the sum of the units' own entropies, which no entropy
 exceeds: all states of ten gates, once each, have 10 bits, and yet grow by a bit a doubling.
 """
 
@@ -21,7 +21,7 @@ from ._equal_rows import EqualRows, state_numbers
 SATURATED = 0.99
 #: Share of the entropy of equal rows below which a kernel is too wide.
 _APART = 0.94
-#: Share of the sum of the gates' entropies from which on a value is right all the same.
+#: Share of the sum of the units' entropies from which on a value is right all the same.
 _ALL = 0.98
 
 
@@ -39,7 +39,7 @@ def flag_saturated(estimate, ranges, states, base):
         rows = [EqualRows.given_label(n, density._y_encoded, samples) for n in numbers]
         found.append((" given Y", estimate.given.mean(), rows))
     # the gates of a single sample do not show how they vary
-    limits = _ALL * density._sum_of_gates(ranges) if len(samples) > 1 else np.inf
+    limits = _ALL * density._sum_of_units(ranges) if len(samples) > 1 else np.inf
     names = [*states.layer_names, "all layers together"]
     reported = [*ranges.layers, ranges.joint] if len(ranges.layers) > 1 else [0]
     flags, messages = False, []
@@ -83,9 +83,9 @@ def _warn(messages, states):
         f"(n = {len(states)} {counted}):\n  {lines}\n"
         "They measure the number of samples or the width of the kernel, not the network, and so "
         "does an information or a total correlation made from them. density='auto', which fits a "
-        "density to each layer, has no such limit. Where states still grow with a doubling of the "
-        "samples and many are alone, in one sample only, take more samples, or narrower layers; "
-        "where the kernel counts different states as one, a smaller alpha; where all states are "
+        "density to each layer, has no such limit. Where states grow with a doubling of samples "
+        "and many are alone, in one sample only, take more samples, or layers of fewer gates; "
+        "where the kernel counts different states as one, a smaller alpha; where each state is "
         "there a multiple of times, pass the groups of samples that are copies of each other.",
         SaturationWarning,
     )
