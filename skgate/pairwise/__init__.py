@@ -30,7 +30,14 @@ from . import _cpu, _cuda, _cupy
 from ._distances import HammingDistances, SquaredEuclideanDistances
 from ._tiles import N_BLOCKS, block_slices, column_blocks
 
-__all__ = ["N_BLOCKS", "Engine", "block_masses", "block_slices", "kernel_masses"]
+__all__ = [
+    "N_BLOCKS",
+    "Engine",
+    "block_masses",
+    "block_slices",
+    "column_blocks",
+    "kernel_masses",
+]
 
 # Nanoseconds of one core above which "auto" uses a GPU. Starting it and compiling the kernel take
 # about a second, once per process.

@@ -62,19 +62,21 @@ def _exponents(distances, weights):
 def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
     """Return the sums over the pairs ``row <= column`` of two ranges, for rows and for columns.
 
-    Those for rows have shape (n_terms, n_groups, n_rows), since the columns are in one block. Those
-    for columns, by the block of the rows, have shape (n_terms, n_groups, n_blocks, n_columns).
+    Those for rows, by the block of the columns, have shape (n_terms, n_groups, n_blocks, n_rows),
+    with the blocks that the columns are in. Those for columns, by the block of the rows, have shape
+    (n_terms, n_groups, n_blocks, n_columns), with all blocks.
     """
     # each mass is at least 1, so that omitted values are below its rounding error
     cutoff = np.log(len(points) / np.finfo(float).eps)
     kernel = _Kernel(points.max_distances, weights, (height, points.tile_columns), cutoff)
     shape = len(weights), 1 + len(label_sets)
-    to_rows = np.zeros((*shape, length(rows)))
+    first, last = blocks[columns.start], blocks[columns.stop - 1]
+    to_rows = np.zeros((*shape, last - first + 1, length(rows)))
     to_columns = np.zeros((*shape, blocks[-1] + 1, length(columns)))
     starts = np.searchsorted(blocks, np.arange(blocks[-1] + 2)).tolist()
     scratch = {}
     for c in slices(columns.start, columns.stop, points.tile_columns):
-        prepared = points.prepare(c)
+        prepared, across = points.prepare(c), _parts(starts, c.start, c.stop)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
             # the full square on the diagonal is computed, and added to its rows only
             above = _parts(starts, r.start, min(r.stop, c.start))
@@ -82,16 +84,20 @@ def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
             into_rows = to_rows[..., r.start - rows.start : r.stop - rows.start]
             into_columns = to_columns[..., c.start - columns.start : c.stop - columns.start]
             for term, values in kernel(points.between(r, prepared, scratch)):
-                _add(values, masks, above, into_rows[term], into_columns[term])
+                for group, mask in enumerate([None, *masks]):
+                    in_group = values if mask is None else values * mask
+                    _add_columns(in_group, across, first, into_rows[term, group])
+                    _add_rows(in_group, above, into_columns[term, group])
     return to_rows, to_columns
 
 
 def _parts(starts, start, stop):
-    """Return ``(blocks, rows)`` of neighbouring blocks with equally many of the rows of a tile.
+    """Return neighbouring blocks that have equally many of the rows from ``start`` to ``stop``.
 
-    The tile has the rows from ``start`` on; of these, only the ones up to ``stop`` count.
+    A part is ``(blocks, rows)``: slices of the blocks, and of their rows from ``start`` on.
     """
-    parts, first = [], bisect_right(starts, start) - 1
+    parts = []
+    first = bisect_right(starts, start) - 1
     for block in range(first, bisect_left(starts, stop)):
         begin = max(starts[block], start) - start
         size = min(starts[block + 1], stop) - start - begin
@@ -104,20 +110,22 @@ def _parts(starts, start, stop):
     ]
 
 
-def _add(values, masks, above, into_rows, into_columns):
-    """Add the sums of a tile over its columns and over its rows ``above`` the diagonal.
-
-    ``above`` has slices of blocks, and of the rows in them, equally many in each.
-    """
+def _add_columns(values, parts, first, into):
+    """Add the sums of a tile over its columns, by their block, from the ``first`` one on."""
     # on narrow tiles a product with a vector of ones is twice as fast as sum()
-    ones = np.ones(max(values.shape))
-    for group, mask in enumerate([None, *masks]):
-        in_group = values if mask is None else values * mask
-        into_rows[group] += in_group @ ones[: in_group.shape[1]]
-        for blocks, rows in above:
-            # (n_blocks, n_rows, n_columns)
-            parts = in_group[rows].reshape(length(blocks), -1, in_group.shape[1])
-            into_columns[group, blocks] += ones[: parts.shape[1]] @ parts
+    for blocks, columns in parts:
+        if length(blocks) == 1:
+            into[blocks.start - first] += values[:, columns] @ np.ones(length(columns))
+        else:
+            in_parts = values[:, columns].reshape(len(values), length(blocks), -1)
+            into[blocks.start - first : blocks.stop - first] += in_parts.sum(axis=2).T
+
+
+def _add_rows(values, parts, into):
+    """Add the sums of a tile over its rows, by their block."""
+    for blocks, rows in parts:
+        in_parts = values[rows].reshape(length(blocks), -1, values.shape[1])
+        into[blocks] += np.ones(in_parts.shape[1]) @ in_parts
 
 
 def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):
@@ -128,14 +136,15 @@ def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):
     n = len(points)
     height = tile_rows(points.tile_columns, weights.shape[1], len(weights))
     cost = len(weights) + points.cost
-    ranges = symmetric_tasks(blocks, points.tile_columns, cost)
+    ranges = symmetric_tasks(n, points.tile_columns, cost)
     work = n * n / 2 * cost
     shared = points, weights, label_sets, blocks, height
     masses = np.zeros((len(weights), 1 + len(label_sets), blocks[-1] + 1, n))
     results = run(_symmetric_task, shared, ranges, n_jobs, work)
     with pair_bar(sum(length(r) * length(c) for r, c in ranges), verbose) as bar:
         for (rows, columns), (to_rows, to_columns) in zip(ranges, results, strict=True):
-            masses[:, :, blocks[columns.start], rows] += to_rows
+            first = blocks[columns.start]
+            masses[:, :, first : first + to_rows.shape[2], rows] += to_rows
             masses[..., columns] += to_columns
             bar.update(length(rows) * length(columns))
     return masses

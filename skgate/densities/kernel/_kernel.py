@@ -20,7 +20,7 @@ from .._base import Density, Estimate
 from .._surprisals import Surprisals, given_label, marginal
 from .._units import value_counts
 from ._independent_kernel import independent_log_masses
-from ._jackknife import jackknife, subsample_entropies
+from ._jackknife import Shuffled, jackknife, subsample_entropies
 
 #: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}
@@ -137,11 +137,13 @@ class Kernel(Density):
     def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
         """Return an `Estimate` for each set of labels, all of them from one pass over the pairs."""
         states = states.select(slice(None))  # all layers at once, or an error that names their size
-        kernels = _RangeKernels(self, states, ranges)
         options = {"label_sets": [y for y in label_sets if y is not None], "engine": engine}
         if errors:
-            masses, left_out = jackknife(states, kernels.weights, kernels.scales, **options)
+            shuffled = Shuffled(states)
+            kernels = _RangeKernels(self, states, ranges, shuffled.rates())
+            masses, left_out = jackknife(shuffled, kernels.weights, kernels.scales, **options)
         else:
+            kernels = _RangeKernels(self, states, ranges)
             masses = kernel_masses(states, kernels.weights, **options)
             left_out = np.empty((*masses.shape[:2], 0))
 
@@ -241,8 +243,9 @@ class _RangeKernels:
         Whether some gate varies, which a single sample cannot rule out.
     """
 
-    def __init__(self, density, states, ranges):
-        self.rates, self.mask, self.lead = states.activation_rates(), ranges.mask, density.lead
+    def __init__(self, density, states, ranges, rates=None):
+        self.rates = states.activation_rates() if rates is None else rates
+        self.mask, self.lead = ranges.mask, density.lead
         self.bandwidth, self.joint = density.bandwidth, density.joint
         self.n_gates = np.array(states.n_gates)
         variances = _variances(self.rates)
