@@ -74,7 +74,7 @@ def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
     to_rows = np.zeros((*shape, last - first + 1, length(rows)))
     to_columns = np.zeros((*shape, blocks[-1] + 1, length(columns)))
     starts = np.searchsorted(blocks, np.arange(blocks[-1] + 2)).tolist()
-    scratch = {}
+    scratch, ones = {}, np.ones(max(height, points.tile_columns))
     for c in slices(columns.start, columns.stop, points.tile_columns):
         prepared, across = points.prepare(c), _parts(starts, c.start, c.stop)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
@@ -86,8 +86,8 @@ def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
             for term, values in kernel(points.between(r, prepared, scratch)):
                 for group, mask in enumerate([None, *masks]):
                     in_group = values if mask is None else values * mask
-                    _add_columns(in_group, across, first, into_rows[term, group])
-                    _add_rows(in_group, above, into_columns[term, group])
+                    _add_columns(in_group, across, first, into_rows[term, group], ones)
+                    _add_rows(in_group, above, into_columns[term, group], ones)
     return to_rows, to_columns
 
 
@@ -110,22 +110,26 @@ def _parts(starts, start, stop):
     ]
 
 
-def _add_columns(values, parts, first, into):
+def _add_columns(values, parts, first, into, ones):
     """Add the sums of a tile over its columns, by their block, from the ``first`` one on."""
     # on narrow tiles a product with a vector of ones is twice as fast as sum()
     for blocks, columns in parts:
-        if length(blocks) == 1:
-            into[blocks.start - first] += values[:, columns] @ np.ones(length(columns))
+        n, block = blocks.stop - blocks.start, blocks.start - first
+        if n == 1:
+            into[block] += values[:, columns] @ ones[: columns.stop - columns.start]
         else:
-            in_parts = values[:, columns].reshape(len(values), length(blocks), -1)
-            into[blocks.start - first : blocks.stop - first] += in_parts.sum(axis=2).T
+            in_parts = values[:, columns].reshape(len(values), n, -1)
+            into[block : block + n] += in_parts.sum(axis=2).T
 
 
-def _add_rows(values, parts, into):
+def _add_rows(values, parts, into, ones):
     """Add the sums of a tile over its rows, by their block."""
     for blocks, rows in parts:
-        in_parts = values[rows].reshape(length(blocks), -1, values.shape[1])
-        into[blocks] += np.ones(in_parts.shape[1]) @ in_parts
+        n, n_rows = blocks.stop - blocks.start, rows.stop - rows.start
+        if n == 1:
+            into[blocks.start] += ones[:n_rows] @ values[rows]
+        else:
+            into[blocks] += ones[: n_rows // n] @ values[rows].reshape(n, n_rows // n, -1)
 
 
 def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):
