@@ -96,8 +96,9 @@ def _parts(starts, start, stop):
 
     A part is ``(blocks, rows)``: slices of the blocks, and of their rows from ``start`` on.
     """
-    parts = []
-    first = bisect_right(starts, start) - 1
+    if start >= stop:
+        return []
+    parts, first = [], bisect_right(starts, start) - 1
     for block in range(first, bisect_left(starts, stop)):
         begin = max(starts[block], start) - start
         size = min(starts[block + 1], stop) - start - begin
