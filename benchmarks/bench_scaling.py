@@ -158,7 +158,7 @@ class Job:
     def of(cls, n, d, pairs, before_per_gate, bandwidth, per_task):
         distances = HammingDistances([np.empty((0, -(-d // 8)), np.uint8)])
         cost = 1 + distances.cost  # one term and the distance
-        n_tasks = len(symmetric_tasks(np.zeros(n, int), distances.tile_columns, cost))
+        n_tasks = len(symmetric_tasks(n, distances.tile_columns, cost))
         return cls(pairs, before_per_gate * n * d, n * d / 8 / bandwidth, per_task, n_tasks)
 
     def terms(self, n_workers):

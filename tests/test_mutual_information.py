@@ -80,8 +80,8 @@ def test_saturated_gates_fake_the_label_and_are_flagged(rng):
 
 
 def test_classes_at_their_ceiling_are_flagged(rng):
-    # 1000 samples in 200 classes: log n_m is reached long before log n
-    gates, y = rng.random((1000, 9)) < 0.5, np.repeat(np.arange(500), 2)
+    # log n_m of 500 classes is reached long before log n
+    gates, y = rng.random((1000, 5)) < 0.5, np.repeat(np.arange(500), 2)
     with pytest.warns(SaturationWarning, match="given Y") as caught:
         fitted = GatingMI(density=Kernel(alpha=0.01), random_state=0).fit(gates, y)
     assert "layer0 (" not in str(caught[0].message)

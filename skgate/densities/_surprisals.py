@@ -53,6 +53,17 @@ class Surprisals:
         size = n // n_blocks
         return np.sqrt((n - size) / size * self.left_out.var(axis=-1))
 
+    def corrected(self):
+        """Return means less their bias of order 1/n, by the jackknife over the blocks.
+
+        NaN where there are no blocks.
+        """
+        means, n_blocks = self.mean(), 0 if self.left_out is None else self.left_out.shape[-1]
+        if n_blocks < 2:
+            return np.full(means.shape, np.nan)
+        n, size = len(self.samples), len(self.samples) // n_blocks
+        return means + (n - size) / size * (means - self.left_out.mean(axis=-1))
+
 
 def mean_and_error(values, samples):
     r"""Return means along the last axis, and their standard errors; NaN for a single sample.

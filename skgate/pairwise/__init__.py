@@ -39,6 +39,7 @@ __all__ = [
     "block_masses",
     "block_slices",
     "class_sums",
+    "column_blocks",
     "gate_information",
     "kernel_masses",
     "work_of_class_sums",

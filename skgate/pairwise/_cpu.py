@@ -1,9 +1,11 @@
 """The CPU engine: distances, exponentials and sums in NumPy, one tile at a time."""
 
+from bisect import bisect_left, bisect_right
+
 import numpy as np
 
 from ..utils.parallel import run, slices
-from ._tiles import block_slices, length, pair_bar, symmetric_tasks, tile_rows
+from ._tiles import length, pair_bar, symmetric_tasks, tile_rows
 
 # A lookup is faster than an exponential while its table fits in the first cache levels.
 _MAX_TABLE = 1 << 14
@@ -28,14 +30,14 @@ class _Kernel:
             if max_distances[layer] < _MAX_TABLE:
                 self.table[term] = np.exp(-row[layer] * np.arange(max_distances[layer] + 1))
         # a fresh array of this size costs more in page faults than the arithmetic on it
-        self.buffer = np.empty(shape)
+        self.buffer = np.empty(shape[0] * shape[1])
 
     def __call__(self, distances):
         """Yield ``(term, kernel values)`` for the terms whose values are not negligible."""
         smallest = [d.min() for d in distances]
         terms = np.flatnonzero(self.weights @ smallest <= self.cutoff)
         n_rows, n_columns = distances[0].shape
-        values = self.buffer[:n_rows, :n_columns]
+        values = self.buffer[: n_rows * n_columns].reshape(n_rows, n_columns)
         for term in filter(self.layer.__contains__, terms):
             distance = distances[self.layer[term]]
             if term in self.table:
@@ -60,40 +62,75 @@ def _exponents(distances, weights):
 def _symmetric_task(points, weights, label_sets, blocks, height, rows, columns):
     """Return the sums over the pairs ``row <= column`` of two ranges, for rows and for columns.
 
-    Those for rows have shape (n_terms, n_groups, n_rows), since the columns are in one block. Those
-    for columns, by the block of the rows, have shape (n_terms, n_groups, n_blocks, n_columns).
+    Those for rows, by the block of the columns, have shape (n_terms, n_groups, n_blocks, n_rows),
+    with the blocks that the columns are in. Those for columns, by the block of the rows, have shape
+    (n_terms, n_groups, n_blocks, n_columns), with all blocks.
     """
     # each mass is at least 1, so that omitted values are below its rounding error
     cutoff = np.log(len(points) / np.finfo(float).eps)
     kernel = _Kernel(points.max_distances, weights, (height, points.tile_columns), cutoff)
     shape = len(weights), 1 + len(label_sets)
-    to_rows = np.zeros((*shape, length(rows)))
+    first, last = blocks[columns.start], blocks[columns.stop - 1]
+    to_rows = np.zeros((*shape, last - first + 1, length(rows)))
     to_columns = np.zeros((*shape, blocks[-1] + 1, length(columns)))
-    scratch = {}
+    starts = np.searchsorted(blocks, np.arange(blocks[-1] + 2)).tolist()
+    scratch, ones = {}, np.ones(max(height, points.tile_columns))
     for c in slices(columns.start, columns.stop, points.tile_columns):
-        prepared = points.prepare(c)
+        prepared, across = points.prepare(c), _parts(starts, c.start, c.stop)
         for r in slices(rows.start, min(rows.stop, c.stop), height):
             # the full square on the diagonal is computed, and added to its rows only
-            above = blocks[r.start : min(r.stop, c.start)]
+            above = _parts(starts, r.start, min(r.stop, c.start))
             masks = [labels[r, None] == labels[None, c] for labels in label_sets]
             into_rows = to_rows[..., r.start - rows.start : r.stop - rows.start]
             into_columns = to_columns[..., c.start - columns.start : c.stop - columns.start]
             for term, values in kernel(points.between(r, prepared, scratch)):
-                _add(values, masks, above, into_rows[term], into_columns[term])
+                for group, mask in enumerate([None, *masks]):
+                    in_group = values if mask is None else values * mask
+                    _add_columns(in_group, across, first, into_rows[term, group], ones)
+                    _add_rows(in_group, above, into_columns[term, group], ones)
     return to_rows, to_columns
 
 
-def _add(values, masks, above, into_rows, into_columns):
-    """Add the sums of a tile over its columns and over its rows ``above`` the diagonal."""
+def _parts(starts, start, stop):
+    """Return neighbouring blocks that have equally many of the rows from ``start`` to ``stop``.
+
+    A part is ``(blocks, rows)``: slices of the blocks, and of their rows from ``start`` on.
+    """
+    if start >= stop:
+        return []
+    parts, first = [], bisect_right(starts, start) - 1
+    for block in range(first, bisect_left(starts, stop)):
+        begin = max(starts[block], start) - start
+        size = min(starts[block + 1], stop) - start - begin
+        if parts and parts[-1][2] == size:
+            parts[-1][1] += 1
+        else:
+            parts.append([block, 1, size, begin])
+    return [
+        (slice(block, block + n), slice(begin, begin + n * size)) for block, n, size, begin in parts
+    ]
+
+
+def _add_columns(values, parts, first, into, ones):
+    """Add the sums of a tile over its columns, by their block, from the ``first`` one on."""
     # on narrow tiles a product with a vector of ones is twice as fast as sum()
-    ones = np.ones(max(values.shape))
-    one_block = len(above) > 0 and above[0] == above[-1]  # the usual case
-    block_rows = [slice(0, len(above))] if one_block else block_slices(above)
-    for group, mask in enumerate([None, *masks]):
-        in_group = values if mask is None else values * mask
-        into_rows[group] += in_group @ ones[: in_group.shape[1]]
-        for rows in block_rows:
-            into_columns[group, above[rows.start]] += ones[: length(rows)] @ in_group[rows]
+    for blocks, columns in parts:
+        n, block = blocks.stop - blocks.start, blocks.start - first
+        if n == 1:
+            into[block] += values[:, columns] @ ones[: columns.stop - columns.start]
+        else:
+            in_parts = values[:, columns].reshape(len(values), n, -1)
+            into[block : block + n] += in_parts.sum(axis=2).T
+
+
+def _add_rows(values, parts, into, ones):
+    """Add the sums of a tile over its rows, by their block."""
+    for blocks, rows in parts:
+        n, n_rows = blocks.stop - blocks.start, rows.stop - rows.start
+        if n == 1:
+            into[blocks.start] += ones[:n_rows] @ values[rows]
+        else:
+            into[blocks] += ones[: n_rows // n] @ values[rows].reshape(n, n_rows // n, -1)
 
 
 def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):
@@ -104,14 +141,15 @@ def symmetric_masses(points, weights, label_sets, blocks, n_jobs, verbose):
     n = len(points)
     height = tile_rows(points.tile_columns, weights.shape[1], len(weights))
     cost = len(weights) + points.cost
-    ranges = symmetric_tasks(blocks, points.tile_columns, cost)
+    ranges = symmetric_tasks(n, points.tile_columns, cost)
     work = n * n / 2 * cost
     shared = points, weights, label_sets, blocks, height
     masses = np.zeros((len(weights), 1 + len(label_sets), blocks[-1] + 1, n))
     results = run(_symmetric_task, shared, ranges, n_jobs, work)
     with pair_bar(sum(length(r) * length(c) for r, c in ranges), verbose) as bar:
         for (rows, columns), (to_rows, to_columns) in zip(ranges, results, strict=True):
-            masses[:, :, blocks[columns.start], rows] += to_rows
+            first = blocks[columns.start]
+            masses[:, :, first : first + to_rows.shape[2], rows] += to_rows
             masses[..., columns] += to_columns
             bar.update(length(rows) * length(columns))
     return masses

@@ -43,20 +43,18 @@ def block_slices(blocks):
     return [slice(start, stop) for start, stop in pairwise(bounds) if stop > start]
 
 
-def symmetric_tasks(blocks, n_columns, cost):
+def symmetric_tasks(n, n_columns, cost):
     """Return the ``(rows, columns)`` of tasks that cover each pair ``row <= column``.
 
-    A task has columns of one block, in whole tiles of ``n_columns`` except at its end, and there
-    are 16 tasks or more if ``n`` allows. ``cost`` is the nanoseconds per pair.
+    A task has columns in whole tiles of ``n_columns`` except at its end, and there are 16 tasks or
+    more if ``n`` allows. ``cost`` is the nanoseconds per pair.
     """
-    n = len(blocks)
     height = max(1, int((_MAX_TASK_WORK / cost) ** 0.5) // n_columns) * n_columns
     height = min(_MAX_TASK_ROWS, height)
     width = min(-(-n // (16 * n_columns)) * n_columns, height)
     return [
         (rows, columns)
-        for block in block_slices(blocks)
-        for columns in slices(block.start, block.stop, width)
+        for columns in slices(0, n, width)
         for rows in slices(0, columns.stop, height)
     ]
 

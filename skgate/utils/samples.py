@@ -51,7 +51,10 @@ class Samples:
     def shuffled_rows(self, seed):
         """Return all rows, samples in random order, the rows of each together in random order."""
         rng = np.random.default_rng(seed)
-        place = np.argsort(rng.permutation(len(self)))  # of each sample
+        samples = rng.permutation(len(self))
+        if self.are_rows:
+            return samples
+        place = np.argsort(samples)  # of each sample
         rows = rng.permutation(len(self.of_rows))
         return rows[np.argsort(place[self.of_rows[rows]], kind="stable")]
 

@@ -2,5 +2,5 @@
 
 _jackknife   errors, from one pass over the pairs of samples
 _independent_kernel --> _kernel
-_saturation  which values are at a ceiling, and a warning that names them
+_equal_rows --> _saturation  which values are too low, and a warning that names them
 """

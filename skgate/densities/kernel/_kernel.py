@@ -11,14 +11,16 @@ All ranges of layers go through one pass over the pairs, as rows of a matrix of 
 import copy
 
 import numpy as np
+from scipy.special import entr
 
 from ...pairwise import kernel_masses
 from ...utils.samples import Samples
 from ...utils.sklearn import POSITIVE, StrOptions
 from .._base import Density, Estimate
 from .._surprisals import Surprisals, given_label, marginal
+from .._units import value_counts
 from ._independent_kernel import independent_log_masses
-from ._jackknife import jackknife, subsample_entropies
+from ._jackknife import Shuffled, jackknife, subsample_entropies
 
 #: ``alpha="auto"`` by whether gates have spatial positions (ICLR 2021 submission, Section 4.4).
 AUTO_ALPHA = {True: 0.04, False: 0.01}
@@ -118,16 +120,30 @@ class Kernel(Density):
         self.bandwidth_ = joint.item() if joint.ndim == 0 else joint
         self.layer_bandwidth_ = bandwidths[..., ranges.layers]
         self.layers_, self._states, self._y_encoded = states.layers, states, y_encoded
+        self._rates = kernels.rates
         return self
+
+    def _sum_of_units(self, ranges):
+        """Return the sum of the entropies of units, which bounds that of their states, nats."""
+        sums = np.zeros(len(self.layers_))
+        for index, (layer, rates) in enumerate(zip(self.layers_, self._rates, strict=True)):
+            shares = value_counts(rates.reshape(-1, layer.unit_size), 1.0, layer)
+            shares = np.where(shares > 1e-12, shares, 0.0)  # of rounding
+            # the entropy of n samples is too low by half a sample for each value but one
+            n_more = np.count_nonzero(shares) - len(shares)
+            sums[index] = entr(shares).sum() + n_more / (2 * len(self._states))
+        return ranges.mask @ sums
 
     def estimate(self, states, label_sets, ranges, *, cv, errors, seed, engine):
         """Return an `Estimate` for each set of labels, all of them from one pass over the pairs."""
         states = states.select(slice(None))  # all layers at once, or an error that names their size
-        kernels = _RangeKernels(self, states, ranges)
         options = {"label_sets": [y for y in label_sets if y is not None], "engine": engine}
         if errors:
-            masses, left_out = jackknife(states, kernels.weights, kernels.scales, **options)
+            shuffled = Shuffled(states)
+            kernels = _RangeKernels(self, states, ranges, shuffled.rates())
+            masses, left_out = jackknife(shuffled, kernels.weights, kernels.scales, **options)
         else:
+            kernels = _RangeKernels(self, states, ranges)
             masses = kernel_masses(states, kernels.weights, **options)
             left_out = np.empty((*masses.shape[:2], 0))
 
@@ -227,8 +243,9 @@ class _RangeKernels:
         Whether some gate varies, which a single sample cannot rule out.
     """
 
-    def __init__(self, density, states, ranges):
-        self.rates, self.mask, self.lead = states.activation_rates(), ranges.mask, density.lead
+    def __init__(self, density, states, ranges, rates=None):
+        self.rates = states.activation_rates() if rates is None else rates
+        self.mask, self.lead = ranges.mask, density.lead
         self.bandwidth, self.joint = density.bandwidth, density.joint
         self.n_gates = np.array(states.n_gates)
         variances = _variances(self.rates)
@@ -259,16 +276,19 @@ class _RangeKernels:
     def scales(self, rates):
         """Return the quantities that bandwidths are proportional to, at some activation rates.
 
-        They are (n_directions, n_weights): one of all layers, or for a product kernel one of each.
+        They are (..., n_directions, n_weights), of rates (..., n_gates): one of all layers, or for
+        a product kernel one of each.
         """
+        variances = _variances(rates)  # (..., n_layers)
         if self.bandwidth != "variance":
-            return np.ones((1, len(self.weights)))
-        variances = _variances(rates)
+            return np.ones((*variances.shape[:-1], 1, len(self.weights)))
         if self.joint == "product":
             # a layer that is not in a range has weight 0 there for any scale
-            return np.repeat(variances[:, None], len(self.weights), axis=1)
-        summed = np.stack([self.mask @ (alphas * variances) for alphas in self.layer_alphas])
-        return np.repeat(summed[:, None], self.n_bounds, axis=1).reshape(1, -1)
+            return np.repeat(variances[..., None], len(self.weights), axis=-1)
+        summed = np.stack([variances * alphas @ self.mask.T for alphas in self.layer_alphas], -2)
+        # (..., n_alphas, n_ranges), one for each bound
+        summed = np.repeat(summed[..., None, :], self.n_bounds, axis=-2)
+        return summed.reshape(*variances.shape[:-1], 1, -1)
 
     def shaped(self, values):
         """Split the first axis, (n_combinations * n_ranges, ...), into (*lead, n_ranges, ...)."""
@@ -276,7 +296,7 @@ class _RangeKernels:
 
 
 def _variances(rates):
-    return np.array([np.sum(a * (1 - a)) for a in rates])
+    return np.stack([np.sum(a * (1 - a), axis=-1) for a in rates], axis=-1)
 
 
 def _layer_alphas(states, alpha):
