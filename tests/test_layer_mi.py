@@ -1,6 +1,7 @@
 """GibbsLayerMI, BinnedLayerMI, KDELayerMI: double loops, closed forms, properties, edge cases."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from skgate import (
     BinnedLayerMI,
@@ -250,6 +254,7 @@ def test_one_unit_a_class_has_the_entropy_of_the_label(m, class_weight):
     assert_allclose(result.layer_mi_xbar, 0, atol=1e-12)
 
 
+@quiet
 def test_one_unit_a_class_of_unbalanced_classes():
     y = np.repeat([0, 1], [1, 7])
     prior = gibbs_layer_mi(200.0 * np.eye(2)[y], y)
@@ -354,6 +359,7 @@ def random_case(rng):
     return X + rng.normal() * scale, (rng.random(n) ** 3 * m).astype(int)
 
 
+@quiet
 def test_information_keeps_its_bounds_in_ten_thousand_cases(rng):
     for _ in range(5000):
         X, y = random_case(rng)
@@ -431,6 +437,7 @@ def test_activations_of_any_size_give_finite_values(layers, y, name, scale, shif
         )
 
 
+@quiet
 def test_the_largest_numbers_that_there_are_give_finite_values():
     X = np.array([[1e308, -1e308], [0.0, 1.0], [-1e308, 1e308]])
     result = gibbs_layer_mi(X, [0, 1, 1])
@@ -484,6 +491,7 @@ def assert_same_measure(measure, expected):
     assert measure.n_units_ == expected.n_units_
 
 
+@quiet
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -576,6 +584,7 @@ def test_held_out_labels_that_are_shuffled_score_nothing(rng, name):
     assert measure.score(informative[1000:], y[1000:]) > 0.3
 
 
+@quiet
 @pytest.mark.parametrize("class_weight", WEIGHTS)
 @pytest.mark.parametrize("scale", [200.0, 1e4])
 def test_units_that_were_never_on_do_not_make_a_score_infinite(class_weight, scale):
@@ -764,10 +773,124 @@ def test_a_class_for_each_sample(layers, name):
 # Saturation --------------------------------------------------------------------------------------
 
 
-def test_gibbs_never_warns(rng):
-    X, y = 1000 * rng.normal(size=(40, 40)), np.arange(40) % 2
-    result = gibbs_layer_mi(X, y)  # a SaturationWarning is an error here
-    assert "layer_saturated" not in result
+def feature_maps(n_samples):
+    """Return digits, labels, and an untrained network of feature maps far from zero."""
+    X, y = load_digits(return_X_y=True)
+    torch.manual_seed(0)
+    maps = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 10))
+    order = np.random.default_rng(0).permutation(len(X))
+    images = (60 * X[order]).reshape(-1, 1, 8, 8).astype(np.float32)
+    return images[:n_samples], y[order][:n_samples], maps
+
+
+@pytest.mark.parametrize("layer", [0, slice(None)])
+def test_flattened_feature_maps_of_an_untrained_network_are_flagged(layer):
+    X, y, net = feature_maps(200)
+    few, more = slice(100), slice(100, None)
+    options = {"layers": layer, "random_state": 0}
+    with pytest.warns(SaturationWarning, match=r"0: I\(X;T\) .* of shuffled labels 1\.") as caught:
+        flat = GibbsLayerMI(net, spatial="flatten", **options).fit(X[few], y[few])
+    assert "score(X, y) on samples that were not fitted" in str(caught[0].message)
+    assert len(caught) == 1
+    assert flat.layer_mi_y_[0] > 2
+    assert flat.shuffled_layer_mi_y_[0] > 0.5 * flat.layer_mi_y_[0]
+    assert flat.saturated_
+    if layer == 0:  # the honest number is that of the last layer
+        assert flat.score(X[more], y[more]) < 0
+    channels = GibbsLayerMI(net, layers=0, random_state=0).fit(X[few], y[few])
+    assert channels.shuffled_layer_mi_y_[0] < 0.02
+    assert not channels.layer_saturated_.any()
+    assert not channels.saturated_
+
+
+@pytest.mark.parametrize(("n_units", "saturated"), [(39, False), (40, True), (60, True)])
+def test_as_many_units_as_samples_are_no_information(n_units, saturated):
+    n, y = 40, np.repeat([0, 1], 20)
+    X = 200.0 * np.eye(n_units)[np.arange(n) % n_units]
+    measure = GibbsLayerMI(random_state=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        measure.fit(X, np.zeros(n))  # one class, of which no layer can know anything
+    assert measure.layer_saturated_.tolist() == [saturated] == [bool(caught)]
+    assert_allclose(measure.layer_ceiling_, np.log2(min(n, n_units)))
+    with pytest.warns(SaturationWarning, match="shuffled labels"):
+        result = gibbs_layer_mi(X, y)
+    assert result.saturated
+
+
+@quiet
+@pytest.mark.parametrize("class_weight", WEIGHTS)
+def test_ceiling_of_weighted_samples_is_their_entropy(class_weight):
+    y = np.repeat([0, 1], [3, 13])
+    result = gibbs_layer_mi(500.0 * np.eye(20)[:16], y, class_weight=class_weight)
+    weights = np.repeat([1 / 16] * 2 if class_weight == "prior" else [1 / 6, 1 / 26], [3, 13])
+    assert_allclose(result.layer_ceiling, reference.plogp(weights))
+    assert_allclose(result.layer_mi_x, result.layer_ceiling)
+    assert result.layer_saturated.tolist() == [True]
+
+
+def test_values_far_above_those_of_shuffled_labels_are_not_flagged(rng):
+    # 16 samples a class: shuffled labels have a sixth of I(Y;T) = H(Y), which is right
+    y = np.arange(256) % 16
+    result = gibbs_layer_mi(200.0 * np.eye(16)[y], y, random_state=0)
+    assert result.shuffled_layer_mi_y[0] > 0.1 * result.layer_mi_y[0]
+    # little information, of which shuffled labels have much: far from the ceiling
+    vague = gibbs_layer_mi(0.3 * rng.normal(size=(100, 8)), np.arange(100) % 2, random_state=0)
+    assert vague.shuffled_layer_mi_y[0] > 0.3 * vague.layer_mi_y[0]
+    assert not result.saturated
+    assert not vague.saturated
+
+
+@quiet
+@pytest.mark.parametrize("class_weight", WEIGHTS)
+def test_shuffled_labels_of_gibbs_are_a_fit_to_shuffled_labels(layers, y, class_weight):
+    y = np.where(y == 2, 1, y)  # unbalanced
+    measure = GibbsLayerMI(class_weight=class_weight, random_state=1).fit(layers, y)
+    shuffled = np.random.RandomState(1).permutation(y)
+    again = GibbsLayerMI(class_weight=class_weight).fit(layers, shuffled)
+    assert_allclose(measure.shuffled_layer_mi_y_, again.layer_mi_y_, **TIGHT)
+    assert measure.shuffled_mi_y_ == measure.shuffled_layer_mi_y_[-1]
+
+
+@quiet
+def test_labels_are_shuffled_over_all_batches_if_they_are_known(rng):
+    y = np.repeat(["a", "b", "c"], 50)  # a batch holds one class
+    X = rng.normal(size=(150, 4)) + 3 * np.eye(4)[np.repeat([0, 1, 2], 50)]
+    X = X.astype(np.float32)
+    net = nn.Linear(4, 4)
+    with torch.no_grad():
+        net.weight.copy_(torch.eye(4))
+        net.bias.zero_()
+    measure = GibbsLayerMI(net, batch_size=25, random_state=3).fit(X, y)
+    shuffled = np.random.RandomState(3).permutation(y)
+    assert_allclose(measure.shuffled_layer_mi_y_, gibbs_layer_mi(X, shuffled).layer_mi_y, rtol=1e-4)
+    # labels that come with the batches cannot be moved to another
+    codes = np.unique(y, return_inverse=True)[1]
+    inputs, targets = torch.tensor(X), torch.tensor(codes)
+    in_order = DataLoader(TensorDataset(inputs, targets), batch_size=25)
+    assert np.isnan(GibbsLayerMI(net).fit(in_order).shuffled_layer_mi_y_).all()
+    mixed = torch.tensor(rng.permutation(150))
+    loader = DataLoader(TensorDataset(inputs[mixed], targets[mixed]), batch_size=25)
+    found = GibbsLayerMI(net, random_state=0).fit(loader)
+    assert 0 < found.shuffled_mi_y_ < 0.1 * found.mi_y_
+
+
+def test_parts_have_shuffled_labels_of_their_own(layers, y):
+    parts = [
+        ({k: t[rows] for k, t in layers.items()}, y[rows]) for rows in np.split(np.arange(60), 2)
+    ]
+    measure = GibbsLayerMI(random_state=0)
+    shuffled = []
+    for X, labels in parts:
+        measure.partial_fit(X, labels)
+        shuffled.append(np.random.RandomState(0).permutation(labels))
+    again = gibbs_layer_mi(layers, np.concatenate(shuffled))
+    assert_allclose(measure.shuffled_layer_mi_y_, again.layer_mi_y, **TIGHT)
+    ordered = GibbsLayerMI()
+    for label in range(3):
+        ordered.partial_fit({k: t[y == label] for k, t in layers.items()}, y[y == label])
+    assert np.isnan(ordered.shuffled_layer_mi_y_).all()
+    assert not ordered.layer_saturated_.any()
 
 
 @pytest.mark.parametrize("name", ["binned", "kde"])
