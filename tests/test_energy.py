@@ -11,11 +11,12 @@ from scipy.stats import chi2
 from torch import nn
 
 from skgate import ComplexityLoss
+from skgate.training.energy._entropies import _keys, layer_entropies, log_partition
 from skgate.training.energy._models import EnergyModel, ProductModel
 from skgate.training.energy._samplers import (
     DiscreteLangevin,
     Langevin,
-    ais_log_partition,
+    annealed_particles,
     dmala_steps,
 )
 

@@ -165,7 +165,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         gate_sharpness=100.0,
         langevin_steps=5,
         langevin_step_size=1e-3,
-        energy_lr=1e-3,
+        energy_lr=3e-3,
         penalty_interval=1,
         optimizer="adam",
         lr=1e-3,
