@@ -25,9 +25,19 @@ class PenalizedNet(NeuralNetClassifier):
     the net trains as its base class does. ``module`` is an instance, which is itself trained.
     """
 
-    def __init__(self, module, *, complexity=None, lam=0.0, penalty_interval=1, **kwargs):
+    def __init__(
+        self,
+        module,
+        *,
+        complexity=None,
+        penalized_layers=(),
+        lam=0.0,
+        penalty_interval=1,
+        **kwargs,
+    ):
         super().__init__(module, **kwargs)
         self.complexity = complexity
+        self.penalized_layers = penalized_layers
         self.lam = lam
         self.penalty_interval = penalty_interval
         self._after_epoch = None
