@@ -12,25 +12,28 @@ def layer_entropies(group, batches, n_particles, generator):
     """Return the entropy of each layer of a group, and its standard error, in nats, (n_layers,).
 
     ``batches`` are hard gates, (n_layers, n_samples, *shape), and count together. The entropy is
-    the smaller of two cross entropies, both with the rates of these gates: that of independent
-    gates, at most log 2 for each, and that of ``exp f q / Z``. The estimate of Z contains the exact
-    sum over the states that occur; the second is therefore at least the entropy of their shares.
+    the smallest of three cross entropies, with the rates of these gates: that of independent gates,
+    at most log 2 for each; that of ``exp f q / Z``; and that of the shares of the states among all
+    other samples, smoothed by this density. The last two are at least the entropy of the shares,
+    since the estimate of Z contains the exact sum over the states that occur.
     """
     n_samples = sum(states.shape[1] for states in batches)
     rates = sum(states.sum(1, dtype=torch.float64) for states in batches) / n_samples
     surprisals = torch.cat([_independent_surprisals(states, rates) for states in batches], 1)
     values, variances = surprisals.mean(1), _variance_of_mean(surprisals)
-    if group.sampler is not None:
-        model = group.model.with_rates(rates)
-        floats = [states.to(model.rates.dtype) for states in batches]
-        energies = torch.cat([-model.f(s) - model.log_prior(s) for s in floats], 1).double()
-        seen = np.concatenate([_keys(states) for states in batches], axis=1)
-        particles, log_weights = annealed_particles(model, n_particles, generator)
-        log_z, error = log_partition(seen, -energies, _keys(particles), log_weights)
-        modelled = energies.mean(1) + log_z
-        better = modelled < values
-        values = torch.where(better, modelled, values)
-        variances = torch.where(better, _variance_of_mean(energies) + error**2, variances)
+    if group.sampler is None:
+        return values, variances.sqrt()
+    model = group.model.with_rates(rates)
+    floats = [states.to(model.rates.dtype) for states in batches]
+    energies = torch.cat([-model.f(s) - model.log_prior(s) for s in floats], 1).double()
+    seen = np.concatenate([_keys(states) for states in batches], axis=1)
+    particles, log_weights = annealed_particles(model, n_particles, generator)
+    log_z, error = log_partition(seen, -energies, _keys(particles), log_weights)
+    modelled = energies + log_z.unsqueeze(1)
+    for surprisals in (modelled, _given_others(seen, -modelled)):
+        better = surprisals.mean(1) < values
+        values = torch.where(better, surprisals.mean(1), values)
+        variances = torch.where(better, _variance_of_mean(surprisals) + error**2, variances)
     return values, variances.sqrt()
 
 
@@ -52,6 +55,21 @@ def log_partition(seen, log_densities, particles, log_weights):
         found.append((log_z, _variance_of_mean(torch.exp(weights - log_z)).sqrt()))
     log_z, errors = zip(*found, strict=True)
     return torch.stack(log_z), torch.stack(errors)
+
+
+def _given_others(keys, log_densities):
+    """Return the surprisals of samples, (n_layers, n_samples), given all others.
+
+    A sample has the probability ``(N + K p) / (n - 1 + K)``: N of the n - 1 others are in its
+    state, K states occur, and p is the density.
+    """
+    surprisals = []
+    for states, log_p in zip(keys, log_densities, strict=True):
+        _, state, counts = np.unique(states, return_inverse=True, return_counts=True)
+        others = torch.from_numpy(counts[state] - 1).to(log_p)
+        mass = torch.logaddexp(others.log(), log_p + math.log(len(counts)))
+        surprisals.append(math.log(len(states) - 1 + len(counts)) - mass)
+    return torch.stack(surprisals)
 
 
 def _keys(states):
