@@ -8,8 +8,9 @@ from ..densities import SATURATED
 from ..utils.parallel import run, slices
 
 #: I(Y;T) is not informative if shuffled labels have more than these shares of its value, and of its
-#: ceiling: on flattened feature maps such values exceed that of 20 times the samples by 15 to 70%.
+#: ceiling: on flattened feature maps, such values fell by 12 to 43% with 4 to 16 times the samples.
 _CHANCE_OF_VALUE, _CHANCE_OF_CEILING = 0.25, 0.1
+_ROUNDING = 1e-12  # of values that are 0, such as those of one class or of one unit
 _BLOCK = 1 << 18  # activations that are float64 at once
 _TASKS = 16
 
