@@ -307,15 +307,15 @@ class ComplexityLoss:
         return self.layer_penalties(x).sum()
 
     def _hard_gates(self, x):
-        """Return the gates of a batch, as 0 and 1, in the module as it runs by itself."""
+        """Return the gates of a batch, as booleans, in the module as it runs by itself."""
         if not hasattr(self, "layer_names_"):
             self.find_layers(x)
+        self._require_batches()
         with torch.no_grad(), self._relaxed(HARD) as found:
             call(self.module, InputCaster(self.module)(x))
-        self._require_batches()
         if not found[0][0].shape[1]:
             raise ValueError("Got a batch of 0 samples; need 1 or more.")
-        return self._densities.hard_gates(found[0])
+        return [states > 0.5 for states in found[0]]
 
     def _gates(self, x):
         if isinstance(x, RelaxedGates):

@@ -24,7 +24,7 @@ def layer_entropies(group, batches, n_particles, generator):
     if group.sampler is None:
         return values, variances.sqrt()
     model = group.model.with_rates(rates)
-    floats = [states.to(model.rates.dtype) for states in batches]
+    floats = (states.to(model.rates.dtype) for states in batches)  # one batch at a time
     energies = torch.cat([-model.f(s) - model.log_prior(s) for s in floats], 1).double()
     seen = np.concatenate([_keys(states) for states in batches], axis=1)
     particles, log_weights = annealed_particles(model, n_particles, generator)
