@@ -220,6 +220,7 @@ def test_log_partition_is_that_of_enumeration(shape, n_particles):
     half = torch.cat([states[:, ::2], states[:, ::4]], 1)
     known, known_error = estimate(model, n_particles, seen=half)
     assert ((known - expected).abs() < 3 * known_error).all()
+    assert estimate(model, 1)[1].isnan().all()
     exact, no_error = estimate(model, 10, seen=states)
     torch.testing.assert_close(exact, expected.double(), atol=1e-5, rtol=0)
     assert not no_error.any()
