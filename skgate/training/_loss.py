@@ -328,10 +328,10 @@ class ComplexityLoss:
         """Return the entropy of the gates of each layer under the current densities.
 
         H = E[-f - log q] + log Z, for the gates of the module as its author wrote it, in evaluation
-        mode. The activation rates in q are those of these gates. Where independent gates have a
-        smaller value, this is returned: a layer has no more bits than gates. The value is not
-        negative either, and at least the entropy of the states of the samples: the estimate of Z
-        contains their exact sum.
+        mode. The activation rates in q are those of these gates. If independent gates, or the
+        shares of the states among the samples, have a smaller cross entropy, that is returned. The
+        value is therefore at most the number of gates; and it is at least the entropy of the states
+        of the samples, since the estimate of Z contains their exact sum.
 
         Parameters
         ----------
