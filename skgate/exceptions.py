@@ -11,7 +11,8 @@ class SaturationWarning(UserWarning):
 
     The kernel density estimate of ``n`` states can exceed neither ``log n`` nor the mean exponent
     of its kernel, ``Var / bandwidth`` nats. An estimate within 1% of the lower of these two
-    ceilings measures that ceiling and hardly depends on the states.
+    ceilings measures that ceiling and hardly depends on the states. Measures of layers say in their
+    attribute ``layer_saturated_`` what their ceilings are.
     """
 
 

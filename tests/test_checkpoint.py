@@ -293,7 +293,7 @@ class Runs:
 @pytest.mark.parametrize("write", ["pickle", "torch"])
 def test_nothing_in_a_file_is_executed(write, tmp_path):
     path, trace = tmp_path / "file", tmp_path / "executed"
-    content = {"format": "skgate 2", "net": Runs(trace)}
+    content = {"format": "skgate 3", "net": Runs(trace)}
     if write == "torch":
         torch.save(content, path)
     else:

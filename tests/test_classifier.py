@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import reference
 import torch
 import torch.nn.functional as F
 from classifiers import IMAGES, Net, X, Y, assert_same, classifier, sequential, weights
@@ -25,7 +26,7 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, 
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from skgate import ComplexityRegularizedClassifier, GatingEntropy
+from skgate import ComplexityRegularizedClassifier, GateExtractor, GatingEntropy
 
 
 def perceptron(a, b, c, d):
@@ -96,7 +97,7 @@ def test_lam_changes_no_random_number():
             assert torch.equal(x, x0)
             assert torch.equal(mask, mask0)
         assert not torch.equal(weights(first)["fc.weight"], weights(fitted)["fc.weight"])
-    assert first.penalized_layers_ == []
+    assert first.penalized_layers_ == others[0][1].penalized_layers_ == ["relu"]
     assert first.history_[0].keys() < others[0][1].history_[0].keys()
 
 
@@ -110,6 +111,45 @@ def test_penalty_interval_skips_batches():
     runs = [classifier(lam=1.0, penalty_interval=i, max_epochs=1).fit(X, Y) for i in (1, 3, 99)]
     assert not torch.equal(weights(runs[0])["0.weight"], weights(runs[1])["0.weight"])
     assert not torch.equal(weights(runs[1])["0.weight"], weights(runs[2])["0.weight"])
+
+
+@pytest.mark.parametrize(("lam", "weight"), [(1e-6, 1), (0.03, 1), (0.3, 1), (0.1, 0)])
+def test_complexity_is_the_entropy_of_the_gates(lam, weight):
+    inputs = np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32)
+    y = (inputs[:, :2] > 0) @ [1, 2] if weight else np.arange(2000) % 2  # 0: noise
+    params = {"hidden_layer_sizes": (8,), "batch_size": "auto", "max_epochs": 15, "lr": 5e-3}
+    fitted = classifier(lam=lam, **params).fit(inputs, y)
+    with torch.no_grad():
+        gates = (fitted.module_[0](torch.tensor(inputs)) > 0).tolist()
+    counts = np.unique(gates, axis=0, return_counts=True)[1]
+    row = fitted.history_[-1]
+    assert abs(row["complexity"] - reference.plogp(counts / 2000)) < 0.2
+    assert row["complexity_1_se"] < 0.1
+
+
+def test_complexity_does_not_exceed_the_number_of_gates():
+    # in training, most inputs of the gates are dropped, and batch normalisation is that of a batch
+    layers = [nn.Dropout(0.9), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)]
+    for penalty in ("ebm", "product"):
+        params = {"lam": 1e-9, "lr": 0.3, "max_epochs": 8, "penalty": penalty}
+        fitted = classifier(nn.Sequential(*layers), **params).fit(X, Y)
+        assert all(0 <= row["complexity"] <= 8 for row in fitted.history_)
+
+
+def test_layers_of_a_penalty_without_weight():
+    def smooth():
+        return nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10))
+
+    fitted = classifier(lam=0).fit(X, Y)
+    assert fitted.penalized_layers_ == classifier().fit(X, Y).penalized_layers_ == ["1", "3"]
+    assert classifier(lam=0, penalized_layers=0).fit(X, Y).penalized_layers_ == ["1"]
+    states = GateExtractor(fitted, layers=fitted.penalized_layers_).fit_transform(X)
+    assert list(states.layer_names) == ["1", "3"]
+    assert classifier(smooth, lam=0).fit(X, Y).penalized_layers_ == []
+    with pytest.raises(ValueError, match="no layer that could be penalised"):
+        classifier(smooth).fit(X, Y)
+    with pytest.raises(ValueError, match="penalized_layers"):
+        classifier(lam=0, penalized_layers="none").fit(X, Y)
 
 
 # What users expect ---------------------------------------------------------------------------
@@ -342,8 +382,8 @@ def test_the_module_is_the_plain_network(params):
         return
     with torch.no_grad():
         relaxed, _ = fitted.net_.complexity.run(torch.tensor(X))
-    # |z sigmoid(100 z) - relu(z)| is at most 0.2785 / 100, which the last layer sums up
-    bound = 0.0028 * module.out.weight.abs().sum(1).max().item()
+    # |z sigmoid(10 z) - relu(z)| is at most 0.2785 / 10, which the last layer sums up
+    bound = 0.028 * module.out.weight.abs().sum(1).max().item()
     difference = (relaxed.double() - expected).abs().max().item()
     assert 0 < difference < bound
 

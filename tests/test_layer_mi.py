@@ -1,6 +1,7 @@
 """GibbsLayerMI, BinnedLayerMI, KDELayerMI: double loops, closed forms, properties, edge cases."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from skgate import (
     BinnedLayerMI,
@@ -23,8 +27,12 @@ from skgate import (
     kde_layer_mi,
 )
 
-# activations of the networks here are small beside the default bins
-pytestmark = pytest.mark.filterwarnings("ignore:All samples are in one cell")
+pytestmark = [
+    # activations of the networks here are small beside the default bins
+    pytest.mark.filterwarnings("ignore:All samples are in one cell"),
+    # and samples are few; tests of the warning look for it
+    pytest.mark.filterwarnings("ignore::skgate.SaturationWarning"),
+]
 
 WEIGHTS = ["prior", "uniform"]
 BOUNDS = ["upper", "lower"]
@@ -36,7 +44,6 @@ MEASURES = {
 EVERY = pytest.mark.parametrize("name", MEASURES)
 
 TIGHT = {"rtol": 1e-12, "atol": 1e-12}
-quiet = pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 
 
 @pytest.fixture
@@ -88,7 +95,6 @@ def test_gibbs_agrees_with_double_loops(layers, y, class_weight):
     )
 
 
-@quiet
 @pytest.mark.parametrize("bin_size", [0.3, 1.5, 8.0])
 def test_binning_agrees_with_counting(layers, y, bin_size):
     expected = np.array([reference.binned(t, y, bin_size) for t in layers.values()])
@@ -101,7 +107,6 @@ def test_binning_agrees_with_counting(layers, y, bin_size):
         assert_allclose(np.transpose(values), expected, **TIGHT)
 
 
-@quiet
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("noise_variance", [0.05, 0.8, 30.0])
 def test_kernels_agree_with_double_loops(layers, y, noise_variance, bound):
@@ -123,7 +128,6 @@ def test_gibbs_score_agrees_with_double_loops(layers, y, class_weight):
     assert_allclose(measure.score(test, y[40:]), expected, **TIGHT)
 
 
-@quiet
 def test_binned_score_and_surprisals_agree_with_counting(layers, y):
     train, test = {k: t[:40] for k, t in layers.items()}, {k: t[40:] for k, t in layers.items()}
     measure = BinnedLayerMI(bin_size=1.5).fit(train, y[:40])
@@ -136,7 +140,6 @@ def test_binned_score_and_surprisals_agree_with_counting(layers, y):
         assert_allclose(column, -np.log2(np.array(counts) / 40), **TIGHT)
 
 
-@quiet
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_kernel_score_and_surprisals_agree_with_double_loops(layers, y, bound):
     train, test = {k: t[:40] for k, t in layers.items()}, {k: t[40:] for k, t in layers.items()}
@@ -149,7 +152,6 @@ def test_kernel_score_and_surprisals_agree_with_double_loops(layers, y, bound):
         assert_allclose(column, expected, **TIGHT)
 
 
-@quiet
 @EVERY
 def test_transform_of_the_fitted_samples_has_the_mean_that_was_measured(layers, y, name):
     measure = fitted(name, layers, y)
@@ -166,7 +168,6 @@ def test_transform_of_the_fitted_samples_has_the_mean_that_was_measured(layers, 
 # Inputs ------------------------------------------------------------------------------------------
 
 
-@quiet
 @EVERY
 def test_a_list_a_dict_an_array_and_a_tensor_are_the_same_layers(layers, y, name):
     whole = result_of(name, layers, y)
@@ -189,7 +190,6 @@ def test_a_list_a_dict_an_array_and_a_tensor_are_the_same_layers(layers, y, name
             assert estimator.n_units_ == [array.shape[1]]
 
 
-@quiet
 @EVERY
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8])
 def test_numbers_of_few_bits_count_as_their_values(layers, y, name, dtype):
@@ -200,7 +200,6 @@ def test_numbers_of_few_bits_count_as_their_values(layers, y, name, dtype):
     assert_allclose(low.layer_mi_y, high.layer_mi_y, **TIGHT)
 
 
-@quiet
 @EVERY
 @pytest.mark.parametrize("order", [[2, 0, 1], [1, 2, 0]])
 def test_layers_of_a_dict_go_by_name_whatever_their_order(layers, y, name, order):
@@ -218,7 +217,6 @@ def test_names_that_read_alike_do_not_hide_a_layer(layers, y):
             function({1: layers["wide"], "1": layers["logits"]}, y)
 
 
-@quiet
 @EVERY
 def test_labels_of_any_type_are_classes(layers, y, name):
     expected = result_of(name, layers, y)
@@ -274,7 +272,6 @@ def test_units_that_are_all_alike_know_nothing(value, class_weight):
     assert_allclose([result.layer_mi_x, result.layer_mi_y, result.layer_mi_xbar], 0, atol=1e-13)
 
 
-@quiet
 @EVERY
 def test_base_is_the_unit(layers, y, name):
     bits = fitted(name, layers, y)
@@ -298,7 +295,6 @@ def test_base_is_the_unit(layers, y, name):
 
 @pytest.mark.parametrize(("bound", "scale"), [("upper", 2), ("lower", 8)])
 @pytest.mark.parametrize("distance", [0.0, 0.7, 3.0, 40.0])
-@quiet
 def test_two_points_in_closed_form(bound, scale, distance):
     result = kde_layer_mi([[0.0], [distance]], [0, 1], noise_variance=1.7, bound=bound)
     expected = 1 - np.log2(1 + np.exp(-(distance**2) / scale / 1.7))
@@ -306,14 +302,12 @@ def test_two_points_in_closed_form(bound, scale, distance):
     assert_allclose(result.layer_mi_y, expected, **TIGHT)
 
 
-@quiet
 def test_cells_are_half_open():
     values = np.array([[-2.0], [-1.999], [-0.001], [0.0], [1.999], [2.0]])
     result = binned_layer_mi(values, [0] * 6, bin_size=2.0)
     assert_allclose(result.layer_mi_x, reference.plogp([3 / 6, 2 / 6, 1 / 6]), **TIGHT)
 
 
-@quiet
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_bins_of_few_bits_are_those_of_their_values(dtype):
     X = (0.1 * np.arange(-40, 40)).astype(dtype)[:, None]  # at the edges, or beside them
@@ -326,7 +320,6 @@ def test_bins_of_few_bits_are_those_of_their_values(dtype):
     )
 
 
-@quiet
 def test_a_cell_is_that_of_all_units_together():
     corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]] * 3, dtype=float)
     assert_allclose(binned_layer_mi(corners, [0, 1] * 6, bin_size=1.0).layer_mi_x, 2, **TIGHT)
@@ -365,7 +358,6 @@ def test_information_keeps_its_bounds_in_ten_thousand_cases(rng):
             assert result.layer_mi_y[0] <= np.log2(len(result.classes)) + 1e-12
 
 
-@quiet
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 100))
 def test_baselines_keep_their_bounds(seed, width):
@@ -380,7 +372,6 @@ def test_baselines_keep_their_bounds(seed, width):
     assert -1e-12 <= binned.layer_mi_y[0] <= binned.layer_mi_x[0] + 1e-12
 
 
-@quiet
 @EVERY
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
@@ -395,7 +386,6 @@ def test_order_of_samples_and_units_does_not_matter(name, seed):
 
 
 @EVERY
-@quiet
 def test_each_sample_twice_is_the_same_distribution(layers, y, name):
     twice = {k: np.repeat(t, 2, axis=0) for k, t in layers.items()}
     once, again = result_of(name, layers, y), result_of(name, twice, np.repeat(y, 2))
@@ -411,7 +401,6 @@ def test_a_constant_added_to_all_units_of_a_sample_changes_nothing(layers, y, rn
     assert_allclose(after.layer_mi_y, before.layer_mi_y, **TIGHT)
 
 
-@quiet
 @EVERY
 @pytest.mark.parametrize("scale", [1e-300, 1e-5, 200.0, 1e3, 1e5, 1e150])
 @pytest.mark.parametrize("shift", [0.0, 1e6, -1e6])
@@ -440,7 +429,6 @@ def test_the_largest_numbers_that_there_are_give_finite_values():
     )
 
 
-@quiet
 def test_the_least_noise_that_there_is_tells_all_samples_apart(layers, y):
     X = layers["narrow"]
     result = kde_layer_mi(X, y, noise_variance=1e-310)
@@ -564,7 +552,6 @@ def test_kernel_score_of_the_fitted_samples_is_the_information_of_the_output(lay
     assert_allclose(measure.score(layers, y), measure.layer_mi_y_[-1], **TIGHT)
 
 
-@quiet
 @EVERY
 def test_held_out_labels_that_are_shuffled_score_nothing(rng, name):
     X, y = rng.normal(size=(2000, 5)), rng.integers(0, 5, 2000)
@@ -589,7 +576,6 @@ def test_units_that_were_never_on_do_not_make_a_score_infinite(class_weight, sca
     assert worst < -100
 
 
-@quiet
 @pytest.mark.parametrize("name", ["binned", "kde"])
 def test_samples_far_from_all_others_do_not_make_a_score_infinite(layers, y, name):
     measure = fitted(name, layers["narrow"], y)
@@ -604,7 +590,6 @@ def test_an_empty_cell_tells_nothing(layers, y):
     assert_allclose(measure.transform(np.full((3, 2), 1e6)), np.log2(60), **TIGHT)
 
 
-@quiet
 @EVERY
 def test_classes_absent_from_new_data_are_no_obstacle(layers, y, name):
     measure = fitted(name, layers, y)
@@ -642,7 +627,6 @@ def test_probabilities_of_each_layer_sum_to_one(layers, y):
     assert measure.n_features_in_ == 25
 
 
-@quiet
 @EVERY
 def test_dataframes_out_and_in(layers, y, name):
     frame = pd.DataFrame(layers["wide"], index=np.arange(60) + 5).add_prefix("u")
@@ -657,7 +641,6 @@ def test_dataframes_out_and_in(layers, y, name):
     assert len(layers_out.columns) == (25 if name == "gibbs" else 3)
 
 
-@quiet
 @EVERY
 def test_clones_and_pickles(layers, y, name):
     measure = fitted(name, layers, y)
@@ -669,13 +652,11 @@ def test_clones_and_pickles(layers, y, name):
     assert loaded.score(layers, y) == measure.score(layers, y)
 
 
-@quiet
 def test_a_pickle_goes_on_with_further_parts(layers, y):
     measure = pickle.loads(pickle.dumps(GibbsLayerMI().fit(layers, y))).partial_fit(layers, y)
     assert_same_measure(measure, GibbsLayerMI().fit(layers, y))
 
 
-@quiet
 def test_a_second_fit_forgets_the_first(layers, y):
     for name in MEASURES:
         measure = fitted(name, layers, y)
@@ -686,7 +667,6 @@ def test_a_second_fit_forgets_the_first(layers, y):
         assert measure.n_features_in_ == 20
 
 
-@quiet
 def test_max_samples_draws_rows_with_their_labels(rng):
     y = rng.integers(0, 2, 300)
     X = 10.0 * np.eye(2)[y]
@@ -705,7 +685,6 @@ def test_max_samples_draws_rows_with_their_labels(rng):
 # Edge cases --------------------------------------------------------------------------------------
 
 
-@quiet
 @EVERY
 def test_one_class_has_no_information(layers, name):
     measure = fitted(name, layers, np.zeros(60, int))
@@ -714,7 +693,6 @@ def test_one_class_has_no_information(layers, name):
     assert (measure.layer_mi_x_ > 0).all()
 
 
-@quiet
 @EVERY
 def test_one_sample_has_no_information(name):
     measure = fitted(name, [[0.3, -2.0, 1.0]], ["only"])
@@ -727,7 +705,6 @@ def test_one_unit_is_no_choice(rng):
     assert_allclose([result.layer_mi_x, result.layer_mi_y, result.layer_mi_xbar], 0, atol=1e-13)
 
 
-@quiet
 @EVERY
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e7])
 @pytest.mark.parametrize("n_units", [1, 3, 40])
@@ -738,7 +715,6 @@ def test_constant_activations_have_no_information(name, value, n_units):
     assert_allclose(measure.score(X, y), 0, atol=1e-12)
 
 
-@quiet
 @pytest.mark.parametrize("class_weight", WEIGHTS)
 def test_a_class_with_one_member(layers, class_weight):
     y = np.zeros(60, int)
@@ -753,7 +729,6 @@ def test_a_class_with_one_member(layers, class_weight):
     )
 
 
-@quiet
 @EVERY
 def test_a_class_for_each_sample(layers, name):
     X, y = layers["narrow"], np.arange(60)
@@ -764,10 +739,121 @@ def test_a_class_for_each_sample(layers, name):
 # Saturation --------------------------------------------------------------------------------------
 
 
-def test_gibbs_never_warns(rng):
-    X, y = 1000 * rng.normal(size=(40, 40)), np.arange(40) % 2
-    result = gibbs_layer_mi(X, y)  # a SaturationWarning is an error here
-    assert "layer_saturated" not in result
+def feature_maps(n_samples):
+    """Return digits, labels, and an untrained network of feature maps far from zero."""
+    X, y = load_digits(return_X_y=True)
+    torch.manual_seed(0)
+    maps = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 10))
+    order = np.random.default_rng(0).permutation(len(X))
+    images = (60 * X[order]).reshape(-1, 1, 8, 8).astype(np.float32)
+    return images[:n_samples], y[order][:n_samples], maps
+
+
+@pytest.mark.parametrize("layer", [0, slice(None)])
+def test_flattened_feature_maps_of_an_untrained_network_are_flagged(layer):
+    X, y, net = feature_maps(200)
+    few, more = slice(100), slice(100, None)
+    options = {"layers": layer, "random_state": 0}
+    with pytest.warns(SaturationWarning, match=r"0: I\(X;T\) .* of shuffled labels 1\.") as caught:
+        flat = GibbsLayerMI(net, spatial="flatten", **options).fit(X[few], y[few])
+    assert "score(X, y) on samples that were not fitted" in str(caught[0].message)
+    assert len(caught) == 1
+    assert flat.layer_mi_y_[0] > 2
+    assert flat.shuffled_layer_mi_y_[0] > 0.5 * flat.layer_mi_y_[0]
+    assert flat.saturated_
+    if layer == 0:  # the honest number is that of the last layer
+        assert flat.score(X[more], y[more]) < 0
+    channels = GibbsLayerMI(net, layers=0, random_state=0).fit(X[few], y[few])
+    assert channels.shuffled_layer_mi_y_[0] < 0.02
+    assert not channels.layer_saturated_.any()
+    assert not channels.saturated_
+
+
+@pytest.mark.parametrize(("n_units", "saturated"), [(39, False), (40, True), (60, True)])
+def test_as_many_units_as_samples_are_no_information(n_units, saturated):
+    n, y = 40, np.repeat([0, 1], 20)
+    X = 200.0 * np.eye(n_units)[np.arange(n) % n_units]
+    measure = GibbsLayerMI(random_state=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        measure.fit(X, np.zeros(n))  # one class, of which no layer can know anything
+    assert measure.layer_saturated_.tolist() == [saturated] == [bool(caught)]
+    assert_allclose(measure.layer_ceiling_, np.log2(min(n, n_units)))
+    with pytest.warns(SaturationWarning, match="shuffled labels"):
+        result = gibbs_layer_mi(X, y)
+    assert result.saturated
+
+
+@pytest.mark.parametrize("class_weight", WEIGHTS)
+def test_ceiling_of_weighted_samples_is_their_entropy(class_weight):
+    y = np.repeat([0, 1], [3, 13])
+    result = gibbs_layer_mi(500.0 * np.eye(20)[:16], y, class_weight=class_weight)
+    weights = np.repeat([1 / 16] * 2 if class_weight == "prior" else [1 / 6, 1 / 26], [3, 13])
+    assert_allclose(result.layer_ceiling, reference.plogp(weights))
+    assert_allclose(result.layer_mi_x, result.layer_ceiling)
+    assert result.layer_saturated.tolist() == [True]
+
+
+def test_values_far_above_those_of_shuffled_labels_are_not_flagged(rng):
+    # 16 samples a class: shuffled labels have a sixth of I(Y;T) = H(Y), which is right
+    y = np.arange(256) % 16
+    result = gibbs_layer_mi(200.0 * np.eye(16)[y], y, random_state=0)
+    assert result.shuffled_layer_mi_y[0] > 0.1 * result.layer_mi_y[0]
+    # little information, of which shuffled labels have much: far from the ceiling
+    vague = gibbs_layer_mi(0.3 * rng.normal(size=(100, 8)), np.arange(100) % 2, random_state=0)
+    assert vague.shuffled_layer_mi_y[0] > 0.3 * vague.layer_mi_y[0]
+    assert not result.saturated
+    assert not vague.saturated
+
+
+@pytest.mark.parametrize("class_weight", WEIGHTS)
+def test_shuffled_labels_of_gibbs_are_a_fit_to_shuffled_labels(layers, y, class_weight):
+    y = np.where(y == 2, 1, y)  # unbalanced
+    measure = GibbsLayerMI(class_weight=class_weight, random_state=1).fit(layers, y)
+    shuffled = np.random.RandomState(1).permutation(y)
+    again = GibbsLayerMI(class_weight=class_weight).fit(layers, shuffled)
+    assert_allclose(measure.shuffled_layer_mi_y_, again.layer_mi_y_, **TIGHT)
+    assert measure.shuffled_mi_y_ == measure.shuffled_layer_mi_y_[-1]
+
+
+def test_labels_are_shuffled_over_all_batches_if_they_are_known(rng):
+    y = np.repeat(["a", "b", "c"], 50)  # a batch holds one class
+    X = rng.normal(size=(150, 4)) + 3 * np.eye(4)[np.repeat([0, 1, 2], 50)]
+    X = X.astype(np.float32)
+    net = nn.Linear(4, 4)
+    with torch.no_grad():
+        net.weight.copy_(torch.eye(4))
+        net.bias.zero_()
+    measure = GibbsLayerMI(net, batch_size=25, random_state=3).fit(X, y)
+    shuffled = np.random.RandomState(3).permutation(y)
+    assert_allclose(measure.shuffled_layer_mi_y_, gibbs_layer_mi(X, shuffled).layer_mi_y, rtol=1e-4)
+    # labels that come with the batches cannot be moved to another
+    codes = np.unique(y, return_inverse=True)[1]
+    inputs, targets = torch.tensor(X), torch.tensor(codes)
+    in_order = DataLoader(TensorDataset(inputs, targets), batch_size=25)
+    assert np.isnan(GibbsLayerMI(net).fit(in_order).shuffled_layer_mi_y_).all()
+    mixed = torch.tensor(rng.permutation(150))
+    loader = DataLoader(TensorDataset(inputs[mixed], targets[mixed]), batch_size=25)
+    found = GibbsLayerMI(net, random_state=0).fit(loader)
+    assert 0 < found.shuffled_mi_y_ < 0.1 * found.mi_y_
+
+
+def test_parts_have_shuffled_labels_of_their_own(layers, y):
+    parts = [
+        ({k: t[rows] for k, t in layers.items()}, y[rows]) for rows in np.split(np.arange(60), 2)
+    ]
+    measure = GibbsLayerMI(random_state=0)
+    shuffled = []
+    for X, labels in parts:
+        measure.partial_fit(X, labels)
+        shuffled.append(np.random.RandomState(0).permutation(labels))
+    again = gibbs_layer_mi(layers, np.concatenate(shuffled))
+    assert_allclose(measure.shuffled_layer_mi_y_, again.layer_mi_y, **TIGHT)
+    ordered = GibbsLayerMI()
+    for label in range(3):
+        ordered.partial_fit({k: t[y == label] for k, t in layers.items()}, y[y == label])
+    assert np.isnan(ordered.shuffled_layer_mi_y_).all()
+    assert not ordered.layer_saturated_.any()
 
 
 @pytest.mark.parametrize("name", ["binned", "kde"])
@@ -788,7 +874,6 @@ def test_saturation_names_the_layers(rng, name):
     assert_array_equal(result.layer_ceiling, measure.layer_ceiling_)
 
 
-@quiet
 @pytest.mark.parametrize(("n_pairs", "saturated"), [(0, True), (4, True), (5, False)])
 def test_saturation_begins_one_percent_below_the_ceiling(n_pairs, saturated):
     X = 1e3 * np.append(np.arange(128 - n_pairs), np.arange(n_pairs))[:, None]
@@ -838,7 +923,6 @@ def test_classes_of_one_member_have_no_ceiling_to_sit_at(name):
     assert not result_of(name, np.zeros((4, 2)), np.arange(4)).layer_saturated.any()
 
 
-@pytest.mark.filterwarnings("ignore::skgate.SaturationWarning")
 @pytest.mark.parametrize(
     "measure", [BinnedLayerMI(bin_size=1.0), KDELayerMI(noise_variance=0.5)], ids=["bins", "kde"]
 )

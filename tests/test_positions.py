@@ -487,7 +487,7 @@ def test_rows_that_are_as_many_by_chance_are_refused():
 def penalty_of(ids, *, call=False, **options):
     torch.manual_seed(0)
     net = Reader()
-    loss = ComplexityLoss(net, "relu", random_state=0, **options)
+    loss = ComplexityLoss(net, "relu", gate_sharpness=100, random_state=0, **options)
     inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(MASK)}
     if call:
         loss.find_layers(inputs)

@@ -147,30 +147,102 @@ def test_rates_are_running_means_of_hard_gates():
     np.testing.assert_allclose(loss._densities.groups[0].model.rates[0], expected)
 
 
-def test_complexity_of_independent_gates_is_their_cross_entropy():
+def test_complexity_of_independent_gates_is_their_entropy_in_the_plain_module():
     net, x = mlp(), data(30, 3)
-    loss = taught(net, x, penalty="product", gate_sharpness=1e6)
+    loss = taught(net, x, penalty="product", gate_sharpness=0.5)  # far from the plain module
     y = data(17, 3, seed=2)
     bits, errors = loss.complexity(y)
     for i, name in enumerate(loss.layer_names_):
-        gates = net[: int(name)](y) > 0
-        group = next(g for g in loss._densities.groups if name in g.names)
-        rates = group.model.rates[group.names.index(name)].tolist()
-        values = [-reference.log_prior(row, rates) / math.log(2) for row in gates.tolist()]
-        np.testing.assert_allclose(bits[i], np.mean(values))
+        gates = (net[: int(name)](y) > 0).tolist()
+        rates = np.mean(gates, 0)
+        values = [
+            -sum(math.log2(p if g else 1 - p) for g, p in zip(row, rates, strict=True))
+            for row in gates
+        ]
+        np.testing.assert_allclose(bits[i], reference.product_entropy(gates))
         np.testing.assert_allclose(errors[i], np.std(values, ddof=1) / math.sqrt(17))
+    parts = loss.complexity(y[:5], y[5:6], y[6:])
+    np.testing.assert_allclose(parts, (bits, errors))
 
 
-def test_complexity_takes_hard_gates_in_evaluation_mode():
-    net, x = mlp((3, 6, 2)), data(30, 3)
-    net.insert(0, nn.Dropout(0.5))
-    loss = taught(net.eval(), x, penalty="product")
-    rates = loss._densities.groups[0].model.rates[0].tolist()
-    values = [-reference.log_prior(row, rates) for row in (net[1](x) > 0).tolist()]
+def test_complexity_is_measured_in_evaluation_mode_with_rates_of_that_mode():
+    net, x = mlp((3, 6, 2)), data(200, 3)
+    net.insert(1, nn.BatchNorm1d(6).double())
+    net.insert(0, nn.Dropout(0.9))
+    loss = taught(net.train(), x, penalty="product")
     bits, _ = loss.complexity(x)
-    np.testing.assert_allclose(bits, np.mean(values) / math.log(2))
-    net.train()
-    np.testing.assert_array_equal(loss.complexity(x)[0], bits)
+    assert net.training
+    gates = net.eval()[:3](x) > 0
+    np.testing.assert_allclose(bits, reference.product_entropy(gates.tolist()))
+    # with the rates of the training, it would be more bits than gates
+    rates = loss._densities.groups[0].model.rates[0].tolist()
+    surprisals = [-reference.log_prior(row, rates) / math.log(2) for row in gates.tolist()]
+    assert np.mean(surprisals) > 6
+
+
+@pytest.mark.parametrize("sampler", ["flips", "langevin"])
+def test_complexity_of_constant_gates_is_zero(sampler):
+    net, x = mlp((3, 24, 2)), data(64, 3)
+    with torch.no_grad():
+        net[0].bias[:] = torch.tensor([50.0, -50.0] * 12)
+    loss = taught(net, x, 100, sampler=sampler, energy_lr=0.01)
+    np.testing.assert_array_equal(loss.complexity(x)[0], 0)
+
+
+# Gradient and complexity, against the entropy ------------------------------------------------
+
+N_GATES = 8
+
+
+def gaussian_gates(seed):
+    """Return a layer of eight gates of Gaussian inputs, and its entropy's value and gradient.
+
+    The entropy of the gates has the derivative, by the bias of gate i, density of its
+    pre-activation at 0 times E[log P(gate i closed) - log P(gate i open)], over inputs on its
+    hyperplane; by its weights, the same with the inputs as a factor. Inputs on a hyperplane are
+    projections of Gaussian ones.
+    """
+    rng = np.random.default_rng(seed)
+    weights, bias = rng.normal(size=(N_GATES, 8)) / 8**0.5, rng.normal(size=N_GATES)
+    X, powers = rng.normal(size=(100_000, 8)), 2 ** np.arange(N_GATES)
+    counts = np.bincount((X @ weights.T + bias > 0) @ powers, minlength=2**N_GATES)
+    log_p, slopes = np.log(np.maximum(counts, 0.3) / len(X)), []
+    for i, (w, b) in enumerate(zip(weights, bias, strict=True)):
+        norm = np.linalg.norm(w)
+        on_plane = X - np.outer((X @ w + b) / norm**2, w)
+        is_open = on_plane @ weights.T + bias > 0
+        is_open[:, i] = False
+        states = is_open @ powers
+        gains = log_p[states] - log_p[states + powers[i]]
+        density = math.exp(-((b / norm) ** 2) / 2) / math.sqrt(2 * math.pi) / norm
+        slopes.append(density * np.append(gains @ on_plane / len(X), gains.mean()))
+    net = nn.Sequential(nn.Linear(8, N_GATES), nn.ReLU(), nn.Linear(N_GATES, 2))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor(weights))
+        net[0].bias.copy_(torch.tensor(bias))
+    return net, reference.plogp(counts / len(X)), np.array(slopes)
+
+
+def cosine(a, b):
+    return (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_gradient_is_that_of_the_entropy(seed):
+    net, entropy, exact = gaussian_gates(seed)
+    loss, batches = ComplexityLoss(net, random_state=seed), data(500, 128, 8, dtype=torch.float32)
+    for x in batches[:300]:
+        loss.energy_step(x)
+    found = []
+    for x in batches[300:]:
+        net.zero_grad()
+        loss(x).backward()
+        found.append(np.column_stack([net[0].weight.grad, net[0].bias.grad]))
+    assert cosine(np.mean(found, 0), exact) > 0.95
+    assert np.mean([cosine(gradient, exact) for gradient in found]) > 0.7
+    bits, error = loss.complexity(*batches[300:310])
+    assert abs(bits[0] - entropy) < 0.2
+    assert error < 0.1
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -472,7 +544,7 @@ def test_parameters_out_of_range_are_named(params):
 def test_energies_that_are_not_finite_are_an_error():
     net, x = mlp(), data(9, 3)
     loss = taught(net, x, 2)
-    loss._densities.groups[0].model.biases[-1].fill_(float("nan"))
+    loss._densities.groups[0].learner.biases[-1].fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"energy of layers \['1', '7'\].*energy_lr"):
         loss.energy_step(x)
 
@@ -504,9 +576,8 @@ def test_nothing_is_learned_from_no_samples():
     assert np.isfinite(loss.complexity(x)[0]).all()
 
 
-def test_one_sample_or_one_particle_has_no_standard_error():
+def test_one_sample_has_no_standard_error():
     net, x = mlp(), data(9, 3)
     loss = taught(net, x, 1)
     assert np.isnan(loss.complexity(x[:1])[1]).all()
-    assert np.isnan(loss.complexity(x, n_particles=1)[1]).all()
     assert np.isfinite(loss.complexity(x[:1], n_particles=1)[0]).all()

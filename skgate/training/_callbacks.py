@@ -61,7 +61,7 @@ class EpochMeans(Callback):
         names, record = net.complexity.layer_names_, net.history.record
         if f"penalty_{names[0]}" in row:
             record("penalty", sum(row[f"penalty_{name}"] for name in names))
-        entropies, errors = net.complexity.complexity(net.probe_)
+        entropies, errors = net.complexity.complexity(*net.probes_)
         for name, entropy, error in zip(names, entropies.tolist(), errors.tolist(), strict=True):
             record(f"complexity_{name}", entropy)
             record(f"complexity_{name}_se", error)

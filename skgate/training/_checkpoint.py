@@ -10,7 +10,7 @@ from ..capture import tree_map
 from ..utils.arrays import to_numpy
 from ..utils.files import atomic_write
 
-FORMAT = "skgate 2"
+FORMAT = "skgate 3"
 #: Parameters that may change when training resumes.
 MAY_CHANGE = {"callbacks", "checkpoint", "device", "max_epochs", "module", "verbose", "warm_start"}
 

@@ -104,10 +104,11 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         ``train_acc`` over the batches as they were trained on; ``valid_loss``, ``valid_acc`` and
         ``loss_gap``, the difference of the losses; ``penalty`` and ``penalty_<layer>`` in nats,
         without the factor λ; ``energy_loss``; ``complexity`` and ``complexity_<layer>``, the
-        entropy in bits at the end of the epoch on one of its batches, an estimate that is biased
-        low, with the standard error ``complexity_<layer>_se``.
+        entropy in bits at the end of the epoch, in evaluation mode, on its first batches of 1000
+        samples or more (:meth:`ComplexityLoss.complexity`), with the standard error
+        ``complexity_<layer>_se``. It is between 0 and the number of gates.
     penalized_layers_ : list of str
-        Names of the penalised layers; empty with ``lam=0``.
+        Names of the penalised layers; with ``lam=0``, of those that a penalty would be of, if any.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only when ``X`` has column names.
@@ -162,10 +163,10 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
         penalized_layers=None,
         penalty="ebm",
         sampler="flips",
-        gate_sharpness=100.0,
+        gate_sharpness=10.0,
         langevin_steps=5,
         langevin_step_size=1e-3,
-        energy_lr=1e-3,
+        energy_lr=3e-3,
         penalty_interval=1,
         optimizer="adam",
         lr=1e-3,
@@ -495,8 +496,7 @@ class ComplexityRegularizedClassifier(ClassifierMixin, BaseEstimator):
     @property
     def penalized_layers_(self):
         """Names of the penalised layers."""
-        complexity = self._fitted_net.complexity
-        return [] if complexity is None else list(complexity.layer_names_)
+        return list(self._fitted_net.penalized_layers)
 
     @property
     def _fitted_net(self):

@@ -32,6 +32,8 @@ PENALTY_CONSTRAINTS = {
     "energy_lr": [POSITIVE],
     "random_state": ["random_state"],
 }
+#: Sharpness with which relaxed gates, and outputs, are those of the plain module.
+HARD = 1e30
 
 
 class RelaxedGates(list):
@@ -69,13 +71,15 @@ class ComplexityLoss:
         persistent chains on binary gates (a discrete Langevin proposal). ``"langevin"``: the
         paper's steps from the data (Eq. 36); they leave the values 0 and 1, and the model mostly
         learns whether gates are binary.
-    gate_sharpness : float, default=100
-        Slope of the relaxed gates.
+    gate_sharpness : float, default=10
+        Slope of the relaxed gates; the paper's code has 100. A batch has more samples near a flat
+        threshold than near a steep one, so that its gradient is closer to that of the entropy. A
+        relaxed ReLU differs from the plain one by at most 0.28 / gate_sharpness.
     langevin_steps : int, default=5
         Steps of the sampler for each batch.
     langevin_step_size : float, default=1e-3
         Step size of ``sampler="langevin"``; ``"flips"`` adapts its own.
-    energy_lr : float, default=1e-3
+    energy_lr : float, default=3e-3
         Learning rate of the energy-based model.
     random_state : int, RandomState instance or None, default=None
         Seed of the energy-based model and its samples. torch's global generator is not used.
@@ -128,10 +132,10 @@ class ComplexityLoss:
         mask="auto",
         penalty="ebm",
         sampler="flips",
-        gate_sharpness=100.0,
+        gate_sharpness=10.0,
         langevin_steps=5,
         langevin_step_size=1e-3,
-        energy_lr=1e-3,
+        energy_lr=3e-3,
         random_state=None,
     ):
         constraints = {
@@ -193,12 +197,15 @@ class ComplexityLoss:
         )
         return self
 
-    @contextlib.contextmanager
     def relaxed(self):
         """Relax the gates of the penalised layers while another object runs the module, once.
 
         The context manager yields a list, which holds the `RelaxedGates` after the block.
         """
+        return self._relaxed(self.gate_sharpness)
+
+    @contextlib.contextmanager
+    def _relaxed(self, sharpness):
         self._require_layers()
         inputs, found = {}, []
 
@@ -207,7 +214,7 @@ class ComplexityLoss:
 
         hook = self.module.register_forward_pre_hook(keep, with_kwargs=True)
         try:
-            relaxation = self._layers.relaxation(self.module, self.gate_sharpness)
+            relaxation = self._layers.relaxation(self.module, sharpness)
             with TORCH_LOCK, relaxation:
                 yield found
         finally:
@@ -299,6 +306,17 @@ class ComplexityLoss:
         """
         return self.layer_penalties(x).sum()
 
+    def _hard_gates(self, x):
+        """Return the gates of a batch, as booleans, in the module as it runs by itself."""
+        if not hasattr(self, "layer_names_"):
+            self.find_layers(x)
+        self._require_batches()
+        with torch.no_grad(), self._relaxed(HARD) as found:
+            call(self.module, InputCaster(self.module)(x))
+        if not found[0][0].shape[1]:
+            raise ValueError("Got a batch of 0 samples; need 1 or more.")
+        return [states > 0.5 for states in found[0]]
+
     def _gates(self, x):
         if isinstance(x, RelaxedGates):
             _require_autograd(*x)
@@ -306,18 +324,23 @@ class ComplexityLoss:
         with _without_side_effects(self.module):
             return self.run(x)[1]
 
-    def complexity(self, x, *, n_particles=128):
+    def complexity(self, *batches, n_particles=128):
         """Return the entropy of the gates of each layer under the current densities.
 
-        H = E[-f - log q] + log Z, over samples in evaluation mode with hard gates.
+        H = E[-f - log q] + log Z, for the gates of the module as its author wrote it, in evaluation
+        mode. The activation rates in q are those of these gates. If independent gates, or the
+        shares of the states among the samples, have a smaller cross entropy, that is returned. The
+        value is therefore at most the number of gates; and it is at least the entropy of the states
+        of the samples, since the estimate of Z contains their exact sum.
 
         Parameters
         ----------
-        x : tensor, array, dict or tuple of these
-            Raw inputs of the module.
+        *batches : tensor, array, dict or tuple of these
+            Raw inputs of the module, in one batch or in several that are measured together.
         n_particles : int, default=128
-            Particles of the annealed importance sampling that estimates log Z. The estimate is
-            biased low, and so is the entropy; more particles reduce the bias.
+            Particles of the annealed importance sampling that estimates the rest of Z. The
+            estimate of log Z is biased low, and so is the entropy; more particles reduce the bias.
+            With few samples it is low, too, since their rates are fitted to them.
 
         Returns
         -------
@@ -325,13 +348,19 @@ class ComplexityLoss:
             In bits.
         standard_errors : ndarray of shape (n_layers,)
             From the estimate of log Z and the mean over samples.
+
+        Raises
+        ------
+        ValueError
+            If there is no batch, or one without samples, or no batch was learned from.
         """
+        if not batches:
+            raise ValueError("Got no batch; need raw inputs of the module.")
         if not isinstance(n_particles, Integral) or n_particles < 1:
             raise ValueError(f"n_particles needs to be 1 or more, an integer; got {n_particles!r}.")
         with TORCH_LOCK, eval_mode_without_side_effects(self.module, train=False, seed=0):
-            _, gates = self.run(x)
-            self._require_batches()
-            nats = self._densities.entropies(self._densities.hard_gates(gates), n_particles)
+            gates = [self._hard_gates(x) for x in batches]
+            nats = self._densities.entropies(gates, n_particles)
         return tuple(values.cpu().numpy() / np.log(2) for values in nats)
 
     def state_dict(self):

@@ -14,6 +14,9 @@ from ..capture import eval_mode_without_side_effects
 from ..monitoring import ComplexityMonitor
 from ._callbacks import EpochMeans, callback_state, load_callback_state
 
+#: Samples of an epoch, as whole batches, whose complexity is recorded at its end.
+N_PROBED = 1000
+
 
 class PenalizedNet(NeuralNetClassifier):
     """skorch net that trains with ``task loss + lam * penalty``.
@@ -22,9 +25,19 @@ class PenalizedNet(NeuralNetClassifier):
     the net trains as its base class does. ``module`` is an instance, which is itself trained.
     """
 
-    def __init__(self, module, *, complexity=None, lam=0.0, penalty_interval=1, **kwargs):
+    def __init__(
+        self,
+        module,
+        *,
+        complexity=None,
+        penalized_layers=(),
+        lam=0.0,
+        penalty_interval=1,
+        **kwargs,
+    ):
         super().__init__(module, **kwargs)
         self.complexity = complexity
+        self.penalized_layers = penalized_layers
         self.lam = lam
         self.penalty_interval = penalty_interval
         self._after_epoch = None
@@ -176,7 +189,10 @@ class PenalizedNet(NeuralNetClassifier):
             except FloatingPointError as error:
                 raise FloatingPointError(f"{self._where()}{error}") from None
             if len(self.history[-1, "batches"]) == 1:
-                self.probe_ = X
+                self.probes_, self._n_probed = [], 0
+            if self._n_probed < N_PROBED:
+                self.probes_.append(X)
+                self._n_probed += gates[0].shape[1]
         if (self.n_steps_ - 1) % self.penalty_interval:
             return 0.0
         penalties = self.complexity.layer_penalties(gates)

@@ -29,7 +29,8 @@ PATIENCE = 10
 #: Parameters of the skorch net that ``net_params`` must leave to the classifier.
 RESERVED_NET_PARAMS = {
     *("batch_size", "callbacks", "complexity", "criterion", "device", "lam", "lr", "max_epochs"),
-    *("module", "optimizer", "penalty_interval", "train_split", "verbose", "warm_start"),
+    *("module", "optimizer", "penalized_layers", "penalty_interval", "train_split", "verbose"),
+    "warm_start",
 }
 
 
@@ -39,13 +40,12 @@ def new_net(params, X, n_classes, seed):
     arguments, options = _split_net_params(params["net_params"] or {})
     module = _build_module(params["module"], X, n_classes, params["hidden_layer_sizes"], arguments)
     module = prepare_module(module, X[:1], params["device"], 0)
-    complexity = None
-    if params["lam"]:
-        penalty = {name: params[name] for name in PENALTY_CONSTRAINTS} | {"random_state": seed}
-        complexity = ComplexityLoss(module, **penalty).find_layers(X[:10])
+    penalty = {name: params[name] for name in PENALTY_CONSTRAINTS} | {"random_state": seed}
+    complexity, names = _find_penalty(ComplexityLoss(module, **penalty), X[:10], params["lam"])
     net = PenalizedNet(
         module,
         complexity=complexity,
+        penalized_layers=names,
         criterion=nn.CrossEntropyLoss,
         optimizer=OPTIMIZERS.get(params["optimizer"], params["optimizer"]),
         **{name: params[name] for name in ("lam", "lr", "max_epochs", "penalty_interval")},
@@ -57,6 +57,17 @@ def new_net(params, X, n_classes, seed):
     ).initialize()
     _check_output(net, InputCaster(module, device="cpu")(X[:10]), n_classes)
     return net
+
+
+def _find_penalty(loss, X, lam):
+    """Return the penalty, None without a weight, and the layers it is of, or would be of."""
+    try:
+        names = loss.find_layers(X).layer_names_
+    except ValueError:
+        if lam or loss.penalized_layers is not None:
+            raise
+        return None, []  # a network without gates can be trained without a penalty
+    return (loss if lam else None), names
 
 
 def _split_net_params(net_params):

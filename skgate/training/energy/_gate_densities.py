@@ -3,35 +3,47 @@
 import copy
 import math
 
-import numpy as np
 import torch
 from torch import nn
 
+from ._entropies import layer_entropies
 from ._models import EnergyModel, ProductModel
-from ._samplers import DiscreteLangevin, Langevin, ais_log_partition
+from ._samplers import DiscreteLangevin, Langevin
 
-#: Weight of the mean square of f, divided by the number of gates. Without it f grows without bound.
-ENERGY_L2 = 0.5
+#: Weight of the past in the running means of the parameters of f.
+MOMENTUM = 0.98
 #: Adam's for f: gradients from persistent chains are correlated, and the usual 0.9 overshoots.
 BETAS = (0.5, 0.999)
 
 
 class Group(nn.Module):
-    """The layers of one shape, their density, and its sampler, None for independent gates."""
+    """The layers of one shape, their density, and its sampler, None for independent gates.
+
+    ``learner`` is the density as of the last step; the parameters of f in ``model`` are running
+    means of its own, since those of a single step carry the noise of the samples.
+    """
 
     def __init__(self, names, shape, model, sampler):
         super().__init__()
-        self.names, self.shape, self.model, self.sampler = names, shape, model, sampler
+        self.names, self.shape, self.sampler = names, shape, sampler
         self.n_positions = math.prod(shape[1:])
+        self.learner, self.model = model, copy.deepcopy(model)
+        self.model._buffers = model._buffers  # one set of rates
 
     def contrastive_loss(self, gates, generator):
         """Return the loss of f: Eq. 37 and an L2 penalty on its values."""
-        drawn = self.sampler.draw(self.model, gates, generator)
-        f = self.model.requires_grad_(True).f(torch.cat([gates, drawn], 1))
+        drawn = self.sampler.draw(self.learner, gates, generator)
+        f = self.learner.requires_grad_(True).f(torch.cat([gates, drawn], 1))
         data, samples = f.split([gates.shape[1], drawn.shape[1]], 1)
         squares = data.square().mean(1) + samples.square().mean(1)
-        weight = ENERGY_L2 / math.prod(self.shape)
+        weight = self.sampler.energy_l2 / math.prod(self.shape)
         return (samples.mean(1) - data.mean(1) + weight * squares).sum()
+
+    @torch.no_grad()
+    def average(self):
+        """Move the parameters of the model towards those of the learner, at first to their mean."""
+        share = max(1 - MOMENTUM, 1 / int(self.learner.n_batches))
+        torch._foreach_lerp_(list(self.model.parameters()), list(self.learner.parameters()), share)
 
     def energies(self, gates):
         """Return -f - log q, (n_layers, n_samples)."""
@@ -61,7 +73,7 @@ class GateDensities:
         names = [name for group in self.groups for name in group.names]
         self._order = [names.index(name) for name in shapes]
         self.optimizer = None
-        if weights := list(self.groups.parameters()):
+        if weights := [p for group in self.groups for p in group.learner.parameters()]:
             self.optimizer = torch.optim.Adam(weights, lr=lr, betas=BETAS, fused=True)
 
     @property
@@ -77,7 +89,7 @@ class GateDensities:
         """Update the densities with the hard gates of a batch; return the loss."""
         pairs = list(zip(self.groups, gates, strict=True))
         for group, states in pairs:
-            group.model.update_rates(states)
+            group.learner.update_rates(states)
         if self.optimizer is None:
             return 0.0
         try:
@@ -95,6 +107,8 @@ class GateDensities:
                     f"(now {self.lr})."
                 )
         self.optimizer.step()
+        for group in self.groups:
+            group.average()
         return total.item()
 
     def penalties(self, gates):
@@ -104,19 +118,13 @@ class GateDensities:
         return torch.cat(means)[self._order]
 
     @torch.no_grad()
-    def entropies(self, gates, n_particles):
-        """Return the entropy of each layer from hard gates, and its standard error, nats."""
-        values, errors = [], []
-        for group, states in zip(self.groups, gates, strict=True):
-            energies = group.energies(states).double()
-            log_z = error = energies.new_zeros(len(group.names))
-            if group.sampler is not None:
-                log_z, error = ais_log_partition(group.model, n_particles, self.generator)
-            values.append(energies.mean(1) + log_z)
-            n_samples = energies.shape[1]
-            variance = np.nan if n_samples == 1 else energies.var(1, correction=1) / n_samples
-            errors.append(torch.sqrt(variance + error**2))
-        return torch.cat(values)[self._order], torch.cat(errors)[self._order]
+    def entropies(self, batches, n_particles):
+        """Return the entropy of each layer over batches of hard gates, and its error, in nats."""
+        found = [
+            layer_entropies(group, states, n_particles, self.generator)
+            for group, *states in zip(self.groups, *batches, strict=True)
+        ]
+        return tuple(torch.cat(column)[self._order] for column in zip(*found, strict=True))
 
     def state_dict(self):
         """Return everything needed to resume learning."""

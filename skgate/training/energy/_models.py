@@ -5,6 +5,7 @@ are tensors (n_layers, n_samples, *shape), where the shape is (n_gates,), or (ch
 width) if gates have positions; values of models are (n_layers, n_samples), in nats.
 """
 
+import copy
 import math
 from itertools import pairwise
 
@@ -47,6 +48,12 @@ class ProductModel(nn.Module):
         share = 1 - MOMENTUM if self.n_batches else 1
         self.rates += share * (gates.mean(1) - self.rates)
         self.n_batches += 1
+
+    def with_rates(self, rates):
+        """Return the same density with other rates, (n_layers, *shape); f is shared."""
+        other = copy.copy(self)
+        other._buffers = {**self._buffers, "rates": rates.to(self.rates.dtype)}
+        return other
 
     def log_prior(self, gates):
         """Return log q of gates between 0 and 1 (Eq. 41)."""

@@ -1,4 +1,4 @@
-"""Samplers of energy models: Markov chains on gates, and the estimate of log Z."""
+"""Samplers of energy models: Markov chains on gates, and annealed particles that estimate Z."""
 
 import math
 
@@ -18,6 +18,10 @@ N_TEMPERATURES = 16
 
 class Langevin(nn.Module):
     """Langevin steps from the data (Eq. 36), which leave the binary values 0 and 1."""
+
+    #: Weight of the mean square of f, divided by the number of gates, in the loss of f. It alone
+    #: bounds f here: gates and numbers beside 0 and 1 are always told apart.
+    energy_l2 = 0.5
 
     def __init__(self, n_steps, step_size):
         super().__init__()
@@ -43,6 +47,9 @@ class DiscreteLangevin(nn.Module):
     (DMALA, the discrete Langevin proposal of Zhang, Liu and Liu, 2022), and is accepted or rejected
     by Metropolis and Hastings. The step size follows the acceptance rate.
     """
+
+    #: As in `Langevin`; smaller, since it draws f towards 0 and the density towards q.
+    energy_l2 = 0.1
 
     def __init__(self, model, n_steps):
         super().__init__()
@@ -105,11 +112,12 @@ def dmala_steps(model, states, step_size, n_steps, generator, temperature=1.0):
 
 
 @torch.no_grad()
-def ais_log_partition(model, n_particles, generator):
-    """Return estimates of log Z, (n_layers,), and their standard errors, in nats and float64.
+def annealed_particles(model, n_particles, generator):
+    """Return states, (n_layers, n_particles, *shape), and the logarithms of their weights.
 
     Annealed importance sampling: particles move from q to the model in steps of temperature. The
-    estimate is biased low, as is any by importance sampling.
+    mean of ``weight * h(state)`` is an unbiased estimate of the sum of ``exp f q h`` over all
+    states, and with h = 1 of Z. Its logarithm is biased low. Weights are in float64.
     """
     step_size = model.rates.new_full((model.n_layers,), FIRST_STEP)
     states = model.draw_prior(n_particles, generator)
@@ -121,11 +129,7 @@ def ais_log_partition(model, n_particles, generator):
         states, f, acceptance = dmala_steps(model, states, step_size, 1, generator, temperature)
         step_size = step_size * torch.exp(acceptance - ACCEPTANCE)
     log_weights += f / N_TEMPERATURES
-    log_z = torch.logsumexp(log_weights, 1) - math.log(n_particles)
-    weights = torch.exp(log_weights - log_z.unsqueeze(1))  # their mean is 1
-    if n_particles == 1:
-        return log_z, torch.full_like(log_z, math.nan)
-    return log_z, weights.std(1) / math.sqrt(n_particles)
+    return states, log_weights
 
 
 def _like(tensor):
