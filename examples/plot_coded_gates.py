@@ -19,21 +19,21 @@ import zstandard
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from skgate import ComplexityRegularizedClassifier, GateExtractor
+from skgate import ComplexityRegularizedClassifier, GatingEntropy
 from skgate.densities import Autoregressive
 
 # %%
-# A network learns scikit-learn's digits. The density is fitted to its gates for these digits, and
-# reports the surprisal of its gates for others.
+# A network learns scikit-learn's digits. Its entropy is measured on these digits, with a density
+# that gives the surprisal of its gates for others.
 X, y = load_digits(return_X_y=True)
 X, X_new, y, _ = train_test_split((X / 16).astype("float32"), y, test_size=0.4, random_state=0)
 clf = ComplexityRegularizedClassifier(
     hidden_layer_sizes=(64, 32), lam=0, lr=5e-3, max_epochs=20, random_state=0
 ).fit(X, y)
-extractor = GateExtractor(clf)
-seen, new = extractor.fit_transform(X), extractor.transform(X_new)
-density = Autoregressive().fit(seen)
-reported = -density.score_samples(new).sum() / np.log(2) / 8  # bytes
+measure = GatingEntropy(clf, density=Autoregressive(), random_state=0).fit(X)
+reported = -measure.score_samples(X_new).sum() / 8  # bytes
+print(f"digits learnt from: {measure.entropy_:.2f} ± {measure.entropy_se_:.2f} bits a digit")
+print(f"other digits:       {8 * reported / len(X_new):.2f} bits a digit")
 
 
 # %%
@@ -77,9 +77,9 @@ def xz(data):
 
 
 zstd = zstandard.ZstdCompressor(level=22).compress
-seen, new = np.asarray(seen), np.asarray(new)
-file = encode(density, new)
-decoded = decode(density, file, new.shape)
+seen, new = np.asarray(measure.states_), np.asarray(measure.extractor_.transform(X_new))
+file = encode(measure.density_, new)
+decoded = decode(measure.density_, file, new.shape)
 sizes = {"one bit a gate": np.packbits(new).size}
 for name, compress in [("zstd", zstd), ("xz", xz)]:
     sizes[name] = compressed(compress, new).min()

@@ -111,7 +111,7 @@ def test_default_separates_epochs_that_the_kernel_does_not(tmp_path):
 def test_gates_are_coded_in_as_many_bytes_as_are_reported():
     done = run(script="plot_coded_gates.py", MPLBACKEND="agg")
     assert done.returncode == 0, done.stderr
-    *rows, verdict = done.stdout.splitlines()
+    _, _, *rows, verdict = done.stdout.splitlines()
     assert verdict == "decoded: the same gates"
     size = {row[:24].strip(): int(row[24:].split()[0]) for row in rows}
     assert size["entropy coder"] == pytest.approx(size["reported surprisal"], rel=0.01)
