@@ -64,8 +64,9 @@ def interval_cell(case, measures):
     ends = np.array([measure.entropy_interval_ for measure in measures])
     covered = (ends[:, 0] <= case.entropy) & (case.entropy <= ends[:, 1])
     low, high = ends.mean(axis=0)
-    text = f"{np.mean(errors):+.2f}; {low:.1f} to {high:.1f}; {covered.sum()}/{len(covered)}"
-    return text, covered
+    digits = 2 if case.entropy < 1 else 1
+    ends = f"{low:.{digits}f} to {high:.{digits}f}"
+    return f"{np.mean(errors):+.2f}; {ends}; {covered.sum()}/{len(covered)}", covered
 
 
 def entropy_tables(names, n_draws):
@@ -92,22 +93,22 @@ def entropy_tables(names, n_draws):
 
 def kernel_table(names, n_draws):
     """Return the note and table of the kernel's errors and flags."""
-    rows, all_errors, all_flags = [], [], []
+    rows, off, near, flags = [], [], [], []
     for name in names:
         case, row = CASES[name], [name, f"{CASES[name].entropy:.2f}"]
         for n in SIZES:
             measures = measured(name, n, "kde", n_draws)
             errors = np.array([measure.entropy_ - case.entropy for measure in measures])
-            flags = np.array([measure.saturated_ for measure in measures])
-            all_errors += list(errors / case.entropy)
-            all_flags += list(flags)
-            row.append(f"{errors.mean():+.2f}; {flags.sum()}/{len(flags)}")
+            off += list(abs(errors) > max(0.1 * case.entropy, 3 * errors.std()))
+            near += list(abs(errors) < 0.02 * case.entropy)
+            flags += [measure.saturated_ for measure in measures]
+            row.append(f"{errors.mean():+.2f}; {sum(flags[-n_draws:])}/{n_draws}")
         rows.append(row)
-    off, flags = abs(np.array(all_errors)), np.array(all_flags)
-    counts = [f"{flags[kind].sum()} of {kind.sum()}" for kind in (off > 0.1, off < 0.02)]
+    off, near, flags = map(np.array, (off, near, flags))
     note = (
-        f'``density="kde"``, draws of each case and n: {n_draws}. Of the values more than 10% off, '
-        f"{counts[0]} are flagged; of those within 2%, {counts[1]}."
+        f'``density="kde"``, draws of each case and n: {n_draws}. Of the values more than 10% and '
+        f"three standard deviations off, {flags[off].sum()} of {off.sum()} are flagged; of those "
+        f"within 2%, {flags[near].sum()} of {near.sum()}."
     )
     return [note, rst_table(["case", "H", *(f"n = {n}" for n in SIZES)], rows)]
 
