@@ -91,7 +91,7 @@ class XorTriples(Distribution):
 class HalfConstant(Distribution):
     """Half of the rows are closed throughout, the others d coins.
 
-    H = 1 + d/2 less 2^-d (d + log2 e + ...) / 2, which rounds off; the rates are 1/4.
+    H = 1 + d/2, but for terms of the order of d 2^-d; the rates are 1/4.
     """
 
     def __init__(self, n_gates):
