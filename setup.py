@@ -17,6 +17,7 @@ EXTRAS = {
     "cuda13": ["cupy-cuda13x[ctk]>=14"],
     "bench": ["asv", "dask[distributed]"],
     "test": [
+        "constriction",
         "dask[distributed]",
         "hypothesis",
         "import-linter",
@@ -27,8 +28,10 @@ EXTRAS = {
         "pytest-xdist",
         "ruff",
         "transformers",
+        "zstandard",
     ],
     "doc": [
+        "constriction",
         "matplotlib",
         "numpydoc",
         "pillow",
@@ -36,6 +39,7 @@ EXTRAS = {
         "sphinx",
         "sphinx-gallery",
         "sphinxcontrib-katex",
+        "zstandard",
     ],
 }
 

@@ -347,3 +347,44 @@ def test_steps_follow_from_sizes_within_the_work(size):
     work = _network_mixture.step_work(plan.batch, size[1], size[1], 512) * plan.n_steps
     assert 6 * work <= 1.01 * _network_mixture._WORK
     assert plan.n_steps >= 100
+
+
+# Conditional probabilities ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_conditional_probabilities_multiply_to_the_likelihood_and_do_not_look_ahead(rng, several):
+    latent = rng.normal(size=(300, 2))
+    gates = latent @ rng.normal(size=(2, 9)) + rng.normal(size=(300, 9)) > 0.5
+    gates[:200, 4] = False  # constant where fitted
+
+    def states(gates):
+        layers = {"a": gates[:, :6], "b": gates[:, 6:]}
+        return GatingStates.from_arrays(layers) if several else gates
+
+    density, new = Autoregressive().fit(states(gates[:200])), gates[200:]
+    p = density.conditional_probabilities(states(new))
+    logs = np.log(np.where(new, p, 1 - p)).sum(axis=1)
+    assert_allclose(logs, density.score_samples(states(new)), rtol=1e-10)
+    changed = new ^ (np.arange(9) >= 5)
+    later = density.conditional_probabilities(states(changed))
+    assert_allclose(later[:, :6], p[:, :6], rtol=1e-12)
+    assert (abs(later - p)[:, 6:] > 1e-3).any()
+
+
+def test_conditional_probabilities_of_a_measured_density_are_those_of_all_layers(rng):
+    gates = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 8)) > 0
+    layers = GatingStates.from_arrays({"a": gates[:, :5], "b": gates[:, 5:]})
+    density = gating_entropy(layers, density="autoregressive").density
+    p = density.conditional_probabilities(layers)
+    logs = np.log(np.where(gates, p, 1 - p)).sum(axis=1)
+    assert_allclose(logs, density.score_samples(layers), rtol=1e-10)
+
+
+def test_conditional_probabilities_are_refused_where_there_is_no_one_order(rng, few_steps):
+    gates = rng.random((60, 4)) < 0.5
+    with pytest.raises(ValueError, match=r"in different orders; .* needs hidden=None"):
+        Autoregressive(hidden=4).fit(gates).conditional_probabilities(gates)
+    states = mixed_states(60, rng)
+    with pytest.raises(ValueError, match=r"layers \['pool', 'relu6'\] have several gates"):
+        Autoregressive().fit(states).conditional_probabilities(states)

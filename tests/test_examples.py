@@ -108,6 +108,18 @@ def test_default_separates_epochs_that_the_kernel_does_not(tmp_path):
     assert "layer 3" in plot.read_text(encoding="utf-8")
 
 
+def test_gates_are_coded_in_as_many_bytes_as_are_reported():
+    done = run(script="plot_coded_gates.py", MPLBACKEND="agg")
+    assert done.returncode == 0, done.stderr
+    _, _, *rows, verdict = done.stdout.splitlines()
+    assert verdict == "decoded: the same gates"
+    size = {row[:24].strip(): int(row[24:].split()[0]) for row in rows}
+    assert size["entropy coder"] == pytest.approx(size["reported surprisal"], rel=0.01)
+    others = set(size) - {"entropy coder", "reported surprisal"}
+    assert len(others) == 5
+    assert size["entropy coder"] < 0.75 * min(size[name] for name in others)
+
+
 def rows_by_lambda(text):
     """Return the numbers of a table over λ, without their errors, by column and λ."""
     lines = text.splitlines()

@@ -11,10 +11,12 @@ from itertools import pairwise
 from numbers import Integral
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
-from ...utils.sklearn import Interval
+from ...states import check_states
+from ...utils.sklearn import Interval, check_is_fitted
 from .._cross_fitting import FittedDensity
+from .._units import are_gates
 from ._gate_code import GateCode
 from ._linear_autoregression import fit_linear
 from ._network_mixture import fit_mixture, seconds_of_networks
@@ -104,6 +106,59 @@ class Autoregressive(FittedDensity):
     def _links(self):
         return self.given_previous
 
+    def conditional_probabilities(self, X):
+        r"""Return the probability that each gate is open, given the gates before it in its row.
+
+        The logarithms of the probabilities of a row's gates add up to its
+        :meth:`score_samples`. A probability does not depend, but for rounding, on the gate itself
+        and those that follow, so that an entropy coder can decode a row gate by gate.
+
+        Parameters
+        ----------
+        X : GatingStates or array-like of shape (n_samples, n_gates)
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_gates)
+            :math:`p(\sigma_i = 1 \mid \sigma_1, \ldots, \sigma_{i-1})`, layers in their order.
+
+        Raises
+        ------
+        ValueError
+            With ``hidden``, whose networks have orders of their own, and for units of several
+            gates.
+
+        Examples
+        --------
+        Of two gates that are always equal, the second follows from the first:
+
+        >>> import numpy as np
+        >>> from skgate.densities import Autoregressive
+        >>> coin = np.random.default_rng(0).random((1000, 1)) < 0.5
+        >>> density = Autoregressive().fit(np.hstack([coin, coin]))
+        >>> density.conditional_probabilities([[0, 0], [1, 0]]).round(1)
+        array([[0.5, 0. ],
+               [0.5, 1. ]])
+        """
+        check_is_fitted(self)
+        if self.hidden is not None:
+            raise ValueError(
+                f"{self!r} mixes networks that predict the gates in different orders; "
+                "conditional_probabilities needs hidden=None."
+            )
+        if not are_gates(self.layers_):
+            several = [layer.name for layer in self.layers_ if not are_gates([layer])]
+            raise ValueError(
+                f"Units of the layers {several} have several gates, some of which follow from "
+                "others; conditional_probabilities needs layers whose units are single gates: "
+                "leave these out with states.select."
+            )
+        states = check_states(self, X, threshold=0.0, layers=self.layers_)
+        n_layers = len(self.layers_)
+        # the models of single layers come first, then that of all layers in their order
+        return self._models[n_layers if n_layers > 1 else 0].probabilities(states)
+
     def _fit_model(self, states, seed, gpu, n_given=0):
         """Return an `Autoregression` of all layers but the first ``n_given``."""
         code = GateCode(states)
@@ -168,6 +223,17 @@ class Autoregression:
             if self.models:
                 logs[:, rows] += self._of_columns(columns)
         return logs[[stop - 1 for _, stop in bounds]]
+
+    def probabilities(self, states):
+        """Return the probability that each gate is open given those before it, (n_rows, n_gates).
+
+        There is one model at most, and no layer is given.
+        """
+        found = np.tile(self.code.rates, (len(states), 1))
+        for rows, columns, _ in self.code.blocks(states):
+            for model in self.models:
+                found[rows, self.code.columns] = expit(model.logits(columns))
+        return found
 
     def _of_columns(self, columns):
         """Return log p of the columns of the first layers, (n_layers, n_rows)."""

@@ -31,6 +31,8 @@ class GateCode:
         Where the columns of each layer begin, and the number of columns.
     priors : ndarray of shape (2, n_columns)
         a and b of the Beta priors of the rates of columns.
+    rates : ndarray of shape (n_gates,)
+        Smoothed rates of all gates, where they are free.
     """
 
     def __init__(self, states):
@@ -53,9 +55,9 @@ class GateCode:
         sizes = np.concatenate([[x.unit_size] * (x.n_gates // x.unit_size) for x in states.layers])
         self.units = np.repeat(np.arange(len(sizes)), sizes)[varies]
         self.ends = np.searchsorted(self.columns, starts)
-        rates = (n_open + priors[0]) / (n_free + priors.sum(axis=0))
+        self.rates = (n_open + priors[0]) / (n_free + priors.sum(axis=0))
         self._constant = [np.flatnonzero(~varies[s:t]) + s for s, t in pairwise(starts)]
-        self._log_odds, self._log_closed = logit(rates), np.log1p(-rates)
+        self._log_odds, self._log_closed = logit(self.rates), np.log1p(-self.rates)
 
     def _unpacked(self, states):
         """Return all gates, and which are free, (n_rows, n_gates), bool."""
