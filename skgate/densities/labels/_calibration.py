@@ -13,7 +13,6 @@ gains more than a parameter does by chance (Akaike's criterion).
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 _EPSILONS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 #: Multiples of the best slope without an epsilon.
@@ -68,7 +67,10 @@ class Calibration:
 def own_log_ratios(logits, y, log_shares):
     """Return the logarithm of the probability of each row's class over its share."""
     own = np.take_along_axis(logits, y[:, None], axis=1)[:, 0]
-    return _rounded(own - logsumexp(logits + log_shares, axis=1))
+    total = np.ascontiguousarray((logits + log_shares).T)
+    largest = total.max(axis=0)
+    total = np.log(np.exp(np.subtract(total, largest, out=total), out=total).sum(axis=0)) + largest
+    return _rounded(own - total)
 
 
 def _mixed(logs, epsilon):
@@ -79,24 +81,30 @@ def _mixed(logs, epsilon):
 
 def _best_slope(scores, y, log_shares):
     """Return the slope of least log-loss, by Newton's method; the loss is convex in it."""
-    own = np.take_along_axis(scores, y[:, None], axis=1)[:, 0]
+    places = y, np.arange(len(y))
+    # sums over classes are several times as fast along the first axis
+    scores, log_shares = (np.ascontiguousarray(values.T) for values in (scores, log_shares))
     shares = np.exp(log_shares)
-    centred = scores - (shares * scores).sum(axis=1, keepdims=True)
-    spread = np.sqrt(np.mean((shares * centred**2).sum(axis=1)))
+    centred = scores - (shares * scores).sum(axis=0)
+    own = centred[places]
+    spread = np.sqrt(np.mean((shares * centred**2).sum(axis=0)))
     if not spread > 0:
         return 0.0
     slope = min(0.1 / spread, _LARGEST_SLOPE)
     for _ in range(_NEWTON_STEPS):
-        logits = slope * scores + log_shares
-        q = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
-        means = (q * scores).sum(axis=1)
+        q = slope * centred + log_shares
+        q = np.exp(np.subtract(q, q.max(axis=0), out=q), out=q)
+        q /= q.sum(axis=0)
+        q *= centred
+        means = q.sum(axis=0)
         gradient = np.mean(own - means)
-        curvature = np.mean((q * scores**2).sum(axis=1) - means**2)
+        q *= centred
+        curvature = np.mean(q.sum(axis=0) - means**2)
         step = gradient / max(curvature, 1e-12)
         new = min(max(slope + step, slope / 5), slope * 5, _LARGEST_SLOPE)
-        if abs(new - slope) < 1e-3 * slope:
+        converged, slope = abs(new - slope) < 1e-2 * slope, new
+        if converged:
             break
-        slope = new
     return slope
 
 
