@@ -281,7 +281,7 @@ LAYERS = {
 LAYER_KEYS = {m: keys | {"ceiling", "saturated"} for m, keys in GATES.items()} | LAYERS
 #: Keys of the record of the whole network, where a measure has one.
 NETWORK_KEYS = {
-    GatingEntropy: {"entropy", "entropy_se", "saturated"},
+    GatingEntropy: {"entropy", "entropy_se", "entropy_corrected", "saturated"},
     GatingMI: {"mi_x", "mi_xy", "shuffled_mi_xy", "conditional_entropy", "saturated"},
     TotalCorrelation: {"entropy", "total_correlation", "independent_entropy", "saturated"},
     GibbsLayerMI: {"mi_x", "mi_y"},
@@ -453,7 +453,7 @@ def test_saturation_warns_once_for_a_measure_and_its_layers():
             monitor.record(loop(net, 1), step)
     assert [str(w.message).split(" at ")[0] for w in caught] == ["one", "two"]
     assert "This warning is given once" in str(caught[0].message)
-    assert "within 1% of the ceiling" in str(caught[0].message)
+    assert "the kernel counts states as one" in str(caught[0].message)
     assert all(os.path.basename(w.filename) == "test_monitor.py" for w in caught)
     assert all(r["saturated"] for r in monitor.history_)
     with torch.no_grad():  # another set of layers

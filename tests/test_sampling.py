@@ -27,7 +27,7 @@ def test_dropout_adds_entropy_that_the_input_does_not_cause(net, rng):
         GatingEntropy(net, density=Kernel(alpha=ALPHA), random_state=s).fit(X) for s in range(5)
     ]
     removed = GatingMI(net, density=Kernel(alpha=ALPHA), random_state=0).fit(X, y)
-    assert not any(measure.layer_saturated_.any() for measure in (*drawn, removed))
+    assert removed.mi_x_ < 0.9 * removed.ceiling_
     for part in ("entropy_", "layer_entropy_"):
         on = np.array([getattr(measure, part) for measure in drawn])
         off = np.array({"entropy_": removed.mi_x_, "layer_entropy_": removed.layer_mi_x_}[part])

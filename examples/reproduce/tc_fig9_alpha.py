@@ -67,7 +67,7 @@ def follow(seed, n_train, epochs, alphas, lr=1e-3):
         gates = np.asarray(relu_states(net, X[:2000]))
         for bandwidth in BANDWIDTHS:
             with warnings.catch_warnings():
-                # the flags are kept beside the values
+                # whether they are at the ceiling is kept beside the values
                 warnings.simplefilter("ignore", SaturationWarning)
                 # no dropout: I(X;Σ) = H(Σ)
                 kernels = Kernel(alphas, bandwidth)
@@ -77,7 +77,7 @@ def follow(seed, n_train, epochs, alphas, lr=1e-3):
                     for a in alphas
                 ]
             labels = [[m.mi_xy for m in mi], [m.shuffled_mi_xy for m in mi]]
-            found.append([h.entropy, *labels, h.saturated])
+            found.append([h.entropy, *labels, h.entropy >= 0.99 * h.ceiling])
     shape = len(epochs), len(BANDWIDTHS), 4, len(alphas)
     return np.reshape(found, shape).transpose(2, 1, 0, 3), accuracy(net, X_test, y_test)
 

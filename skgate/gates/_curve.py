@@ -35,8 +35,8 @@ def entropy_curve(
     """Return how the kernel density entropy of gating states grows with the number of samples.
 
     An entropy that still grows at the end of the curve measures the number of samples, not the
-    network: take more samples, or a wider kernel. All sizes come from one pass over the pairs, with
-    the bandwidth of all samples. Samples must be independent; ``groups`` say which are not.
+    network: take more samples, or a fitted density. All sizes come from one pass over the pairs,
+    with the bandwidth of all samples. Samples must be independent; ``groups`` say which are not.
 
     Parameters
     ----------

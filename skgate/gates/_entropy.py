@@ -158,10 +158,11 @@ class GatingEntropy(GatingEstimator):
         independent; rows of one sample or group count as dependent. NaN for one sample or group. An
         interval of the mean of the estimator from errors of 16 parts has the quantiles of Student's
         t with 15 degrees of freedom, ``entropy_ ± scipy.stats.t.ppf(0.975, 15) * entropy_se_`` for
-        95%. It leaves out the bias.
+        95%. It leaves out the bias, and covers too seldom where few rows differ from the rest: 80%
+        of the time for one gate that is open in 2% of 100 rows, 94% of the time with 500.
     entropy_corrected_ : float
-    layer_entropy_corrected_, prefix_entropy_corrected_, suffix_entropy_corrected_ : ndarray of \
-            shape (n_layers,)
+    layer_entropy_corrected_, prefix_entropy_corrected_ : ndarray of shape (n_layers,)
+    suffix_entropy_corrected_ : ndarray of shape (n_layers,)
         The kernel density entropy plus what the same jackknife finds to be missing in so few
         samples. Where a value is not flagged, most of its bias is gone; where it is, this one is
         too low as well. NaN for fitted densities, which are not in-sample, and without errors.

@@ -62,7 +62,7 @@ def total_correlation(
     >>> import numpy as np
     >>> from skgate import total_correlation
     >>> from skgate.densities import Kernel
-    >>> states = np.array([[i >> k & 1 for k in range(3)] * 2 for i in range(8)] * 4)
+    >>> states = np.array([[i >> k & 1 for k in range(3)] * 2 for i in range(8)] * 40)
     >>> round(total_correlation(states, density=Kernel(alpha=0.01)).total_correlation, 6)
     3.0
     """

@@ -1,9 +1,10 @@
 """The names of all quantities, in one table that records and plots read.
 
-Fitted attributes are called ``[shuffled_][layer_|prefix_|suffix_]quantity[_se]_``: ``entropy_`` of
-all layers together, ``layer_entropy_se_``, ``shuffled_suffix_mi_xy_``. ``shuffled_`` marks values
-with shuffled labels, ``_se`` standard errors. Keys of records leave out ``layer_``, since each
-record is of one layer, or of all together.
+Fitted attributes are called ``[shuffled_][layer_|prefix_|suffix_]quantity[_se|_corrected]_``:
+``entropy_`` of all layers together, ``layer_entropy_se_``, ``shuffled_suffix_mi_xy_``.
+``shuffled_`` marks values with shuffled labels, ``_se`` standard errors, ``_corrected`` values less
+their bias. Keys of records leave out ``layer_``, since each record is of one layer, or of all
+together.
 """
 
 from itertools import product
@@ -39,7 +40,7 @@ class Column(NamedTuple):
 
 def _columns():
     for quantity, symbol in QUANTITIES.items():
-        variants = product(("", "_se"), ("", "shuffled_"), SCOPES.items())
+        variants = product(("", "_se", "_corrected"), ("", "shuffled_"), SCOPES.items())
         for se, shuffled, (prefix, scope) in variants:
             key = f"{shuffled}{prefix.replace('layer_', '')}{quantity}{se}"
             layers = f"{shuffled}{prefix}{quantity}{se}_"

@@ -12,7 +12,9 @@ from ...pairwise import N_BLOCKS, block_masses, block_slices, column_blocks, ker
 from ...states import count_open
 from ...utils.samples import Samples
 
-_SLOPE_SAMPLES = 256
+# Rows from which the slope of an entropy is estimated: by their pairs, or by those with all rows.
+_SLOPE_ROWS = 384
+_SLOPE_QUERIES = 512
 _STEP = 1e-4
 
 
@@ -117,11 +119,12 @@ def _sums_of_logs(values):
 def _slopes(states, weights, layers, totals, groups, engine):
     """Return d H / d log W of each range and group, W of some layers, from pairs of a subsample."""
     n = len(states)
-    subset = columns = slice(0, min(n, _SLOPE_SAMPLES))  # the order is random
+    subset = columns = slice(0, min(n, _SLOPE_ROWS))  # the order is random
     options = {"label_sets": [y_encoded[columns] for y_encoded in groups[1:]]}
     if not Samples(states.groups, n).are_rows:
         # neighbouring rows are of one sample, most like each other: rows of many, with all pairs
-        subset, columns = np.arange(subset.stop) * n // subset.stop, slice(None)
+        n_queries = min(n, _SLOPE_QUERIES)
+        subset, columns = np.arange(n_queries) * n // n_queries, slice(None)
         queries = {"queries": states[subset], "query_label_sets": [y[subset] for y in groups[1:]]}
         options = {"label_sets": groups[1:], "engine": engine, **queries}
     grids = np.concatenate([weights, weights * (1 + _STEP * layers)])
