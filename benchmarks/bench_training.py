@@ -126,7 +126,7 @@ class Training:
         _, relaxed = penalty.run(x)
 
         def gradient():
-            leaves = [g.detach().requires_grad_() for g in relaxed.groups]
+            leaves = [g.detach().requires_grad_() for g in relaxed]
             torch.autograd.grad(penalty(type(relaxed)(leaves)), leaves)
 
         return {
