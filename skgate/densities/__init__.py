@@ -39,6 +39,7 @@ from sklearn.base import clone
 from ._auto import Auto
 from ._base import Density, LayerChoice
 from ._foreign import ForeignDensity
+from ._intervals import Intervals
 from ._per_layer import PerLayer
 from ._ranges import LayerRanges
 from ._surprisals import conditional_entropy, entropy
@@ -56,6 +57,7 @@ __all__ = [
     "Autoregressive",
     "ChowLiu",
     "Convolutional",
+    "Intervals",
     "Kernel",
     "LayerChoice",
     "LayerRanges",

@@ -30,6 +30,9 @@ class Estimate:
         Ranges whose mean is not informative when it is at its ceiling.
     density : Density
         Fitted to all states.
+    held_out : bool
+        Whether each row was scored by a density that was not fitted to it, so that the mean of
+        ``marginal`` is in expectation an upper bound.
     """
 
     marginal: Surprisals
@@ -38,6 +41,7 @@ class Estimate:
     saturable: np.ndarray
     density: "Density"
     given_ceiling: float = np.inf
+    held_out: bool = False
 
 
 @dataclass(eq=False)

@@ -82,7 +82,8 @@ class FittedDensity(Density):
             given = None if y is None else Surprisals(marginal.rows - next(gains), samples)
             of_labels = None if y is None else (states, y, *options)
             density = copy(chosen)._with_models(states.layers, ranges, models, of_labels)
-            estimates.append(Estimate(marginal, given, ceilings, unsaturable, density))
+            found = marginal, given, ceilings, unsaturable, density
+            estimates.append(Estimate(*found, held_out=cv is not None))
         return estimates
 
     def _label_gains(self, states, label_sets, ranges, seed, classifier):

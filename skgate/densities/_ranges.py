@@ -51,3 +51,8 @@ class LayerRanges:
         }
         found = {f"{prefix}{quantity}": values[..., positions[prefix]] for prefix in prefixes}
         return {name: v.item() if v.ndim == 0 else v for name, v in found.items()}
+
+    def named_intervals(self, quantity, ends, prefixes=("", "layer_")):
+        """Return the same of intervals, whose ends are on the first axis, and then on the last."""
+        found = self.named(quantity, ends, prefixes)
+        return {name: np.moveaxis(values, 0, -1) for name, values in found.items()}

@@ -18,6 +18,11 @@ def n_values(layer):
     return layer.unit_size + (not layer.one_hot)
 
 
+def log_n_states(layers):
+    """Return the logarithm of the number of states that each layer has, (n_layers,), nats."""
+    return np.array([n_units(layer) * np.log(n_values(layer)) for layer in layers])
+
+
 def are_gates(layers):
     """Return whether each gate of some layers is a unit."""
     return all(layer.unit_size == 1 and not layer.one_hot for layer in layers)

@@ -3,11 +3,12 @@
 import numpy as np
 from sklearn.utils import Bunch
 
-from ..densities import LayerRanges, as_density, flag_saturated
+from ..densities import Intervals, LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states, in_groups
 from ..utils.sklearn import validate_params
-from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
+from ._base import MEASURE_CONSTRAINTS, draw_seed
+from ._intervals import CONFIDENCE, IntervalEstimator
 
 _RANGES = ("", "layer_", "prefix_", "suffix_")
 
@@ -17,6 +18,7 @@ _RANGES = ("", "layer_", "prefix_", "suffix_")
         "states": "no_validation",
         "groups": "no_validation",
         "standard_errors": ["boolean"],
+        "confidence": CONFIDENCE,
         **MEASURE_CONSTRAINTS,
     },
     prefer_skip_nested_validation=True,
@@ -30,6 +32,7 @@ def gating_entropy(
     budget=60,
     threshold=0.0,
     base=2,
+    confidence=0.95,
     standard_errors=True,
     device="auto",
     n_jobs=None,
@@ -73,8 +76,9 @@ def gating_entropy(
     density = as_density(density, budget, several=True)
     states = in_groups(as_states(states, threshold), groups)
     ranges, unit = LayerRanges(len(states.layers), prefixes=True), np.log(base)
-    options = {"cv": cv, "errors": standard_errors, "seed": draw_seed(random_state)}
-    (estimate,) = density.estimate(states, [None], ranges, engine=engine, **options)
+    seed = draw_seed(random_state)
+    options = {"cv": cv, "errors": standard_errors, "seed": seed, "engine": engine}
+    (estimate,) = density.estimate(states, [None], ranges, **options)
     found = {
         "entropy": estimate.marginal.mean() / unit,
         "entropy_se": estimate.marginal.standard_error() / unit,
@@ -86,10 +90,12 @@ def gating_entropy(
     result.layer_densities = result.density.layer_choices(states.layers)
     for quantity, values in found.items():
         result.update(ranges.named(quantity, values, _RANGES))
+    ends = Intervals(estimate, states, ranges, confidence, seed).entropy() / unit
+    result.update(ranges.named_intervals("entropy_interval", ends, _RANGES))
     return result
 
 
-class GatingEntropy(GatingEstimator):
+class GatingEntropy(IntervalEstimator):
     r"""Entropy of gating states, the complexity of a network's transformations.
 
     Estimates H(Σ) of every gating layer, of the layers up to each and from each on, and of all
@@ -128,6 +134,8 @@ class GatingEntropy(GatingEstimator):
         Without a model, a gate is open where ``X > threshold``.
     base : float, default=2
         Base of the logarithm; 2 gives bits.
+    confidence : float, default=0.95
+        Probability with which an interval has the entropy; either end fails with half of the rest.
     max_samples : int, float or None, default=None
         Number or share of samples (not of groups) drawn at random to be measured, each with all
         its rows. The paper takes 2000.
@@ -166,6 +174,10 @@ class GatingEntropy(GatingEstimator):
         The kernel density entropy plus what the same jackknife finds to be missing in so few
         samples. Where a value is not flagged, most of its bias is gone; where it is, this one is
         too low as well. NaN for fitted densities, which are not in-sample, and without errors.
+    entropy_interval_ : ndarray of shape (2,)
+    layer_entropy_interval_, prefix_entropy_interval_ : ndarray of shape (n_layers, 2)
+    suffix_entropy_interval_ : ndarray of shape (n_layers, 2)
+        Lower and upper ends of confidence intervals of H, if samples are independent; see Notes.
     ceiling_ : float
     layer_ceiling_, prefix_ceiling_, suffix_ceiling_ : ndarray of shape (n_layers,)
         What an entropy cannot exceed: the lower of the two ceilings of the kernel density, or the
@@ -199,6 +211,40 @@ class GatingEntropy(GatingEstimator):
 
     Notes
     -----
+    An interval is that of the entropy of the distribution that the states come from. Each end holds
+    with a probability of :math:`1 - \delta`, :math:`2 \delta = 1 -` ``confidence``, whatever that
+    distribution, **if samples are independent**: no interval is right where inputs are repeated,
+    augmented or recorded together, unless ``groups`` say so, or these are the rows of one sample.
+    A sample or group then counts once, and none may have more rows than the largest one.
+
+    The lower end depends only on which rows are equal, and holds beside any density. With
+    :math:`N_j` the number of rows equal to row :math:`j` and harmonic numbers :math:`h`, it is
+
+    .. math::
+
+        h_{n-1} - \frac1n \sum_j h_{N_j - 1} - (h_{n-1} + 1) \sqrt{\frac{\log(2/\delta)}{2n}}
+
+    nats [2]_ [3]_, or a bound from coincidences that is higher where states are many, and is proved
+    in ``skgate/densities/_coincidences.py``. From equal rows alone, no end can exceed about
+    :math:`2 \log n`, 22 bits for 2000 samples. A lower end near that means only that hardly any
+    rows are equal.
+
+    The upper end is a bound on the mean surprisal by bets [4]_: the least :math:`m` for which
+
+    .. math::
+
+        \max_t \prod_{j \le t} \big(1 + \lambda_j (m + \log \hat p(\sigma_j))\big) \ge
+        \frac1\delta,
+
+    over samples in random order, with stakes :math:`\lambda_j` that depend on earlier ones. Here,
+    :math:`\hat p` is mixed with the uniform density, whose share is :math:`1 / (n + 1)`, so that no
+    surprisal exceeds the logarithm of the number of states by more than :math:`\log(n + 1)`; where
+    that lowers surprisals, the end can be below the reported mean. The bound is exact for
+    samples that had no part in the fit of any density; that it holds for folds, whose densities
+    are fitted to each other's samples, is known from simulations. With ``cv=None``, and
+    for the kernel density, whose value is no upper bound, the upper end is the logarithm of the
+    number of states, that of :math:`2^d` for d gates.
+
     Where the rows of ``X`` are positions (``X.groups`` is not None), an entropy is that of a row,
     and rows of a sample are never split by folds, by parts of the jackknife or by permutations; no
     more are the samples of a group. scikit-learn's splitters split rows: rows of samples that were
@@ -210,6 +256,10 @@ class GatingEntropy(GatingEstimator):
     ----------
     .. [1] "Understanding, Analyzing, and Optimizing the Complexity of Deep Models", submitted
        to ICLR 2021, Eq. 2.
+    .. [2] Z. Zhang, "Entropy estimation in Turing's perspective", Neural Computation, 24(5), 2012.
+    .. [3] T. Schürmann, "A note on entropy estimation", Neural Computation, 27(10), 2015.
+    .. [4] I. Waudby-Smith, A. Ramdas, "Estimating means of bounded random variables by betting",
+       Journal of the Royal Statistical Society B, 86(1), 2024.
 
     Examples
     --------
@@ -221,6 +271,12 @@ class GatingEntropy(GatingEstimator):
     6.0
     >>> measure.transform(Z).shape
     (500, 1)
+
+    The 64 states are seen often enough for a lower end near the truth, six bits:
+
+    >>> low, high = measure.entropy_interval_
+    >>> print(f"{low:.1f} to {high:.1f} bits")
+    5.2 to 6.0 bits
 
     Held-out likelihoods of rows that are the ten positions of fifty samples:
 

@@ -3,12 +3,13 @@
 import numpy as np
 from sklearn.utils import Bunch
 
-from ..densities import Kernel, LayerRanges, as_density, flag_saturated
+from ..densities import Intervals, Kernel, LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states, in_groups
 from ..utils.labels import check_labels
 from ..utils.sklearn import validate_params
-from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
+from ._base import MEASURE_CONSTRAINTS, draw_seed
+from ._intervals import CONFIDENCE, IntervalEstimator
 
 
 @validate_params(
@@ -16,6 +17,7 @@ from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
         "states": "no_validation",
         "groups": "no_validation",
         "y": "no_validation",
+        "confidence": CONFIDENCE,
         **MEASURE_CONSTRAINTS,
     },
     prefer_skip_nested_validation=True,
@@ -30,6 +32,7 @@ def total_correlation(
     budget=60,
     threshold=0.0,
     base=2,
+    confidence=0.95,
     device="auto",
     n_jobs=None,
     verbose=0,
@@ -74,7 +77,8 @@ def total_correlation(
     if y is not None:
         label_sets.append(check_labels(y, len(states), states.groups)[1])
     states = in_groups(states, groups)
-    options = {"cv": cv, "errors": False, "seed": draw_seed(random_state), "engine": engine}
+    seed = draw_seed(random_state)
+    options = {"cv": cv, "errors": False, "seed": seed, "engine": engine}
     real, *real_given = density.estimate(states, label_sets, ranges, **options)
     independent, *independent_given = density.independent().estimate(
         states, label_sets, ranges, **options
@@ -103,10 +107,17 @@ def total_correlation(
     result.layer_densities = result.density.layer_choices(states.layers)
     for quantity, values in found.items():
         result.update(ranges.named(quantity, values))
+    intervals = Intervals(real, states, ranges, confidence, seed)
+    ends = {
+        "entropy_interval": intervals.entropy(),
+        "total_correlation_interval": intervals.total_correlation(),
+    }
+    for quantity, values in ends.items():
+        result.update(ranges.named_intervals(quantity, values / unit))
     return result
 
 
-class TotalCorrelation(GatingEstimator):
+class TotalCorrelation(IntervalEstimator):
     r"""Total correlation of gating states, the entanglement of a network's gates.
 
     The divergence of the states from independent units with the same activation rates:
@@ -132,7 +143,11 @@ class TotalCorrelation(GatingEstimator):
     ----------
     model : None, torch.nn.Module, GateExtractor or fitted estimator with a module, default=None
         Network whose gates are measured, as in :class:`GatingEntropy`.
-    density, cv, budget, threshold, base, max_samples, device, n_jobs, verbose, random_state
+    density, cv, budget, threshold, base
+        As in :class:`GatingEntropy`.
+    confidence : float, default=0.95
+        Probability with which an interval has H, and with which one has TC.
+    max_samples, device, n_jobs, verbose, random_state
         As in :class:`GatingEntropy`.
 
     Attributes
@@ -142,6 +157,9 @@ class TotalCorrelation(GatingEstimator):
     total_correlation_se_, entropy_se_ : float
         Standard errors over the samples, of a fitted density, which is taken as given; NaN for the
         kernel density.
+    entropy_interval_, total_correlation_interval_ : ndarray of shape (2,)
+        Lower and upper ends of confidence intervals of H and of TC, if samples are independent; see
+        Notes.
     conditional_total_correlation_, conditional_independent_entropy_, conditional_entropy_ : float
         TC(Σ|Y) (Eq. 21), C(Σ|Y) and H(Σ|Y), terms of Eq. 7. NaN if no ``y`` was given.
     ceiling_ : float
@@ -151,6 +169,8 @@ class TotalCorrelation(GatingEstimator):
         that ceiling for any states.
     layer_total_correlation_, layer_independent_entropy_ : ndarray of shape (n_layers,)
     layer_entropy_, layer_total_correlation_se_, layer_entropy_se_ : ndarray of shape (n_layers,)
+    layer_entropy_interval_ : ndarray of shape (n_layers, 2)
+    layer_total_correlation_interval_ : ndarray of shape (n_layers, 2)
     layer_conditional_total_correlation_ : ndarray of shape (n_layers,)
     layer_conditional_independent_entropy_ : ndarray of shape (n_layers,)
     layer_conditional_entropy_, layer_ceiling_, layer_saturated_ : ndarray of shape (n_layers,)
@@ -165,10 +185,29 @@ class TotalCorrelation(GatingEstimator):
     total_correlation : The same of states at hand.
     GatingEntropy : The entropy alone.
 
+    Notes
+    -----
+    The interval of H is that of :class:`GatingEntropy`. That of TC is the difference of the states'
+    own entropies, not of the blurred ones of the kernel density, and supposes independent samples
+    too. With :math:`q` the product of the units' rates in other folds, plus half a sample for each
+    value [2]_, and :math:`\hat C` the entropy that units have by their counts,
+
+    .. math::
+
+        E \log \frac{\hat p}{q} - \big(E[-\log q] - \hat C\big) \lesssim TC
+        \le C - H.
+
+    The lower end bounds the first mean by bets, as :class:`GatingEntropy` does; that what is
+    subtracted suffices is known from simulations. It is 0 where the density is scored in-sample.
+    The upper end is a bound by bets on C, which is :math:`E[-\log q]` at most, less the lower end
+    of H, each at half of the error. It is far above TC where H is far above :math:`2 \log n`.
+
     References
     ----------
     .. [1] "Understanding, Analyzing, and Optimizing the Complexity of Deep Models", submitted
        to ICLR 2021, Eq. 5, 6, 7, 21 and 28.
+    .. [2] R. Krichevsky, V. Trofimov, "The performance of universal encoding", IEEE Transactions on
+       Information Theory, 27(2), 1981.
 
     Examples
     --------
@@ -178,6 +217,9 @@ class TotalCorrelation(GatingEstimator):
     >>> measure = TotalCorrelation(random_state=0).fit(np.hstack([Z, Z]))
     >>> round(measure.total_correlation_, 1)
     3.0
+    >>> low, high = measure.total_correlation_interval_
+    >>> print(f"{low:.1f} to {high:.1f} bits")
+    2.9 to 3.8 bits
     """
 
     _function = staticmethod(total_correlation)
