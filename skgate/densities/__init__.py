@@ -32,6 +32,7 @@ estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
     forests/  autoregression/  convolution/
     _foreign                      an estimator of somebody else's
     _per_layer --> _auto          a density for each layer, and the choice of them
+    _coincidences  _betting       lower and upper ends --> _intervals
 """
 
 from sklearn.base import clone
