@@ -23,7 +23,7 @@ from .truth import CASES
 SIZES = (100, 500, 2000, 5000)
 LABEL_SIZES = (500, 2000)
 #: Share of the draws that each density measures: cheap ones measure more.
-DENSITIES = {"product": 1.0, "chow-liu": 0.4, "autoregressive": 0.02, "auto": 0.04}
+DENSITIES = {"product": 1.0, "chow-liu": 0.4, "auto": 0.04}
 KERNEL_SHARE, LABEL_SHARE = 0.2, 0.08
 #: Cases whose labels are shuffled as well, so that they are worth nothing.
 SHUFFLED = ("net", "noisy copies", "weak gates", "low rank")
@@ -156,7 +156,7 @@ def label_table(names, n_draws):
     rows = [
         label_row(name, n, n_draws, shuffled) for name, shuffled in labelled for n in LABEL_SIZES
     ]  # fmt: skip
-    header = ["case", "n", "I(Σ;Y)", "mi_xy_", "logistic", "share", "above by two errors"]
+    header = ["case", "n", "I(Σ;Y)", "``mi_xy_``", "logistic", "share", "above by two errors"]
     return [f"I(X;Σ;Y), draws of each case and n: {n_draws}.", rst_table(header, rows)]
 
 
