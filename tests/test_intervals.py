@@ -19,8 +19,9 @@ from skgate import (
 )
 from skgate.densities import ChowLiu, Kernel, LayerRanges
 from skgate.densities._betting import upper_means
-from skgate.densities._coincidences import lower_entropies, state_numbers
+from skgate.densities._coincidences import lower_entropies
 from skgate.densities._intervals import _IndependentUnits
+from skgate.densities._state_numbers import state_numbers
 from skgate.states import is_sparse
 from skgate.utils.samples import Samples
 

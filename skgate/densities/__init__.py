@@ -24,6 +24,7 @@ subclass that has ``_fit_model``, and a name in `NAMED`. Any other
 estimator with ``fit`` and ``score_samples`` is wrapped by `as_density`.
 
     _ranges  _surprisals          what the answers are made of
+    _state_numbers                which rows are in the same state
     _units  _rates                variables, and rates with a prior that a layer's have in common
     _base                         Density, Estimate
     kernel/                       the paper's, in-sample

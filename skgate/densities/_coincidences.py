@@ -41,12 +41,9 @@ References
 """
 
 from functools import lru_cache
-from itertools import accumulate
 
 import numpy as np
 from scipy.special import gammaln, logsumexp
-
-from ..states import packed_blocks
 
 #: (s * sqrt(n) * log n, eta)
 _WEIGHTS = ((0.0, np.inf), (3.0, 0.0), (3.0, 3.0), (10.0, 0.1), (30.0, 0.3))
@@ -56,36 +53,6 @@ _N_ENTROPIES = 1000
 _MAX_RATE = 5000.0
 #: Times that one row of each sample is drawn.
 _MAX_DRAWS = 16
-
-
-def state_numbers(states, ranges):
-    """Return a number of the state of each row in each range, equal where the states are.
-
-    Returns
-    -------
-    numbers : list of ndarray of shape (n_rows,)
-        One for each range; from 0 on.
-    """
-    layers = [_numbered(states.select([i]).packed[0]) for i in range(len(states.layers))]
-    forward = list(accumulate(layers, _pairs))
-    backward = list(accumulate(layers[::-1], _pairs))[::-1]
-    found = []
-    for first, stop in ranges.bounds:
-        if stop == first + 1:
-            found.append(layers[first])
-        else:
-            found.append(backward[first] if stop == len(layers) else forward[stop - 1])
-    return found
-
-
-def _numbered(gates):
-    known = {}
-    rows = (row.tobytes() for _, bits in packed_blocks(gates) for row in bits)
-    return np.array([known.setdefault(row, len(known)) for row in rows])
-
-
-def _pairs(a, b):
-    return np.unique(a * (b.max() + 1) + b, return_inverse=True)[1]
 
 
 def lower_entropies(numbers, samples, error, seed):

@@ -28,7 +28,8 @@ from scipy.special import xlogy
 from ..states import count_open, sum_open
 from ..utils.samples import Samples
 from ._betting import upper_means
-from ._coincidences import lower_entropies, state_numbers
+from ._coincidences import lower_entropies
+from ._state_numbers import state_numbers
 from ._units import log_n_states, n_units, n_values, value_counts
 
 #: Folds of the rates of independent units.

@@ -1,12 +1,11 @@
 """`EqualRows`: what the counts of equal rows tell about an entropy, without a kernel."""
 
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from scipy.special import xlogy
 
-from ...states import packed_blocks
+from .._state_numbers import numbered_pairs
 
 #: Growth a doubling of the samples, as a share of the entropy, above which these are too few.
 _GROWTH = 0.025
@@ -61,7 +60,7 @@ class EqualRows:
     @classmethod
     def given_label(cls, numbers, y_encoded, samples):
         """Count the rows of each state by class, for the entropy given the label."""
-        both = cls.of(_pairs(numbers, y_encoded), samples)
+        both = cls.of(numbered_pairs(numbers, y_encoded), samples)
         label = cls.of(y_encoded, samples)
         growth = both.growth - label.growth if len(samples) > 1 else np.inf
         return cls(both.entropy - label.entropy, growth, both.alone)
@@ -70,34 +69,3 @@ class EqualRows:
     def grows(self):
         """Whether there are too few samples."""
         return self.growth > _GROWTH * self.entropy + 1e-12
-
-
-def state_numbers(states, ranges):
-    """Return a number of the state of each row in each range, equal where the states are.
-
-    Returns
-    -------
-    numbers : list of ndarray of shape (n_rows,)
-        One for each range; from 0 on.
-    """
-    layers = [_numbered(gates) for gates in states.packed]
-    forward = list(accumulate(layers, _pairs))
-    backward = list(accumulate(layers[::-1], _pairs))[::-1]
-    found = []
-    for first, stop in ranges.bounds:
-        if stop == first + 1:
-            found.append(layers[first])
-        else:
-            found.append(backward[first] if stop == len(layers) else forward[stop - 1])
-    return found
-
-
-def _numbered(gates):
-    # hashes of 64 bits take less memory than rows, and differ where rows do but for one in 10^19
-    known = {}
-    rows = (hash(row.tobytes()) for _, bits in packed_blocks(gates) for row in bits)
-    return np.array([known.setdefault(row, len(known)) for row in rows])
-
-
-def _pairs(a, b):
-    return np.unique(a * (b.max() + 1) + b, return_inverse=True)[1]

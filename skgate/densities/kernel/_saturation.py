@@ -15,7 +15,8 @@ import numpy as np
 
 from ...exceptions import SaturationWarning, warn_user
 from ...utils.samples import Samples
-from ._equal_rows import EqualRows, state_numbers
+from .._state_numbers import state_numbers
+from ._equal_rows import EqualRows
 
 #: Share of its ceiling from which on an entropy of activations is not informative.
 SATURATED = 0.99
