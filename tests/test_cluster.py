@@ -75,7 +75,7 @@ def test_masses_on_a_cluster_are_those_of_threads(cluster, states, labels):
     [
         GatingMI(random_state=0, n_jobs=2),
         GatingEntropy(density="chow-liu", cv=3, random_state=0),
-        GibbsLayerMI(),
+        GibbsLayerMI(random_state=0),
     ],
     ids=lambda measure: type(measure).__name__,
 )

@@ -71,7 +71,11 @@ def numbers_of(result):
     """All numbers of a result, in one array."""
     skipped = {"density", "classes", "layer_densities"}
     return np.concatenate(
-        [np.ravel(v).astype(float) for k, v in result.items() if k not in skipped]
+        [
+            np.ravel(v).astype(float)
+            for k, v in result.items()
+            if k not in skipped and not k.endswith("_corrected")  # of the kernel density alone
+        ]
     )
 
 

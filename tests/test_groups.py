@@ -41,10 +41,10 @@ from skgate.densities import (
     Kernel,
     PerLayer,
     Product,
-    _cross_fitting,
 )
 from skgate.densities.autoregression import _linear_autoregression
 from skgate.densities.kernel import _jackknife
+from skgate.densities.labels import label_information
 from skgate.pairwise import Engine, block_masses
 from skgate.utils.samples import Samples
 
@@ -127,38 +127,14 @@ def test_folds_of_rows_that_are_samples_are_those_of_scikit_learn(rng, seed):
             assert_array_equal(ours[1], theirs[1])
 
 
-@pytest.mark.parametrize("labels", [False, True])
-def test_cross_fitting_scores_no_sample_that_was_fitted(rng, labels):
-    """Neither the folds, nor the inner ones that choose how far classes are shrunk."""
+def test_cross_fitting_scores_no_sample_that_was_fitted(rng):
     gates, groups = grouped(rng)
     states = GatingStates.from_arrays(with_numbers(gates, groups), groups=groups)
     Spy.n_scored = 0
-    if labels:
-        gating_mi(states, groups % 2, density=Spy(), cv=3, random_state=0)
-    else:
-        gating_entropy(states, density=Spy(), cv=3, random_state=0)
-    # a fold scores with its density of all classes and those of each; its inner fold too
-    assert Spy.n_scored >= (3 * 3 if labels else 3)
+    gating_entropy(states, density=Spy(), cv=3, random_state=0)
+    assert Spy.n_scored >= 3
     with pytest.raises(AssertionError):
         gating_entropy(np.asarray(states), density=Spy(), cv=3, random_state=0)
-
-
-def test_classes_are_shrunk_by_the_errors_of_samples(rng, monkeypatch):
-    """A strength no worse than the best by an error: that of the samples which were judged."""
-    gates, groups = grouped(rng, 40)
-    seen, original = [], _cross_fitting.mean_and_error
-    monkeypatch.setattr(
-        _cross_fitting,
-        "mean_and_error",
-        lambda values, samples: seen.append((values, samples)) or original(values, samples),
-    )
-    states = GatingStates.from_arrays(gates, groups=groups)
-    gating_mi(states, groups % 2, density="product", cv=None)
-    for values, samples in seen:
-        # all five inner folds are judged
-        assert values.shape[1] == len(samples.of_rows) == len(groups)
-        assert_array_equal(np.sort(samples.sizes), np.sort(np.bincount(groups)))
-    assert seen
 
 
 def test_rows_of_a_sample_are_in_random_order():
@@ -469,8 +445,12 @@ def test_errors_of_fitted_densities_are_those_of_a_loop(rng):
     fitted = TotalCorrelation(density=ChowLiu(), cv=None).fit(states)
     expected = error(independent - surprisals)
     assert_allclose(fitted.total_correlation_se_, expected, rtol=1e-10)
-    fitted = GatingMI(density=Product(), cv=None).fit(states, y)
-    ratios = fitted.density_.log_ratios(states, y, Engine()) / np.log(2)
+    fitted = GatingMI(density=Product(), random_state=0).fit(states, y)
+    seed = np.random.RandomState(0)
+    Samples(groups, len(y)).permuted_labels(y, seed)
+    options = LayerRanges(1), seed.randint(2**31 - 1)
+    ratios = label_information(states, [y], *options)[0][0] / np.log(2)
+    assert_allclose(fitted.mi_xy_, ratios.mean(), rtol=1e-10)
     assert_allclose(fitted.mi_xy_se_, error(ratios), rtol=1e-10)
     assert abs(fitted.mi_xy_se_ / (ratios.std(ddof=1) / np.sqrt(len(y))) - 1) > 0.2
 

@@ -1,5 +1,6 @@
 """`GatingEstimator`, the base of the measures of gates: inputs, drawn samples, scores."""
 
+from inspect import signature
 from numbers import Integral, Real
 
 import numpy as np
@@ -167,8 +168,10 @@ class GatingEstimator(Measure):
         as_density(self.density, self.budget)
         y = None if self._role_of_y == "ignored" else y
         classes, y_encoded = self._fit_states(X, y, groups)
-        shared = self.get_params(deep=False).keys() - {"model", "threshold", "max_samples"}
-        params = {name: getattr(self, name) for name in shared}
+        taken = signature(type(self)._function).parameters.keys() - {"threshold"}
+        params = {
+            name: value for name, value in self.get_params(deep=False).items() if name in taken
+        }
         labels = [] if self._role_of_y == "ignored" else [y_encoded]
         result = type(self)._function(self.states_, *labels, **params)
         vars(self).pop("classes_", None)

@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from ..exceptions import warn_user
 from ._quantities import COLUMNS
 
@@ -21,6 +23,8 @@ def records_of(fitted, *, step=0, name=None):
     rows += [{} for _ in names[len(rows) :]]
     for key, column in COLUMNS.items():
         values = getattr(fitted, column.layers, None)
+        if key.endswith("_corrected") and np.isnan(0.0 if values is None else values).all():
+            continue  # only the kernel density has them
         if values is not None:
             for row, value in zip(rows[:-1], values.tolist(), strict=True):
                 row[key] = value
