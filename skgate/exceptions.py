@@ -7,11 +7,11 @@ __all__ = ["GateCaptureWarning", "SaturationWarning", "warn_user"]
 
 
 class SaturationWarning(UserWarning):
-    """An entropy sits at a ceiling of its estimator and is not informative about the network.
+    """An entropy is too low for its estimator, and not informative about the network.
 
     The kernel density estimate of ``n`` states can exceed neither ``log n`` nor the mean exponent
-    of its kernel, ``Var / bandwidth`` nats. An estimate within 1% of the lower of these two
-    ceilings measures that ceiling and hardly depends on the states. Measures of layers say in their
+    of its kernel, ``Var / bandwidth`` nats. Near these ceilings, and wherever it grows with the
+    samples, it measures their number or the width of the kernel. Measures of layers say in their
     attribute ``layer_saturated_`` what their ceilings are.
     """
 

@@ -39,6 +39,7 @@ from skgate.densities import (
     ChowLiu,
     Convolutional,
     Kernel,
+    LayerRanges,
     PerLayer,
     Product,
 )

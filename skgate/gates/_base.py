@@ -158,7 +158,7 @@ class GatingEstimator(Measure):
         Warns
         -----
         SaturationWarning
-            If an entropy is within 1% of the ceiling of the kernel density.
+            If an entropy of the kernel density is lower than that of the gates.
         UserWarning
             If the work takes more than an hour, or the states of all layers do not fit in memory
             and ``model`` runs several times; if more than 1% of the inputs of ``model``, and at

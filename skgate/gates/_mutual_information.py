@@ -178,8 +178,8 @@ class GatingMI(GatingEstimator):
     ceiling_ : float
         What I(X;Σ) cannot exceed, as in :class:`GatingEntropy`.
     saturated_ : bool
-        Whether the entropy, or that given the label, is within 1% of the ceiling of the kernel
-        density, and not informative.
+        Whether a kernel density entropy, or that given the label, is lower than that of the gates,
+        as in :class:`GatingEntropy`.
     layer_mi_x_, layer_mi_xy_, shuffled_layer_mi_xy_ : ndarray of shape (n_layers,)
     layer_conditional_entropy_, layer_mi_x_se_, layer_mi_xy_se_ : ndarray of shape (n_layers,)
     layer_ceiling_, layer_saturated_ : ndarray of shape (n_layers,)

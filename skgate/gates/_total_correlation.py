@@ -165,8 +165,8 @@ class TotalCorrelation(IntervalEstimator):
     ceiling_ : float
         What H cannot exceed, as in :class:`GatingEntropy`.
     saturated_ : bool
-        Whether H is within 1% of the ceiling of the kernel density; TC is then at least C minus
-        that ceiling for any states.
+        Whether H by the kernel density is lower than that of the gates, as in
+        :class:`GatingEntropy`; TC is then too high.
     layer_total_correlation_, layer_independent_entropy_ : ndarray of shape (n_layers,)
     layer_entropy_, layer_total_correlation_se_, layer_entropy_se_ : ndarray of shape (n_layers,)
     layer_entropy_interval_ : ndarray of shape (n_layers, 2)
