@@ -133,12 +133,12 @@ def rows_by_lambda(text):
 
 def test_search_for_lambda_prints_a_row_for_each_and_verdicts(tmp_path):
     plot = tmp_path / "lambda.png"
-    options = ["--epochs", "15", "--lams", "1e-4", "3e-3", "--seeds", "0", "1", "--jobs", "1"]
+    options = ["--epochs", "15", "--lams", "1e-3", "1e-2", "--seeds", "0", "1", "--jobs", "1"]
     options += ["--penalty", "product", "--plot", str(plot)]
     done = run(*options, script="grid_search_lambda.py")
     assert done.returncode == 0, done.stderr
     rows = rows_by_lambda(done.stdout)
-    assert [row["lam"] for row in rows] == [0, 1e-4, 3e-3]
+    assert [row["lam"] for row in rows] == [0, 1e-3, 1e-2]
     bits = [row["bits"] for row in rows]
     assert bits[0] > bits[1] > 2 * bits[2] > 0
     for row in rows:
