@@ -15,6 +15,7 @@ from skgate import (
     GatingStates,
     TotalCorrelation,
     gating_entropy,
+    gating_mi,
     total_correlation,
 )
 from skgate.densities import ChowLiu, Kernel, LayerRanges
@@ -443,3 +444,18 @@ def test_surprisals_of_the_upper_end_are_bounded(rng):
     expected = upper(-np.log(p), 30 * math.log(2) + math.log(51), seed=seed)
     assert_allclose(result.entropy_interval[1], expected, rtol=1e-6)
     assert expected < 30 * math.log(2)
+
+
+def test_information_about_the_input_has_the_interval_of_the_entropy(rng):
+    gates, y = rng.random((400, 5)) < 0.5, rng.integers(0, 2, 400)  # 5 bits
+    wide, narrow = (
+        gating_mi({"a": gates, "b": gates}, y, density="product", confidence=c, random_state=0)
+        for c in (0.99, 0.5)
+    )
+    for result in (wide, narrow):
+        for ends in (result.layer_mi_x_interval, result.suffix_mi_x_interval):
+            assert ends.shape == (2, 2)
+        lower, upper = result.layer_mi_x_interval[0]
+        assert lower <= 5 <= upper
+    assert wide.layer_mi_x_interval[0, 0] < narrow.layer_mi_x_interval[0, 0]
+    assert_array_equal(wide.mi_x_interval, wide.suffix_mi_x_interval[0])

@@ -32,6 +32,7 @@ MEASURE_CONSTRAINTS = {
     "budget": [Interval(Real, 0, None, closed="neither")],
     "threshold": [Interval(Real, None, None, closed="neither")],
     "base": [Interval(Real, 1, None, closed="neither")],
+    "confidence": [Interval(Real, 0, 1, closed="neither")],
     "device": [StrOptions({"auto", "cpu", "cuda"})],
     "n_jobs": [None, Integral],
     "verbose": ["verbose"],
@@ -65,6 +66,7 @@ class GatingEstimator(Measure):
         budget=60,
         threshold=0.0,
         base=2,
+        confidence=0.95,
         max_samples=None,
         device="auto",
         n_jobs=None,
@@ -77,6 +79,7 @@ class GatingEstimator(Measure):
         self.budget = budget
         self.threshold = threshold
         self.base = base
+        self.confidence = confidence
         self.max_samples = max_samples
         self.device = device
         self.n_jobs = n_jobs

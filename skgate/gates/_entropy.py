@@ -7,8 +7,7 @@ from ..densities import Intervals, LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states, in_groups
 from ..utils.sklearn import validate_params
-from ._base import MEASURE_CONSTRAINTS, draw_seed
-from ._intervals import CONFIDENCE, IntervalEstimator
+from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 _RANGES = ("", "layer_", "prefix_", "suffix_")
 
@@ -18,7 +17,6 @@ _RANGES = ("", "layer_", "prefix_", "suffix_")
         "states": "no_validation",
         "groups": "no_validation",
         "standard_errors": ["boolean"],
-        "confidence": CONFIDENCE,
         **MEASURE_CONSTRAINTS,
     },
     prefer_skip_nested_validation=True,
@@ -95,7 +93,7 @@ def gating_entropy(
     return result
 
 
-class GatingEntropy(IntervalEstimator):
+class GatingEntropy(GatingEstimator):
     r"""Entropy of gating states, the complexity of a network's transformations.
 
     Estimates H(Σ) of every gating layer, of the layers up to each and from each on, and of all

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ..densities import Kernel, LayerRanges, as_density, flag_saturated
+from ..densities import Intervals, Kernel, LayerRanges, as_density, flag_saturated
 from ..pairwise import Engine
 from ..states import as_states, in_groups
 from ..utils.labels import check_labels, encode_known
@@ -38,6 +38,7 @@ def gating_mi(
     budget=60,
     threshold=0.0,
     base=2,
+    confidence=0.95,
     device="auto",
     n_jobs=None,
     verbose=0,
@@ -86,7 +87,8 @@ def gating_mi(
     samples, random_state = Samples(states.groups, len(states)), check_random_state(random_state)
     label_sets = [y_encoded, samples.permuted_labels(y_encoded, random_state)]
     ranges, unit = LayerRanges(len(states.layers), prefixes=True), np.log(base)
-    options = {"cv": cv, "errors": True, "seed": draw_seed(random_state)}
+    seed = draw_seed(random_state)
+    options = {"cv": cv, "errors": True, "seed": seed}
     if classifier is not None:
         options["classifier"] = classifier
     real, shuffled = density.estimate(states, label_sets, ranges, engine=engine, **options)
@@ -104,6 +106,8 @@ def gating_mi(
     result.layer_densities = result.density.layer_choices(states.layers)
     for quantity, values in found.items():
         result.update(ranges.named(quantity, values, _RANGES))
+    ends = Intervals(real, states, ranges, confidence, seed).entropy() / unit
+    result.update(ranges.named_intervals("mi_x_interval", ends, _RANGES))
     null = ranges.named("mi_xy", (shuffled.marginal - shuffled.given).mean() / unit, _RANGES)
     result.update({f"shuffled_{name}": values for name, values in null.items()})
     return result
@@ -159,7 +163,7 @@ class GatingMI(GatingEstimator):
     classifier : estimator with ``fit`` and ``predict_proba``, default=None
         Gives :math:`q` instead, from gates as float32 numbers 0 and 1; calibrated likewise. It is
         fitted 15 times to each layer, suffix and set of labels.
-    cv, budget, threshold, base, max_samples, device, n_jobs, verbose
+    cv, budget, threshold, base, confidence, max_samples, device, n_jobs, verbose
         As in :class:`GatingEntropy`. The information about the label always has five folds.
     random_state : int, RandomState instance or None, default=None
         Seed of the drawn samples, of the shuffled labels and of folds.
@@ -175,6 +179,9 @@ class GatingMI(GatingEstimator):
         H(Σ|Y) of all layers.
     mi_x_se_, mi_xy_se_ : float
         Standard errors, as in :class:`GatingEntropy`.
+    mi_x_interval_ : ndarray of shape (2,)
+    layer_mi_x_interval_, suffix_mi_x_interval_ : ndarray of shape (n_layers, 2)
+        Confidence intervals of I(X;Σ), as in :class:`GatingEntropy`.
     ceiling_ : float
         What I(X;Σ) cannot exceed, as in :class:`GatingEntropy`.
     saturated_ : bool
@@ -234,6 +241,7 @@ class GatingMI(GatingEstimator):
         budget=60,
         threshold=0.0,
         base=2,
+        confidence=0.95,
         max_samples=None,
         device="auto",
         n_jobs=None,
@@ -248,6 +256,7 @@ class GatingMI(GatingEstimator):
             budget=budget,
             threshold=threshold,
             base=base,
+            confidence=confidence,
             max_samples=max_samples,
             device=device,
             n_jobs=n_jobs,

@@ -8,8 +8,7 @@ from ..pairwise import Engine
 from ..states import as_states, in_groups
 from ..utils.labels import check_labels
 from ..utils.sklearn import validate_params
-from ._base import MEASURE_CONSTRAINTS, draw_seed
-from ._intervals import CONFIDENCE, IntervalEstimator
+from ._base import MEASURE_CONSTRAINTS, GatingEstimator, draw_seed
 
 
 @validate_params(
@@ -17,7 +16,6 @@ from ._intervals import CONFIDENCE, IntervalEstimator
         "states": "no_validation",
         "groups": "no_validation",
         "y": "no_validation",
-        "confidence": CONFIDENCE,
         **MEASURE_CONSTRAINTS,
     },
     prefer_skip_nested_validation=True,
@@ -117,7 +115,7 @@ def total_correlation(
     return result
 
 
-class TotalCorrelation(IntervalEstimator):
+class TotalCorrelation(GatingEstimator):
     r"""Total correlation of gating states, the entanglement of a network's gates.
 
     The divergence of the states from independent units with the same activation rates:
