@@ -288,6 +288,8 @@ def test_a_classifier_gives_the_probabilities_instead(rng):
         gating_mi(gates, y, density="product", classifier=Shapeless())
     with pytest.raises(ValueError, match="has an I\\(X;Σ;Y\\) of its own"):
         gating_mi(gates, y, density="kde", classifier=LogisticRegression())
+    with pytest.raises(TypeError, match=r"need an instance, LogisticRegression\(...\)"):
+        gating_mi(gates, y, classifier=LogisticRegression)
     with pytest.raises(ValueError, match="'classifier' parameter"):
         gating_mi(gates, y, classifier="logistic")
 

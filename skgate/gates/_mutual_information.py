@@ -114,7 +114,10 @@ def gating_mi(
 
 
 def _require_fitted(density, classifier):
-    """Raise for a classifier that would not be used."""
+    """Raise for a classifier that is a class, or would not be used."""
+    if isinstance(classifier, type):
+        name = classifier.__name__
+        raise TypeError(f"Got the class {name} as classifier; need an instance, {name}(...).")
     if classifier is not None and isinstance(density, Kernel):
         raise ValueError(
             f"The kernel density has an I(X;Σ;Y) of its own, so that classifier={classifier!r} "
