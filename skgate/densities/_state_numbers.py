@@ -37,6 +37,8 @@ def _numbered(gates):
     # digests of 128 bits take less memory than rows, and differ where rows do
     known = {}
     rows = (
-        blake2b(row, digest_size=16).digest() for _, bits in packed_blocks(gates) for row in bits
+        blake2b(row.tobytes(), digest_size=16).digest()
+        for _, bits in packed_blocks(gates)
+        for row in bits
     )
     return np.array([known.setdefault(row, len(known)) for row in rows])
